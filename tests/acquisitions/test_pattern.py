@@ -1,0 +1,178 @@
+"""The pattern reader on names that users have."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wscnn.acquisitions import open_acquisition
+from wscnn.acquisitions.base import walk
+from wscnn.acquisitions.pattern import compile_pattern
+from wscnn.errors import UserError
+
+Settings = Callable[..., dict[str, Any]]
+PATTERN = r"(?P<plate>[^_]+)_(?P<well>[A-Z]{1,2}\d{2})_s(?P<field>\d+)_w(?P<channel>\d+)\.tif"
+
+
+def make(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def test_real_plate_has_96_wells_of_each_channel(sbs96: Path, settings: Settings) -> None:
+    pattern = r"Channel(?P<channel>\d)-\d+-(?P<row>[A-P])-(?P<column>\d+)\.tif"
+    table = open_acquisition(sbs96, settings({"1": "GFP", "2": "DNA"}, pattern=pattern)).index("1049")
+    assert table.groupby("channel")["well"].nunique().to_dict() == {"DNA": 96, "GFP": 96}
+    assert len(table) == 192
+    b05 = table[(table["well"] == "B05") & (table["channel"] == "GFP")]
+    assert b05["path"].tolist() == [str(sbs96 / "Channel1-17-B-05.tif")]
+    assert set(table["field"]) == set(table["z"]) == set(table["time"]) == {1}
+    assert table[["y_um", "x_um", "pixel_size_um"]].isna().all(axis=None)
+
+
+def test_all_groups(tmp_path: Path, settings: Settings) -> None:
+    make(tmp_path, "T07/P1_b3_f012_z2_ch01.tiff")
+    pattern = r"T(?P<time>\d+)/(?P<plate>\w+?)_(?P<well>\w+?)_f(?P<field>\d+)_z(?P<z>\d+)_ch(?P<channel>\d+)\.tiff"
+    row = open_acquisition(tmp_path, settings({"1": "DNA"}, pattern=pattern)).index("P1").iloc[0].to_dict()
+    assert row["path"] == str(tmp_path / "T07/P1_b3_f012_z2_ch01.tiff")
+    del row["path"], row["y_um"], row["x_um"], row["pixel_size_um"]
+    assert row == {
+        "plate": "P1", "well": "B03", "field": 12, "channel": "DNA", "z": 2, "time": 7, "page": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "well"),
+    [("AF48.tif", "AF48"), ("b003.tif", "B03"), ("h12.tif", "H12")],
+)
+def test_spellings_of_wells(tmp_path: Path, settings: Settings, name: str, well: str) -> None:
+    make(tmp_path, name)
+    table = open_acquisition(tmp_path, settings({"-": "DNA"}, pattern=r"(?P<well>\w+)\.tif")).index("P")
+    assert table["well"].tolist() == [well]
+
+
+@pytest.mark.parametrize(("name", "well"), [("r03c04.tif", "C04"), ("r32c48.tif", "AF48"), ("rHc12.tif", "H12")])
+def test_rows_and_columns(tmp_path: Path, settings: Settings, name: str, well: str) -> None:
+    make(tmp_path, name)
+    pattern = r"r(?P<row>\d+|[A-Z])c(?P<column>\d+)\.tif"
+    assert open_acquisition(tmp_path, settings({"-": "DNA"}, pattern=pattern)).index("P")["well"].tolist() == [well]
+
+
+def test_several_plates_in_one_folder(tmp_path: Path, settings: Settings) -> None:
+    make(tmp_path, "P1_A01_s1_w1.tif", "P2_A01_s1_w1.tif", "P2_A02_s1_w1.tif", "P2_A02_s1_w2.tif", "notes.txt")
+    reader = open_acquisition(tmp_path, settings({"1": "DNA"}, pattern=PATTERN))
+    assert reader.files("P2")["well"].tolist() == ["A01", "A02"]
+    assert len(reader.files("P1")) == 1
+    assert reader.unlisted == {"2"}
+    with pytest.raises(UserError, match=r"no file of plate 'P3'.*'P1', 'P2'"):
+        reader.files("P3")
+
+
+def test_pattern_is_for_the_whole_file_name(tmp_path: Path, settings: Settings) -> None:
+    make(tmp_path, "A01.tif", "A01.tif.bak", "xA02.tif", "deep/er/A03.tif")
+    table = open_acquisition(tmp_path, settings({"-": "DNA"}, pattern=r"(?P<well>A\d\d)\.tif")).index("P")
+    assert sorted(table["well"]) == ["A01", "A03"]
+
+
+def test_no_match_shows_two_names(tmp_path: Path, settings: Settings) -> None:
+    make(tmp_path, "log.txt", "x_1.tif", "x_2.tif", "x_3.tif")
+    with pytest.raises(UserError, match=r"'x_1.tif' and 'x_2.tif' \(4 in all\)"):
+        open_acquisition(tmp_path, settings({"1": "DNA"}, pattern=PATTERN)).index("P1")
+
+
+def test_empty_folder(tmp_path: Path, settings: Settings) -> None:
+    with pytest.raises(UserError, match="holds no file"):
+        open_acquisition(tmp_path, settings({"1": "DNA"}, pattern=PATTERN)).index("P1")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("P_Q99_s1_w1.tif", "not a well"), ("P_A01_sx_w1.tif", "'x' is not a field number")]
+)
+def test_names_that_cannot_be(tmp_path: Path, settings: Settings, name: str, told: str) -> None:
+    make(tmp_path, name)
+    pattern = r"(?P<plate>[^_]+)_(?P<well>\w+?)_s(?P<field>\w+)_w(?P<channel>\d+)\.tif"
+    with pytest.raises(UserError, match=told) as raised:
+        open_acquisition(tmp_path, settings({"1": "DNA"}, pattern=pattern)).index("P")
+    assert name in raised.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("(", "not a regular expression"),
+        (r"(?P<channel>\d)\.tif", r"needs the group \(\?P<well>"),
+        (r"(?P<row>\w)(?P<channel>\d)\.tif", r"needs the group \(\?P<well>"),
+        (r"(?P<well>\w\d\d)\.tif", r"needs the group \(\?P<channel>"),
+        (r"(?P<well>\w\d\d)_(?P<chanel>\d)", "unknown group chanel"),
+        (r"(?P<well>\w\d\d)(?P<row>\w)(?P<channel>\d)", "keep one"),
+    ],
+)
+def test_patterns_that_cannot_be(pattern: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        compile_pattern(pattern, n_channels=2)
+
+
+def test_endless_pattern_is_stopped(tmp_path: Path, settings: Settings) -> None:
+    make(tmp_path, "a" * 60 + ".tif")
+    start = time.monotonic()
+    with pytest.raises(UserError, match="takes too long"):
+        open_acquisition(tmp_path, settings({"-": "DNA"}, pattern=r"(?P<well>(a+)+)!")).index("P")
+    assert time.monotonic() - start < 30
+
+
+def test_awkward_folder_names(tmp_path: Path, settings: Settings) -> None:
+    folder = make(tmp_path / 'it\'s a "plate" — µ é 日本', "A01 w'1\".tif")
+    table = open_acquisition(folder, settings({"1": "DNA"}, pattern=r"(?P<well>A01) w'(?P<channel>\d)\"\.tif")).index(
+        "P"
+    )
+    assert Path(table["path"][0]).is_file()
+
+
+def test_links_in_a_circle_and_hidden_files(tmp_path: Path) -> None:
+    make(tmp_path, "b/1.tif", "a/2.tif", ".hidden.tif", ".cache/3.tif", "a/._2.tif")
+    (tmp_path / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "b" / "self").symlink_to(tmp_path / "b", target_is_directory=True)
+    (tmp_path / "gone.tif").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    assert list(walk(tmp_path)) == ["a/2.tif", "b/1.tif"]
+
+
+def test_linked_folder_is_entered(tmp_path: Path) -> None:
+    make(tmp_path / "far", "1.tif")
+    make(tmp_path / "near", "0.tif")
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far", target_is_directory=True)
+    assert list(walk(tmp_path / "near")) == ["0.tif", "link/1.tif"]
+
+
+def test_missing_folder(tmp_path: Path, settings: Settings) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        open_acquisition(tmp_path / "none", settings({"1": "DNA"}, pattern=PATTERN))
+    with pytest.raises(UserError, match="cannot be read"):
+        open_acquisition(tmp_path / ("x" * 300), settings({"1": "DNA"}, pattern=PATTERN))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_unreadable_folder(tmp_path: Path, settings: Settings) -> None:
+    make(tmp_path, "in/P1_A01_s1_w1.tif")
+    (tmp_path / "in").chmod(0)
+    try:
+        with pytest.raises(UserError, match="cannot be read"):
+            open_acquisition(tmp_path, settings({"1": "DNA"}, pattern=PATTERN)).index("P1")
+    finally:
+        (tmp_path / "in").chmod(0o700)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_pattern_or_refused(pattern: str) -> None:
+    try:
+        compile_pattern(pattern, n_channels=1)
+    except UserError as error:
+        assert "acquisition.pattern" in str(error)

@@ -1,0 +1,76 @@
+"""Time and memory of hit calling on a large made-up screen: ``python tests/benchmarks/bench_hits.py [plates]``.
+
+Plates of 384 wells, 16 negative and 8 positive controls each, every perturbation on three plates; tables as `score`
+writes them, a file a plate. The limit it is set against is the reading of the same files alone.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from wscnn.config import section
+from wscnn.hits import call_hits
+from wscnn.tables import WELLS, conform, write_table
+from wscnn.wells import well_name
+
+ROWS, COLUMNS, REPLICATES = 16, 24, 3
+
+
+def write_screen(folder: Path, n_plates: int) -> tuple[list[Path], Path]:
+    """Write tables of wells and the layout; return their paths."""
+    rng = np.random.default_rng(0)
+    row, column = (index.ravel() for index in np.indices((ROWS, COLUMNS)))
+    role = np.full(ROWS * COLUMNS, "sample", dtype=object)
+    role[column == 0] = "negative"
+    role[(column == COLUMNS - 1) & (row < 8)] = "positive"
+    names = [well_name(r, c) for r, c in zip(row, column, strict=True)]
+    paths, layouts = [], []
+    for plate in range(n_plates):
+        score = rng.normal(rng.normal(), np.exp(rng.normal() / 3), len(role)) + 6.0 * (role == "positive")
+        library = plate // REPLICATES
+        perturbation = [f"L{library}-{well}" if r == "sample" else r for well, r in zip(names, role, strict=True)]
+        wells = pd.DataFrame({"screen": "bench", "plate": f"P{plate:04d}", "well": names, "row": row, "column": column})
+        scores = {"phenotype": "rare", "n_fields": 9, "n_fields_used": 9, "score": score, "score_sd": 0.1}
+        counts = {"score_max": score + 1, "fraction_positive_fields": 0.1, "n_objects": rng.poisson(3, len(role))}
+        rest = {"object_area_fraction": 0.01, "n_cells": rng.poisson(900, len(role)), "fold": pd.NA}
+        paths.append(folder / f"P{plate:04d}.parquet")
+        write_table(conform(wells.assign(**scores, **counts, **rest), WELLS), paths[-1])
+        phenotype = np.where(role == "positive", "rare", "")
+        layouts.append(wells.drop(columns="screen").assign(perturbation=perturbation, role=role, phenotype=phenotype))
+    layout = folder / "layout"
+    write_table(pd.concat(layouts), layout)
+    return paths, layout
+
+
+def main() -> None:
+    """Print seconds and the peak of memory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plates", type=int, nargs="?", default=1000)
+    parser.add_argument("--normalize", default="robust_z")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths, layout = write_screen(folder, arguments.plates)
+        start = time.perf_counter()
+        for path in paths:
+            pq.read_table(path)
+        reading = time.perf_counter() - start
+        start = time.perf_counter()
+        settings = section("hits", f'{{"normalize": "{arguments.normalize}"}}')
+        call_hits(paths, layout, folder / "out", hits=settings)
+        took = time.perf_counter() - start
+        sizes = {path.name: path.stat().st_size for path in sorted((folder / "out").iterdir())}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{arguments.plates} plates, {arguments.plates * ROWS * COLUMNS} wells, {arguments.normalize}")
+    print(f"  {took:.1f} s (reading the files alone: {reading:.1f} s), peak {peak:.2f} GiB")
+    print("  " + ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""`snakemake --profile slurm` on a real Slurm that only these tests see."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, environment, screen_of
+
+HERE = Path(__file__).parent
+NEEDED = ["slurmctld", "slurmd", "sbatch", "munged", "unshare"]
+SLURM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="a private Slurm needs root (mount namespace, munged)"),
+    *(
+        pytest.mark.skipif(shutil.which(program, path=SLURM_PATH) is None, reason=f"no {program} on this machine")
+        for program in NEEDED
+    ),
+]
+
+# There is no accounting database here, so jobs are followed by squeue.
+FOLLOW = "--slurm-status-command squeue --slurm-init-seconds-before-status-checks 5 --seconds-between-status-checks 3"
+
+
+def on_slurm(folder: Path, script: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run a bash script in `folder`, with a Slurm of its own."""
+    private = ["unshare", "-m", "--propagation", "private", sys.executable, str(HERE / "private_slurm.py")]
+    return subprocess.run(
+        [*private, "bash", "-c", script],
+        cwd=folder,
+        env=environment(),
+        text=True,
+        capture_output=True,
+        timeout=timeout,
+    )
+
+
+def jobs(text: str) -> dict[str, dict[str, str]]:
+    """Return what ``scontrol show job -o`` says of each job, by the rule and plate or fold it was for."""
+    found = {}
+    for line in text.splitlines():
+        entries = dict(re.findall(r"(\S+?)=(\S*)", line))
+        if "Comment" in entries:
+            found[entries["Comment"]] = entries
+    return found
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small screen in a folder that looks like a clone: Snakefile, workflow and profile link."""
+    folder = screen_of(tmp_path_factory.mktemp("screen"))
+    for name in ("Snakefile", "workflow", "envs", "slurm"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def test_a_small_screen_runs_end_to_end_with_gpus_for_train_and_score(screen: Path):
+    done = on_slurm(
+        screen,
+        f"snakemake --profile slurm --configfile config.yaml {FOLLOW} && scontrol show job -o > jobs.txt",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (screen / "results" / "small" / "hits.parquet").is_file()
+    assert (screen / "results" / "small" / "report.html").is_file()
+    seen = jobs((screen / "jobs.txt").read_text())
+    rules = [re.split(r"_wildcards_|rule_", name)[1] for name in seen]
+    # Two plates: one job a plate and stage, one a fold, one for the hits, one for the report; `check` runs here.
+    assert {rule: rules.count(rule) for rule in sorted(set(rules))} == {
+        "hits": 1,
+        "index": 2,
+        "report": 1,
+        "score": 2,
+        "stage": 2,
+        "train": 3,
+    }
+    for name, job in seen.items():
+        wants_gpu = "gpu" in job.get("TresPerJob", "")
+        assert wants_gpu == any(rule in name for rule in ("train", "score")), (name, job)
+        assert job["Partition"] == ("gpu" if wants_gpu else "cpu")
+        assert job["JobState"] == "COMPLETED"

@@ -1,0 +1,81 @@
+"""Outputs appear whole or not at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wscnn.atomic import atomic_path, remove
+
+
+def test_file_appears_when_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "table.txt"
+    with atomic_path(target) as partial:
+        partial.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert os.listdir(target.parent) == ["table.txt"]
+
+
+def test_file_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "table.txt"
+    target.write_text("old")
+    with atomic_path(target) as partial:
+        partial.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert os.listdir(tmp_path) == ["table.txt"]
+
+
+def test_folder_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "plate.zarr"
+    for content in ("old", "new"):
+        with atomic_path(target) as partial:
+            partial.mkdir()
+            (partial / content).touch()
+    assert os.listdir(target) == ["new"]
+    assert os.listdir(tmp_path) == ["plate.zarr"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_nothing_is_left_of_what_failed(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "target"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as partial:
+        if kind == "file":
+            partial.write_text("half")
+        else:
+            partial.mkdir()
+            (partial / "half").touch()
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "target"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_killed_job_leaves_no_target(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from wscnn.atomic import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as partial:\n"
+        "    partial.write_text('half'); os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "target")], check=False)
+    assert done.returncode == -9
+    assert not (tmp_path / "target").exists()
+
+
+def test_remove_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "kept", target_is_directory=True)
+    remove(tmp_path / "link")
+    remove(tmp_path / "nothing")
+    assert os.listdir(tmp_path / "kept") == ["file"]
+    assert os.listdir(tmp_path) == ["kept"]

@@ -1,0 +1,63 @@
+"""The tables between stages."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from wscnn.errors import UserError
+from wscnn.tables import FIELDS, INDEX, OBJECTS, WELLS, conform, read_table, write_table
+
+
+def test_conform_orders_and_types_columns() -> None:
+    table = pd.DataFrame({"score": ["1.5"], "b": [1], "a": [2]})
+    done = conform(table, {"a": "int16", "score": "float64"})
+    assert done.columns.tolist() == ["a", "score", "b"]
+    assert done.dtypes.astype(str).to_dict() == {"a": "int16", "score": "float64", "b": "int64"}
+
+
+@pytest.mark.parametrize("columns", [INDEX, WELLS, FIELDS, OBJECTS])
+def test_empty_tables_keep_their_types(tmp_path: Path, columns: dict[str, str]) -> None:
+    table = conform(pd.DataFrame(columns=list(columns)), columns)
+    write_table(table, tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").dtypes.astype(str).to_dict() == columns
+
+
+def test_missing_values_come_back_missing(tmp_path: Path) -> None:
+    table = conform(pd.DataFrame({"fold": [1, None], "name": ["nan", ""]}), {"fold": "Int8", "name": "str"})
+    write_table(table, tmp_path / "t.parquet")
+    back = read_table(tmp_path / "t.parquet")
+    assert back["fold"].isna().tolist() == [False, True]
+    assert back["name"].tolist() == ["nan", ""]
+
+
+def test_equal_tables_give_equal_bytes(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": range(1000), "b": [f"w{i % 7}" for i in range(1000)]})
+    for name in ("one", "two"):
+        write_table(table, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"plate\twell\n", b"PAR1" + b"\0" * 100 + b"PAR1"])
+def test_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.parquet").write_bytes(content)
+    with pytest.raises(UserError, match=r"t\.parquet: not a readable Parquet file"):
+        read_table(tmp_path / "t.parquet")
+
+
+def test_every_truncation_is_named(tmp_path: Path) -> None:
+    write_table(pd.DataFrame({"a": [1.0, 2.0]}), tmp_path / "t.parquet")
+    whole = (tmp_path / "t.parquet").read_bytes()
+    for size in range(0, len(whole), 37):
+        (tmp_path / "t.parquet").write_bytes(whole[:size])
+        with pytest.raises(UserError):
+            read_table(tmp_path / "t.parquet")
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read_table(tmp_path / "none.parquet")
+    write_table(pd.DataFrame({"a": [1]}), tmp_path / "screen=1" / "t.parquet")
+    assert read_table(tmp_path / "screen=1" / "t.parquet").columns.tolist() == ["a"]
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        read_table(tmp_path / "screen=1")

@@ -1,0 +1,158 @@
+"""The whole way through the real Snakefile, on a small made-up screen: undisturbed, killed, and with a broken plate."""
+
+import shutil
+import subprocess
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+import zarr
+from conftest import command, environment, screen_of
+from ome_zarr_models.v05 import HCS
+
+VERBS = ["index", "stage", "train", "score", "hits", "report"]
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a small screen of two plates and its config, nothing run yet."""
+    return screen_of(tmp_path_factory.mktemp("screen"))
+
+
+@pytest.fixture(scope="module")
+def finished(screen: Path, tmp_path_factory: pytest.TempPathFactory, snakemake) -> Path:
+    """Return a copy of the screen on which the whole workflow has run, undisturbed."""
+    folder = tmp_path_factory.mktemp("finished") / "screen"
+    shutil.copytree(screen, folder)
+    done = snakemake(folder, "--configfile", "config.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all tables and of the report of a finished screen."""
+    results = folder / "results" / "small"
+    files = [*results.rglob("*.parquet"), results / "report.html"]
+    # Times of training are the one thing that no two runs share.
+    return {str(file.relative_to(results)): file.read_bytes() for file in sorted(files) if "history" not in file.name}
+
+
+def test_all_that_is_promised_is_there(finished: Path):
+    results = finished / "results" / "small"
+    for table in ("hits", "wells", "plates", "suspects", "layout", "controls"):
+        assert (results / f"{table}.parquet").is_file(), table
+    for plate in ("P1", "P2"):
+        for stage in ("index", "qc", "wells", "fields", "objects"):
+            assert (results / stage / f"{plate}.parquet").is_file(), (stage, plate)
+        HCS.from_zarr(zarr.open_group(results / "plates" / f"{plate}.zarr", mode="r"))
+    layout = pd.read_csv(finished / "layout.tsv", sep="\t")
+    samples = set(layout.loc[layout["role"] == "sample", "perturbation"])
+    hits = pd.read_parquet(results / "hits.parquet")
+    assert samples <= set(hits["perturbation"])
+    assert hits["q"].dropna().between(0, 1).all()
+    assert len(pd.read_parquet(results / "wells.parquet")) == 2 * 24
+    assert not list(results.rglob("*.partial")), "unfinished files were left behind"
+
+
+def test_nothing_is_to_be_done_after_a_finished_run(finished: Path, snakemake):
+    again = snakemake(finished, "--configfile", "config.yaml", "-n")
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_a_new_column_in_the_layout_neither_stages_nor_trains_again(finished: Path, tmp_path: Path, snakemake):
+    folder = tmp_path / "screen"
+    shutil.copytree(finished, folder)
+    layout = pd.read_csv(folder / "layout.tsv", sep="\t")
+    layout.assign(gene="unknown").to_csv(folder / "layout.tsv", sep="\t", index=False)
+    done = snakemake(folder, "--configfile", "config.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = done.stdout + done.stderr
+    assert {verb for verb in VERBS if f"wscnn {verb} " in log} == {"hits", "report"}
+    assert (pd.read_parquet(folder / "results" / "small" / "wells.parquet")["gene"] == "unknown").all()
+
+
+def test_killed_in_each_stage_the_tables_come_out_the_same(screen: Path, finished: Path, tmp_path: Path, snakemake):
+    folder = tmp_path / "screen"
+    shutil.copytree(screen, folder)
+    for verb in VERBS:
+        kill_during(verb, folder)
+        unlocked = snakemake(folder, "--configfile", "config.yaml", "--unlock")
+        assert unlocked.returncode == 0, unlocked.stderr
+    done = snakemake(folder, "--configfile", "config.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert tables(folder) == tables(finished)
+
+
+def kill_during(verb: str, folder: Path) -> None:
+    """Start the workflow in `folder` and kill it with all its processes while `verb` is running."""
+    run = subprocess.Popen(
+        command("--configfile", "config.yaml"),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    workflow = psutil.Process(run.pid)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert run.poll() is None, f"the workflow ended before `wscnn {verb}` was seen"
+        family = workflow.children(recursive=True)
+        if any(is_running(process, verb) for process in family):
+            # Long enough to be in the middle of the work, which begins with a second or more of imports.
+            time.sleep(1.5)
+            for process in [workflow, *workflow.children(recursive=True)]:
+                kill(process)
+            run.wait()
+            return
+        time.sleep(0.05)
+    pytest.fail(f"`wscnn {verb}` was not seen within five minutes")
+
+
+def is_running(process: psutil.Process, verb: str) -> bool:
+    """Return whether `process` is the program `wscnn` at work on `verb`, not the shell that started it."""
+    try:
+        line = process.cmdline()
+    except psutil.Error:
+        return False
+    return any(a.endswith("/wscnn") and b == verb for a, b in pairwise(line))
+
+
+def kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def test_a_broken_image_stops_its_plate_only(screen: Path, finished: Path, tmp_path: Path, snakemake):
+    folder = tmp_path / "screen"
+    shutil.copytree(screen, folder)
+    victim = sorted((folder / "images" / "P2").glob("*.tif"))[7]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 2])
+    failed = snakemake(folder, "--configfile", "config.yaml", "--keep-going")
+    assert failed.returncode != 0
+    assert victim.name in failed.stdout + failed.stderr
+    assert "Traceback" not in failed.stdout + failed.stderr
+    plates = folder / "results" / "small" / "plates"
+    assert sorted(path.name for path in plates.iterdir()) == ["P1.json", "P1.zarr"]
+
+    victim.write_bytes(whole)
+    done = snakemake(folder, "--configfile", "config.yaml")
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log
+    assert "--plate P2" in log and "wscnn stage --plate P1" not in log
+    assert tables(folder) == tables(finished)
+
+
+def test_a_mistake_in_the_config_is_named_before_any_job(screen: Path, tmp_path: Path, snakemake):
+    config = yaml.safe_load((screen / "config.yaml").read_text())
+    config["mosaic"]["downsampel"] = 2
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    failed = snakemake(tmp_path, "--configfile", "config.yaml")
+    assert failed.returncode != 0
+    assert "unknown key 'mosaic.downsampel'" in failed.stderr + failed.stdout

@@ -1,0 +1,40 @@
+# The user's config and table of plates, read once and valid; everything else is done by `wscnn`.
+import json
+import re
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from wscnn.config import complete_config, load_plates
+from wscnn.errors import UserError
+
+try:
+    config = complete_config(config, str(workflow.configfiles[0]))
+    IMAGES = load_plates(Path(config["plates"])).set_index("plate")["images"].to_dict()
+except UserError as error:
+    raise WorkflowError(f"Mend this first:\n{error}")
+
+RESULTS = f"{config['results']}/{config['screen']}"
+MODEL = config["model"]["checkpoint"] or f"{RESULTS}/model"
+# A model that is applied was trained elsewhere: its folds are no job of this workflow.
+TRAINED = (
+    []
+    if config["model"]["checkpoint"]
+    else expand(f"{MODEL}/fold-{{fold}}.safetensors", fold=[0, 1, 2])
+)
+
+
+wildcard_constraints:
+    plate="|".join(map(re.escape, IMAGES)),
+    fold="[0-2]",
+
+
+def settings(*names):
+    """Return a params function for sections of the config as options of a verb: JSON, which :q quotes."""
+    options = [part for name in names for part in (f"--{name}", json.dumps(config[name], sort_keys=True))]
+    return lambda wildcards: options
+
+
+def repeated(flag, paths):
+    """Return `flag` before each of the paths."""
+    return [part for path in paths for part in (flag, path)]

@@ -1,0 +1,22 @@
+# Normalised scores, p and q values, a row a perturbation and phenotype.
+rule hits:
+    input:
+        wells=expand(f"{RESULTS}/wells/{{plate}}.parquet", plate=IMAGES),
+        layout=f"{RESULTS}/layout.parquet",
+    output:
+        hits=f"{RESULTS}/hits.parquet",
+        wells=f"{RESULTS}/wells.parquet",
+        plates=f"{RESULTS}/plates.parquet",
+        suspects=f"{RESULTS}/suspects.parquet",
+    log:
+        f"{RESULTS}/logs/hits.log",
+    benchmark:
+        f"{RESULTS}/logs/benchmarks/hits.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        wells=lambda wildcards, input: repeated("--wells", input.wells),
+        output=RESULTS,
+        settings=settings("hits"),
+    shell:
+        "wscnn hits {params.wells:q} --layout {input.layout:q} --output {params.output:q} {params.settings:q} > {log:q} 2>&1"

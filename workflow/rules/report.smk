@@ -1,0 +1,26 @@
+# One file to look at and to share.
+rule report:
+    input:
+        f"{RESULTS}/hits.parquet",
+        f"{RESULTS}/wells.parquet",
+        f"{RESULTS}/plates.parquet",
+        f"{RESULTS}/suspects.parquet",
+        expand(
+            f"{RESULTS}/{{table}}/{{plate}}.parquet",
+            table=["qc", "fields", "objects"],
+            plate=IMAGES,
+        ),
+    output:
+        report(
+            f"{RESULTS}/report.html", caption="../report/report.rst", category="Hits"
+        ),
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/logs/benchmarks/report.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        results=RESULTS,
+    shell:
+        "wscnn report --results {params.results:q} --output {output:q} > {log:q} 2>&1"

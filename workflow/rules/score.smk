@@ -1,0 +1,25 @@
+# Scores of wells and fields, detected cells, masks. One GPU a plate.
+rule score:
+    input:
+        manifest=f"{RESULTS}/plates/{{plate}}.json",
+        qc=f"{RESULTS}/qc/{{plate}}.parquet",
+        models=TRAINED,
+    output:
+        wells=f"{RESULTS}/wells/{{plate}}.parquet",
+        fields=f"{RESULTS}/fields/{{plate}}.parquet",
+        objects=f"{RESULTS}/objects/{{plate}}.parquet",
+    log:
+        f"{RESULTS}/logs/score/{{plate}}.log",
+    benchmark:
+        f"{RESULTS}/logs/benchmarks/score-{{plate}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 8
+    params:
+        screen=config["screen"],
+        store=lambda wildcards: f"{RESULTS}/plates/{wildcards.plate}.zarr",
+        models=MODEL,
+        settings=settings("score", "dask"),
+    shell:
+        "wscnn score --screen {params.screen:q} --store {params.store:q} --quality {input.qc:q} --models {params.models:q}"
+        " --wells {output.wells:q} --fields {output.fields:q} --objects {output.objects:q} {params.settings:q} > {log:q} 2>&1"

@@ -1,0 +1,27 @@
+# Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU a fold.
+rule train:
+    input:
+        controls=f"{RESULTS}/controls.parquet",
+        plates=expand(f"{RESULTS}/plates/{{plate}}.json", plate=IMAGES),
+        qc=expand(f"{RESULTS}/qc/{{plate}}.parquet", plate=IMAGES),
+    output:
+        model=f"{RESULTS}/model/fold-{{fold}}.safetensors",
+        card=f"{RESULTS}/model/fold-{{fold}}.json",
+        history=f"{RESULTS}/model/history-{{fold}}.parquet",
+    log:
+        f"{RESULTS}/logs/train/fold-{{fold}}.log",
+    benchmark:
+        f"{RESULTS}/logs/benchmarks/train-fold-{{fold}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 8
+    params:
+        screen=config["screen"],
+        stores=repeated(
+            "--store", [f"{RESULTS}/plates/{plate}.zarr" for plate in IMAGES]
+        ),
+        quality=lambda wildcards, input: repeated("--quality", input.qc),
+        settings=settings("model", "train"),
+    shell:
+        "wscnn train --screen {params.screen:q} --fold {wildcards.fold} --controls {input.controls:q}"
+        " {params.stores:q} {params.quality:q} --output {output.model:q} {params.settings:q} > {log:q} 2>&1"

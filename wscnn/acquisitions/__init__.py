@@ -1,0 +1,59 @@
+"""Readers of what instruments export, one module each; `open_acquisition` chooses among them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wscnn.acquisitions.base import Acquisition
+from wscnn.acquisitions.cellvoyager import CellVoyager
+from wscnn.acquisitions.imagexpress import ImageXpress
+from wscnn.acquisitions.omezarr import OmeZarr
+from wscnn.acquisitions.pattern import Pattern
+from wscnn.acquisitions.phenix import Phenix
+from wscnn.errors import UserError
+
+_READERS: dict[str, type[Acquisition]] = {
+    "pattern": Pattern,
+    "imagexpress": ImageXpress,
+    "phenix": Phenix,
+    "cellvoyager": CellVoyager,
+    "omezarr": OmeZarr,
+}
+
+
+def open_acquisition(images: Path, acquisition: Mapping[str, Any]) -> Acquisition:
+    """Return the reader for a folder of images.
+
+    Parameters
+    ----------
+    images
+        A plate's folder, or an OME-Zarr plate.
+    acquisition
+        The config's section ``acquisition``, complete with defaults. Format ``auto`` is ``pattern`` where a pattern
+        is given, else what the folder looks like.
+
+    Raises
+    ------
+    UserError
+        When the folder is missing or looks like no known format.
+    """
+    images = Path(images)
+    try:
+        found = images.is_dir()
+    except OSError as error:
+        raise UserError(f"{images}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    if not found:
+        raise UserError(f"{images}: no such folder; mend column images in the table of plates")
+    name = acquisition["format"]
+    if name == "auto":
+        name = "pattern" if acquisition["pattern"] else _recognise(images)
+    return _READERS[name](images, acquisition)
+
+
+def _recognise(images: Path) -> str:
+    for name, reader in _READERS.items():
+        if reader.recognises(images):
+            return name
+    raise UserError(
+        f"{images}: no known instrument's export; give acquisition.pattern, a regular expression for the file names"
+    )

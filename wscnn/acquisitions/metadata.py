@@ -1,0 +1,129 @@
+"""Reading what instruments write beside their images: XML and the files it lists."""
+
+import math
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import iterparse
+
+from wscnn.errors import UserError
+from wscnn.wells import well_name
+
+
+def find(folder: Path, names: Collection[str]) -> Path | None:
+    """Return the file called any of `names` (lower case) in `folder` or in a folder right below it, None if none is.
+
+    Raises
+    ------
+    UserError
+        When several folders hold one: then it is not clear which the plate is.
+    """
+    try:
+        below = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+        found: list[Path] = []
+        for place in (folder, *map(Path, below)):
+            here = {name.lower(): name for name in os.listdir(place)}  # noqa: PTH208 - names alone
+            found += [place / here[name] for name in names if name in here][:1]
+            if place == folder and found:
+                break
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    if len(found) > 1:
+        raise UserError(f"{folder}: holds several plates ({found[0]}, {found[1]}); give each plate its own folder")
+    return found[0] if found else None
+
+
+def elements(path: Path, names: Collection[str]) -> Iterator[tuple[str, Element]]:
+    """Yield the elements of an XML file that are called any of `names`, each with its name without namespace.
+
+    An element is emptied once the next is asked for: files with a million images are read in little memory.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read, is no XML, or declares entities (a few of which can fill any memory).
+    """
+    try:
+        for _, element in iterparse(path, events=("end",)):
+            name = local(element.tag)
+            if name in names:
+                yield name, element
+                element.clear()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except DefusedXmlException:
+        raise UserError(f"{path}: declares XML entities, which no instrument does; export the plate again") from None
+    except (ParseError, ValueError, LookupError) as error:
+        raise UserError(f"{path}: not valid XML ({error}); copy it again from the instrument") from None
+
+
+def local(tag: str) -> str:
+    """Return an XML name without its namespace."""
+    return tag.rpartition("}")[2]
+
+
+def children(element: Element) -> dict[str, Element]:
+    """Return the direct children of an element by name; of several of one name, the last."""
+    return {local(child.tag): child for child in element}
+
+
+def attributes(element: Element) -> dict[str, str]:
+    """Return the attributes of an element by name without namespace."""
+    return {local(name): value for name, value in element.attrib.items()}
+
+
+def whole(text: str | None) -> int:
+    """Return a whole number that an index can hold.
+
+    Raises
+    ------
+    ValueError
+        When the text is none.
+    """
+    text = (text or "").strip()
+    if not text.isdecimal() or int(text[:20]) > 2**31 - 1:
+        raise ValueError(f"'{text[:50]}' is not a whole number")
+    return int(text)
+
+
+def real(text: str | None) -> float:
+    """Return a finite number.
+
+    Raises
+    ------
+    ValueError
+        When the text is none.
+    """
+    text = (text or "").strip()
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"'{text[:50]}' is not a number")
+    return value
+
+
+def well_at(row: str | None, column: str | None) -> str:
+    """Return the name of the well at a row and column that are counted from 1."""
+    place = whole(row), whole(column)
+    if not (1 <= place[0] <= 32 and 1 <= place[1] <= 48):
+        raise ValueError(f"no plate has row {place[0]} and column {place[1]}")
+    return well_name(place[0] - 1, place[1] - 1)
+
+
+def plain_name(text: str | None) -> str:
+    """Return the name of a file that metadata list, when it stays in its folder.
+
+    Raises
+    ------
+    ValueError
+        When it is empty or leads elsewhere.
+    """
+    name = (text or "").strip()
+    if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise ValueError(f"'{name[:100]}' is not a file name")
+    return name

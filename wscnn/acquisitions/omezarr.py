@@ -1,0 +1,194 @@
+"""Plates that are OME-Zarr already, version 0.4 or 0.5, converted by Fractal, bioformats2raw or others."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import zarr
+from zarr.storage import LocalStore
+
+from wscnn.acquisitions.base import Acquisition
+from wscnn.acquisitions.tiff import MAX_PIXELS
+from wscnn.errors import UserError
+from wscnn.progress import log
+from wscnn.tables import INDEX
+from wscnn.wells import parse_well, well_name
+
+_MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
+_MALFORMED = (KeyError, TypeError, IndexError, ValueError, AttributeError)
+
+
+class _Image(NamedTuple):
+    """What an image's metadata tell."""
+
+    array: Path
+    shape: dict[str, int]
+    channels: list[list[str]]
+    y_um: float
+    x_um: float
+    pixel_size_um: float
+
+
+class OmeZarr(Acquisition):
+    """An OME-Zarr HCS plate; the images of a well are its fields.
+
+    The config names a channel by its label (``omero``), its ``wavelength_id`` (Fractal) or its number, counted from
+    0. A field has the number that its image is called by. Of a plate with several acquisitions the first is taken.
+    In the index, `path` is the array of full resolution and `page` numbers its planes in the order of its axes.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        super().__init__(folder, settings)
+        self._arrays: dict[Path, zarr.Array] = {}
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        """Return whether the folder is a Zarr group."""
+        return any((folder / name).is_file() for name in (".zgroup", ".zattrs", "zarr.json"))
+
+    def files(self, plate: str) -> pd.DataFrame:
+        """Return a row for every plane of every image of the plate."""
+        content = _ome(self.folder)
+        if not isinstance(content.get("plate"), dict):
+            raise UserError(f"{self.folder}: no OME-Zarr plate; give the folder whose metadata have the key 'plate'")
+        wells = {}
+        try:
+            for entry in content["plate"]["wells"]:
+                path = _inside(entry["path"])
+                row, column = path.parts
+                wells[well_name(*parse_well(row + column))] = self.folder / path
+        except _MALFORMED as error:
+            raise UserError(f"{self.folder}: broken metadata of the plate ({error!r}); convert it again") from None
+        rows = [row for well, folder in wells.items() for row in self._well_rows(plate, well, folder)]
+        return pd.DataFrame(rows, columns=list(INDEX))
+
+    def read(self, path: Path, page: int) -> np.ndarray:
+        """Return one plane (y, x), as uint8 or uint16."""
+        path = Path(path)
+        try:
+            if path not in self._arrays:
+                self._arrays[path] = _open(path)
+            array = self._arrays[path]
+            plane = tuple(int(i) for i in np.unravel_index(page, array.shape[:-2])) if array.ndim > 2 else ()
+            image = np.asarray(array[plane])
+        except UserError:
+            raise
+        except Exception as error:  # whatever a codec makes of broken bytes is the file's fault
+            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+        if image.dtype in (np.uint8, np.uint16):
+            return image
+        whole = image.astype(np.uint16) if image.dtype.kind in "iu" else None
+        if whole is None or not np.array_equal(whole, image):
+            raise UserError(f"{path}: holds values of type {image.dtype} that 16 bits do not hold; convert it again")
+        return whole
+
+    def _well_rows(self, plate: str, well: str, folder: Path) -> list[tuple]:
+        try:
+            entries = _ome(folder)["well"]["images"]
+            rounds = sorted({int(entry.get("acquisition", 0)) for entry in entries})
+            chosen = [_inside(entry["path"]) for entry in entries if int(entry.get("acquisition", 0)) == rounds[0]]
+        except _MALFORMED as error:
+            raise UserError(f"{folder}: broken metadata of the well ({error!r}); convert the plate again") from None
+        if len(rounds) > 1:
+            log(f"{folder}: has {len(rounds)} acquisitions; only number {rounds[0]} is taken")
+        rows = []
+        for position, path in enumerate(chosen):
+            image = _image(folder / path)
+            field = int(path.name) if path.name.isdecimal() and len(path.name) < 9 else position
+            sizes = {axis: size for axis, size in image.shape.items() if axis not in "yx"}
+            for page, place in enumerate(np.ndindex(*sizes.values())):
+                at = dict(zip(sizes, map(int, place), strict=True))
+                keys = image.channels[at.get("c", 0)] if at.get("c", 0) < len(image.channels) else []
+                channel = self.channel(*keys, str(at.get("c", 0)))
+                if channel is not None:
+                    where = (image.y_um, image.x_um, image.pixel_size_um)
+                    rows.append(
+                        (plate, well, field, channel, at.get("z", 0), at.get("t", 0), str(image.array), page, *where)
+                    )
+        return rows
+
+
+def _image(folder: Path) -> _Image:
+    """Return what the metadata of an image tell.
+
+    Raises
+    ------
+    UserError
+        When they are missing or broken.
+    """
+    content = _ome(folder)
+    try:
+        multiscale = content["multiscales"][0]
+        axes = [axis["name"] for axis in multiscale["axes"]]
+        first = multiscale["datasets"][0]
+        array = folder / _inside(first["path"])
+        shape = _shape(array)
+        if axes[-2:] != ["y", "x"] or len(axes) != len(shape) or not set(axes) <= set("tczyx"):
+            raise ValueError(f"axes {axes} of an array of {len(shape)} dimensions")
+        scale, shift = [1.0] * len(axes), None
+        for change in [*first.get("coordinateTransformations", []), *multiscale.get("coordinateTransformations", [])]:
+            if change["type"] == "scale":
+                factors = [float(factor) for factor in change["scale"]]
+                scale = [a * b for a, b in zip(scale, factors, strict=True)]
+                shift = None if shift is None else [a * b for a, b in zip(shift, factors, strict=True)]
+            elif change["type"] == "translation":
+                steps = [float(step) for step in change["translation"]]
+                shift = [a + b for a, b in zip(shift or [0.0] * len(axes), steps, strict=True)]
+        unit = _MICROMETRES.get(multiscale["axes"][-1].get("unit", ""), math.nan)
+        labelled = content.get("omero", {}).get("channels", [])
+        channels = [[str(entry[key]) for key in ("label", "wavelength_id") if entry.get(key)] for entry in labelled]
+        y, x = (
+            math.nan if shift is None else (shift[axis] + scale[axis] * (shape[axis] - 1) / 2) * unit
+            for axis in (-2, -1)
+        )
+    except _MALFORMED as error:
+        raise UserError(f"{folder}: broken metadata of the image ({error!r}); convert the plate again") from None
+    return _Image(array, dict(zip(axes, shape, strict=True)), channels, y, x, scale[-1] * unit)
+
+
+def _ome(folder: Path) -> dict[str, Any]:
+    """Return the OME metadata of a group, of either version."""
+    try:
+        if (folder / "zarr.json").is_file():
+            attributes = json.loads((folder / "zarr.json").read_bytes()).get("attributes", {})
+            return dict(attributes.get("ome", attributes))
+        return dict(json.loads((folder / ".zattrs").read_bytes()))
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); convert the plate again") from None
+    except (*_MALFORMED, RecursionError):
+        raise UserError(f"{folder}: its metadata are no OME-Zarr; convert the plate again") from None
+
+
+def _shape(array: Path) -> list[int]:
+    """Return the shape of an array without opening it: a plate has thousands."""
+    name = "zarr.json" if (array / "zarr.json").is_file() else ".zarray"
+    try:
+        shape = [int(size) for size in json.loads((array / name).read_bytes())["shape"]]
+    except OSError as error:
+        raise UserError(f"{array / name}: cannot be read ({error.strerror}); convert the plate again") from None
+    if len(shape) < 2 or min(shape) < 1 or math.prod(shape[-2:]) > MAX_PIXELS or math.prod(shape[:-2]) > 10**6:
+        raise ValueError(f"an array of shape {shape}")
+    return shape
+
+
+def _open(path: Path) -> zarr.Array:
+    _shape(path)
+    return zarr.open_array(LocalStore(path, read_only=True), mode="r")
+
+
+def _inside(text: str) -> PurePosixPath:
+    """Return a path of the metadata that stays in its folder.
+
+    Raises
+    ------
+    ValueError
+        When it leads elsewhere.
+    """
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"the path '{text}' leads out of its folder")
+    return path

@@ -1,0 +1,44 @@
+"""Outputs appear whole or not at all: written beside their target, then renamed."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a path beside `target` to write a file or a folder to; rename it to `target` on success.
+
+    An earlier `target` stays in place until the new one is whole. When the block raises, what it wrote is removed
+    and `target` is untouched.
+
+    Parameters
+    ----------
+    target
+        The file or folder to make. Its parent folder is made when missing.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        yield partial
+        if partial.is_dir() and target.is_dir():
+            # A folder cannot be renamed over a folder that holds something: step the old one aside first.
+            old = partial.with_suffix(".old")
+            target.rename(old)
+            partial.rename(target)
+            shutil.rmtree(old)
+        else:
+            partial.replace(target)
+    finally:
+        remove(partial)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

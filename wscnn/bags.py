@@ -1,0 +1,152 @@
+"""Training examples: mosaics of random fields of one class, drawn and augmented on the training device.
+
+A training image is a 2 x 2 mosaic of fields of one class, as in the paper (Sailem et al., ICCV Workshops 2017); it is
+drawn from fields held in memory and never stored.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are varied.
+
+    Attributes
+    ----------
+    rotation
+        Degrees; the angle is drawn from within this of 0 or of 180. 90 is any angle.
+    scale
+        The size is multiplied by a factor from 1 / (1 + scale) to 1 + scale, even in its logarithm.
+    shift
+        The mosaic's centre moves by up to this many pixels along each axis.
+    gain
+        Each channel is multiplied by a factor from 1 / (1 + gain) to 1 + gain, even in its logarithm.
+    offset
+        Each channel is shifted by up to this.
+    noise
+        Normal noise is added, whose standard deviation is drawn up to this.
+    """
+
+    rotation: float
+    scale: float
+    shift: float
+    gain: float
+    offset: float
+    noise: float
+
+
+class Bags:
+    """Training images drawn from fields of known class.
+
+    Parameters
+    ----------
+    fields
+        Shape (n, C, h, w), on the device and in the type they are kept in.
+    labels
+        Class of each field, shape (n,).
+    crop
+        Largest height and width of a training image, in pixels.
+    tiles
+        Fields along each side of a mosaic: 2, or 1 where each field is an image by itself.
+    augmentation
+        How images are varied.
+    seed
+        Of all that is drawn.
+    """
+
+    def __init__(
+        self, fields: Tensor, labels: Tensor, crop: int, tiles: int, augmentation: Augmentation, seed: int
+    ) -> None:
+        self.fields, self.tiles, self.augmentation = fields, tiles, augmentation
+        self.by_class = [torch.nonzero(labels.cpu() == label).flatten() for label in range(int(labels.max()) + 1)]
+        height, width = fields.shape[-2:]
+        self.size = (min(crop, tiles * height), min(crop, tiles * width))
+        # Of a field only as much enters a mosaic as a turned and scaled image can reach.
+        reach = 1.0 if tiles == 1 else 0.8
+        self.piece = (min(height, round(reach * crop)), min(width, round(reach * crop)))
+        # What is drawn on the host is the same on every device; the noise is drawn where the images are.
+        self.host = torch.Generator().manual_seed(seed)
+        self.device = torch.Generator(fields.device).manual_seed(seed)
+
+    def draw(self, n: int) -> tuple[Tensor, Tensor]:
+        """Return `n` images (n, C, y, x), float32, and their classes (n,): as many of each class, up to one."""
+        classes = len(self.by_class)
+        turn = int(torch.randint(classes, (), generator=self.host))
+        labels = (torch.arange(n) + turn) % classes
+        chosen = torch.stack([self._choose(self.by_class[label]) for label in labels.tolist()])  # (n, tiles ** 2)
+        images = self._vary(self._resample(self._mosaic(chosen)))
+        return images, labels.to(images.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return where the random numbers stand."""
+        return {"host": self.host.get_state(), "device": self.device.get_state()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state`."""
+        self.host.set_state(state["host"])
+        self.device.set_state(state["device"])
+
+    def _choose(self, members: Tensor) -> Tensor:
+        """Return the fields of one mosaic: different ones while there are enough."""
+        n = self.tiles**2
+        order = torch.cat([torch.randperm(len(members), generator=self.host) for _ in range(-(-n // len(members)))])
+        return members[order[:n]]
+
+    def _mosaic(self, chosen: Tensor) -> Tensor:
+        """Return mosaics of random pieces of the chosen fields (n, tiles ** 2)."""
+        n = len(chosen)
+        tiles, (height, width) = self.tiles, self.piece
+        mosaic = torch.empty(
+            (n, self.fields.shape[1], tiles * height, tiles * width), device=self.fields.device, dtype=torch.float32
+        )
+        rows = self._integers(self.fields.shape[-2] - height + 1, (n, tiles**2))
+        columns = self._integers(self.fields.shape[-1] - width + 1, (n, tiles**2))
+        for image, (members, ys, xs) in enumerate(zip(chosen.tolist(), rows.tolist(), columns.tolist(), strict=True)):
+            for tile, (member, y, x) in enumerate(zip(members, ys, xs, strict=True)):
+                top, left = tile // tiles * height, tile % tiles * width
+                piece = self.fields[member, :, y : y + height, x : x + width]
+                mosaic[image, :, top : top + height, left : left + width] = piece
+        return mosaic
+
+    def _resample(self, mosaic: Tensor) -> Tensor:
+        """Return mosaics turned, mirrored, scaled and moved, in one resampling, cut to `size`."""
+        n, settings = len(mosaic), self.augmentation
+        angle = torch.deg2rad(self._uniform(settings.rotation, n) + 180 * self._integers(2, (n,)))
+        # Small structures in the image are what is scaled up, so the places read lie closer together.
+        zoom = torch.exp(self._uniform(1, n) * torch.log1p(torch.tensor(settings.scale))).reciprocal()
+        mirror = 1 - 2 * self._integers(2, (n,)).float()
+        cosine, sine = zoom * torch.cos(angle), zoom * torch.sin(angle)
+        matrix = torch.stack([cosine * mirror, -sine, sine * mirror, cosine, *self._uniform(settings.shift, (2, n))])
+        xx, xy, yx, yy, x0, y0 = matrix[:, :, None, None].to(mosaic.device)  # each (n, 1, 1)
+        height, width = self.size
+        y = (torch.arange(height, device=mosaic.device) - (height - 1) / 2)[None, :, None]
+        x = (torch.arange(width, device=mosaic.device) - (width - 1) / 2)[None, None, :]
+        # A grid made by broadcasting: in grid_sample's units -1..1 is the mosaic from edge to edge.
+        grid = torch.stack(
+            [(xx * x + xy * y + x0) * (2 / mosaic.shape[-1]), (yx * x + yy * y + y0) * (2 / mosaic.shape[-2])], dim=-1
+        )
+        return functional.grid_sample(mosaic, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+    def _vary(self, images: Tensor) -> Tensor:
+        """Return images with another gain, offset and noise."""
+        n, channels = images.shape[:2]
+        settings = self.augmentation
+        gain = torch.exp(self._uniform(1, (n, channels)) * torch.log1p(torch.tensor(settings.gain)))
+        offset = self._uniform(settings.offset, (n, channels))
+        images = images * gain[:, :, None, None].to(images.device) + offset[:, :, None, None].to(images.device)
+        if settings.noise > 0:
+            deviation = self._uniform(settings.noise, (n, 1)).abs()[:, :, None, None].to(images.device)
+            images += deviation * torch.randn(images.shape, generator=self.device, device=images.device)
+        return images
+
+    def _uniform(self, limit: float, shape: int | tuple[int, ...]) -> Tensor:
+        """Return numbers drawn evenly from -limit to limit."""
+        return (torch.rand(shape, generator=self.host) * 2 - 1) * limit
+
+    def _integers(self, below: int, shape: tuple[int, ...]) -> Tensor:
+        """Return whole numbers drawn evenly from 0 to below - 1."""
+        return torch.randint(below, shape, generator=self.host)

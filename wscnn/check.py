@@ -1,0 +1,328 @@
+"""Before anything runs: do config, tables and file names agree? All problems are found at once."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from wscnn.acquisitions import open_acquisition
+from wscnn.acquisitions.base import Acquisition
+from wscnn.config import controls as control_wells
+from wscnn.config import load_config, load_layout, load_plates
+from wscnn.errors import UserError
+from wscnn.hits import reachable
+from wscnn.index import choose, duplicates
+from wscnn.progress import progress
+from wscnn.tables import write_table
+from wscnn.wells import parse_well, plate_format
+
+T = TypeVar("T")
+
+#: Control wells of a class that three folds need: one to train on, one to select on, one to test on.
+MIN_CONTROLS = 3
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A screen whose config, tables and file names agree.
+
+    Attributes
+    ----------
+    config
+        Complete with defaults.
+    plates
+        A row a plate: ``plate, images, batch``.
+    layout
+        A row a plate and well: ``plate, well, row, column, perturbation, role, phenotype, batch`` and the user's
+        further columns; the index is the line of the layout file.
+    warnings
+        A sentence each about what will run, but perhaps not tell what the user hopes for.
+    """
+
+    config: dict[str, Any]
+    plates: pd.DataFrame
+    layout: pd.DataFrame
+    warnings: list[str]
+
+
+def check_screen(config_path: Path) -> Screen:
+    """Return the screen that a config describes, after checking all that can be known without opening an image.
+
+    Raises
+    ------
+    UserError
+        With a sentence for every problem found: where it is, what is wrong, what to do.
+    """
+    config = load_config(Path(config_path))
+    problems: list[str] = []
+    plates = _attempt(problems, lambda: load_plates(Path(config["plates"])))
+    names = None if plates is None else plates["plate"].tolist()
+    layout = _attempt(problems, lambda: load_layout(Path(config["layout"]), names))
+    if plates is None or layout is None:
+        raise UserError(problems)
+    layout = _with_batch(layout, plates)
+    warnings: list[str] = []
+    pixel_sizes = set()
+    by_plate = dict(list(layout.groupby("plate")))
+    for plate, acquisition, table in _read_names(plates, config["acquisition"], problems):
+        rows = by_plate.get(plate, layout.iloc[:0])
+        found, doubtful = _plate_problems(plate, acquisition, table, rows, config)
+        problems += found
+        warnings += doubtful
+        pixel_sizes |= set(table["pixel_size_um"].dropna())
+    if config["model"]["checkpoint"] is None:
+        problems += _training_problems(layout, config["layout"])
+    else:
+        problems += _model_problems(config, pixel_sizes)
+    problems += _normalisation_problems(layout, config)
+    if problems:
+        raise UserError(problems)
+    return Screen(config, plates, layout, warnings + _layout_warnings(layout, config))
+
+
+def write_screen(screen: Screen, layout: Path, controls: Path) -> None:
+    """Write the screen's layout, and its control wells by themselves, as Parquet files.
+
+    Training depends on the control wells alone: a mended name of a sample does not ask for a new model.
+    """
+    write_table(screen.layout, layout)
+    write_table(control_wells(screen.layout), controls)
+
+
+def _attempt(problems: list[str], load: Callable[[], T]) -> T | None:
+    """Return what `load` returns, or None after noting the problems that it raises."""
+    try:
+        return load()
+    except UserError as error:
+        problems += error.problems
+        return None
+
+
+def _with_batch(layout: pd.DataFrame, plates: pd.DataFrame) -> pd.DataFrame:
+    """Return the layout with the plate's batch after its own columns, before the user's further ones."""
+    layout = layout.copy()
+    layout.insert(
+        list(layout.columns).index("phenotype") + 1, "batch", layout["plate"].map(plates.set_index("plate")["batch"])
+    )
+    return layout
+
+
+def _read_names(
+    plates: pd.DataFrame, settings: Mapping[str, Any], problems: list[str]
+) -> Iterable[tuple[str, Acquisition, pd.DataFrame]]:
+    """Yield each plate with its reader and the table of its files; note what cannot be read."""
+    first_seen: dict[str, str] = {}
+    # Plates that share a folder share its listing.
+    order = sorted(zip(plates["images"], plates["plate"], strict=True), key=lambda pair: pair[0])
+    before, acquisition = None, None
+    for images, plate in progress(order, len(order), "plates checked"):
+        try:
+            if images != before:
+                before, acquisition = images, None
+                acquisition = open_acquisition(Path(images), settings)
+            if acquisition is None:
+                continue
+            table = acquisition.files(plate)
+        except UserError as error:
+            problems += [f"plate '{plate}': {problem}" for problem in error.problems]
+            continue
+        if table.empty:
+            problems.append(
+                f"plate '{plate}': {images} has no image of the channels in acquisition.channels; "
+                f"the instrument's channels here are {_listed(sorted(acquisition.unlisted))}"
+            )
+            continue
+        other = first_seen.setdefault(table["path"].iloc[0], plate)
+        if other != plate:
+            problems.append(
+                f"plates '{other}' and '{plate}' have the same images, in {images}; give each its own folder, or let "
+                "the group (?P<plate>...) in acquisition.pattern tell them apart"
+            )
+            continue
+        yield plate, acquisition, table
+
+
+def _plate_problems(
+    plate: str, acquisition: Acquisition, table: pd.DataFrame, rows: pd.DataFrame, config: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Return problems and warnings about the files of one plate beside its rows of the layout."""
+    settings, layout_path = config["acquisition"], config["layout"]
+    where = f"plate '{plate}'"
+    problems = duplicates(table)
+    staged = choose(table, settings["z"], settings["time"])
+    if staged.empty:
+        times, planes = sorted(table["time"].unique()), sorted(table["z"].unique())
+        problems.append(
+            f"{where}: no image of the chosen time point and z plane; {acquisition.folder} has time points "
+            f"{_listed(times)} and planes {_listed(planes)}; correct acquisition.time or acquisition.z"
+        )
+        return problems, []
+    keys = {name: key for key, name in settings["channels"].items()}
+    absent = [name for name in keys if name not in set(staged["channel"])]
+    for name in absent:
+        problems.append(
+            f"{where}: {acquisition.folder} has no image of channel {name} ('{keys[name]}' in acquisition.channels); "
+            f"unlisted channels there are {_listed(sorted(acquisition.unlisted))}"
+        )
+    imaged: set[str] = set(staged["well"])
+    known = set(rows["well"])
+    wanted = rows[rows["role"] != "exclude"]
+    lacking = wanted[~wanted["well"].isin(imaged)]
+    if len(lacking):
+        wells = _listed(f"{well} (line {line})" for line, well in lacking["well"].items())
+        problems.append(
+            f"{layout_path}: {where}: no image of well {wells} in {acquisition.folder}; "
+            "copy the images there, or give the wells role exclude"
+        )
+    if unknown := sorted(imaged - known, key=parse_well):
+        problems.append(
+            f"{layout_path}: {where}: no row for well {_listed(unknown)}, of which there are images in "
+            f"{acquisition.folder}; add rows (role exclude leaves wells out)"
+        )
+    present = staged[staged["well"].isin(set(wanted["well"]))]
+    missing, incomplete = _missing(present, [name for name in keys if name not in absent])
+    lines = dict(zip(wanted["well"], wanted.index, strict=True))
+    for well, fields in incomplete.items():
+        problems.append(
+            f"{where}, well {well} ({layout_path}, line {lines[well]}): "
+            + "; ".join(f"field {field} has no channel {_listed(names)}" for field, names in fields.items())
+            + f"; copy the images to {acquisition.folder}, or give the well role exclude"
+        )
+    sentences = [
+        f"{where}, well {well} ({layout_path}, line {lines[well]}): field {_listed(fields)} is missing in "
+        f"{acquisition.folder}"
+        for well, fields in missing.items()
+    ]
+    if settings["missing_fields"] == "accept":
+        return problems, sentences
+    advice = "copy the images there, give the well role exclude, or set acquisition.missing_fields to accept"
+    return problems + [f"{sentence}; {advice}" for sentence in sentences], []
+
+
+def _missing(
+    present: pd.DataFrame, channels: list[str]
+) -> tuple[dict[str, list[int]], dict[str, dict[int, list[str]]]]:
+    """Return what wells lack of the fields that most wells of the plate have, and of the channels.
+
+    Returns
+    -------
+    tuple
+        Missing fields by well; missing channels by well and field.
+    """
+    images: dict[str, dict[int, set[str]]] = {}
+    for well, field, channel in present[["well", "field", "channel"]].to_numpy(object).tolist():
+        images.setdefault(well, {}).setdefault(field, set()).add(channel)
+    counts = Counter(frozenset(fields) for fields in images.values())
+    # Where two sets are equally common, the larger is the plan and the smaller what came of it.
+    usual = max(counts, key=lambda fields: (counts[fields], len(fields)), default=frozenset())
+    missing, incomplete = {}, {}
+    for well in sorted(images, key=parse_well):
+        if usual - set(images[well]):
+            missing[well] = sorted(usual - set(images[well]))
+        lacks = {
+            field: [name for name in channels if name not in found]
+            for field, found in sorted(images[well].items())
+            if len(found) < len(channels)
+        }
+        if lacks:
+            incomplete[well] = lacks
+    return missing, incomplete
+
+
+def _training_problems(layout: pd.DataFrame, path: str) -> list[str]:
+    """Return which classes have too few control wells to train on."""
+    counts = {"negative": int((layout["role"] == "negative").sum())}
+    counts |= Counter(sorted(layout.loc[layout["role"] == "positive", "phenotype"]))
+    problems = [
+        f"{path}: {count} well{'s' if count != 1 else ''} of class {name}, but three folds need at least "
+        f"{MIN_CONTROLS}; add control wells, or apply a trained model (model.checkpoint)"
+        for name, count in counts.items()
+        if count < MIN_CONTROLS
+    ]
+    if len(counts) == 1:
+        problems.append(
+            f"{path}: no well has role positive, so there is no phenotype to learn; "
+            "mark the positive controls, or apply a trained model (model.checkpoint)"
+        )
+    return problems
+
+
+def _normalisation_problems(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """Return which plates have no negative control to be normalised against."""
+    if config["hits"]["normalize"] == "none":
+        return []
+    negative = set(layout.loc[layout["role"] == "negative", "plate"])
+    return [
+        f"{config['layout']}: plate '{plate}' has no well with role negative, against which its scores are normalised "
+        f"(hits.normalize: {config['hits']['normalize']}); mark its negative controls"
+        for plate in layout["plate"].unique()
+        if plate not in negative
+    ]
+
+
+def _model_problems(config: Mapping[str, Any], pixel_sizes: set[float]) -> list[str]:
+    """Return why the trained model that the config names cannot be applied to this screen."""
+    # torch takes seconds to import, and only this needs it.
+    from wscnn.model import check_fits, load_folds
+
+    folder = Path(config["model"]["checkpoint"])
+    channels = list(config["acquisition"]["channels"].values())
+    given = config["acquisition"]["pixel_size_um"]
+    sizes: list[float | None] = [*sorted(pixel_sizes)] or [given]
+    problems: list[str] = []
+    try:
+        _, card = load_folds(folder)[0]
+        for size in sizes:
+            mosaic_size = None if size is None else size * config["mosaic"]["downsample"]
+            check_fits(card, channels, mosaic_size, "this screen")
+    except UserError as error:
+        problems += error.problems
+    return problems
+
+
+def _layout_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """Return what the layout makes hard to tell."""
+    statistics = [f"{config['layout']}: {warning}" for warning in reachable(layout, config["hits"])]
+    return [*statistics, *_replicate_warnings(layout, config), *_edge_warnings(layout, config)]
+
+
+def _replicate_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    counts = layout.loc[layout["role"] == "sample", "perturbation"].value_counts()
+    single = int((counts == 1).sum())
+    if not single:
+        return []
+    return [
+        f"{config['layout']}: {single} of {len(counts)} perturbations have one well only; "
+        "without replicates a bad well cannot be told from a hit"
+    ]
+
+
+def _edge_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """Return which classes of controls lie at the plate's left and right edges alone."""
+    widths = {
+        plate: plate_format(list(zip(rows["row"], rows["column"], strict=True)))[1]
+        for plate, rows in layout.groupby("plate")
+    }
+    from_right = layout["plate"].map(widths) - 1 - layout["column"]
+    at_edge = (layout["column"] < 2) | (from_right < 2)
+    classes = layout["phenotype"].where(layout["role"] == "positive", layout["role"])
+    warnings = []
+    for name in sorted(set(classes[layout["role"].isin(["negative", "positive"])])):
+        of_class = (classes == name) & layout["role"].isin(["negative", "positive"])
+        if at_edge[of_class].all():
+            warnings.append(
+                f"{config['layout']}: all control wells of class {name} lie in the two outermost columns of a side: "
+                "what the plate's edge does to cells may pass for the phenotype; see the plate heat maps of the report"
+            )
+    return warnings
+
+
+def _listed(items: Iterable[object]) -> str:
+    """Return items in words, the first ten where there are many."""
+    every = [str(item) for item in items]
+    if len(every) > 10:
+        return f"{', '.join(every[:10])} and {len(every) - 10} more"
+    return ", ".join(every) or "none"

@@ -1,0 +1,298 @@
+"""The command line: a verb a stage, each with explicit inputs and outputs.
+
+A rule of the workflow calls exactly these commands, so the line in a job's log can be run again by hand. Modules
+are imported inside the verbs: `wscnn --help` and the light stages do not wait for torch.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wscnn import __version__
+from wscnn.config import section
+from wscnn.errors import UserError
+
+_PATH = click.Path(path_type=Path)
+
+
+class _Verbs(click.Group):
+    """Verbs in the order of the data; a user's mistake ends in sentences instead of a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            for problem in error.problems:
+                click.echo(f"error: {problem}", err=True)
+            sys.exit(1)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="wscnn")
+def main() -> None:
+    """Find rare cellular phenotypes in high-content screens from well-level labels alone.
+
+    The stages, in the order of the data: check, index, stage, train, score, hits, report. `snakemake` runs them all
+    from a config file; each can be run by hand. Settings are the sections of the config, given as JSON; keys left
+    out take the defaults.
+    """
+
+
+def _settings(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds the option for one section of the config."""
+
+    def parse(_ctx: click.Context, _option: click.Parameter, text: str) -> dict[str, Any]:
+        return section(name, text)
+
+    default = '{"channels": {"1": "1"}}' if name == "acquisition" else "{}"
+    return click.option(
+        f"--{name}",
+        callback=parse,
+        default=default,
+        metavar="JSON",
+        required=name == "acquisition",
+        help=f"The config's section '{name}'.",
+    )
+
+
+def _path(flag: str, text: str, **more: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds a required option for a path."""
+    return click.option(flag, type=_PATH, required=True, help=text, **more)
+
+
+@main.command()
+@click.argument("config", type=_PATH)
+@click.option("--layout", type=_PATH, help="Write the layout, a row a plate and well, to this Parquet file.")
+@click.option("--controls", type=_PATH, help="Write the control wells, which training depends on, to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def check(config: Path, layout: Path | None, controls: Path | None, as_json: bool) -> None:
+    """Check config, tables and file names before anything runs, and name all that is wrong."""
+    from wscnn.check import check_screen, write_screen
+
+    try:
+        screen = check_screen(config)
+    except UserError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"problems": error.problems, "warnings": []}, indent=1))
+        sys.exit(1)
+    if layout and controls:
+        write_screen(screen, layout, controls)
+    if as_json:
+        click.echo(json.dumps({"problems": [], "warnings": screen.warnings}, indent=1))
+        return
+    for warning in screen.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{config}: {len(screen.plates)} plates, {len(screen.layout)} wells, no problem found", err=True)
+
+
+@main.command()
+@click.option("--plate", required=True, help="The plate's name.")
+@_path("--images", "Folder of the plate's images, or an OME-Zarr plate.")
+@_path("--output", "The index to write (Parquet).")
+@_settings("acquisition")
+def index(plate: str, images: Path, output: Path, acquisition: dict[str, Any]) -> None:
+    """List a plate's images from file names and metadata; no pixel is read."""
+    from wscnn.index import index_plate
+
+    index_plate(plate, images, acquisition, output)
+
+
+@main.command()
+@click.option("--plate", required=True, help="The plate's name.")
+@_path("--index", "The plate's index.")
+@_path("--images", "Folder of the plate's images, or an OME-Zarr plate.")
+@_path("--store", "The OME-Zarr plate to write.")
+@_path("--manifest", "The file that says what was staged, written last (JSON).")
+@_path("--quality", "The table of fields and their quality to write (Parquet).")
+@_settings("acquisition")
+@_settings("mosaic")
+@_settings("illumination")
+@_settings("qc")
+@_settings("dask")
+def stage(
+    plate: str,
+    index: Path,
+    images: Path,
+    store: Path,
+    manifest: Path,
+    quality: Path,
+    acquisition: dict[str, Any],
+    mosaic: dict[str, Any],
+    illumination: dict[str, Any],
+    qc: dict[str, Any],
+    dask: dict[str, Any],
+) -> None:
+    """Tile each well's fields into a mosaic and write the plate as OME-Zarr."""
+    from wscnn.stage import stage_plate
+
+    stage_plate(
+        plate,
+        index,
+        images,
+        store,
+        manifest,
+        quality,
+        acquisition=acquisition,
+        mosaic=mosaic,
+        illumination=illumination,
+        quality=qc,
+        dask=dask,
+    )
+
+
+@main.command()
+@click.option("--screen", required=True, help="The screen's name, for the model card.")
+@click.option("--fold", type=click.IntRange(0, 2), required=True, help="Which of the three rotations to train.")
+@_path("--controls", "The control wells, as `check` writes them.")
+@click.option("--store", "stores", type=_PATH, required=True, multiple=True, help="A staged plate; repeat for each.")
+@click.option(
+    "--quality", "qualities", type=_PATH, required=True, multiple=True, help="Its table of fields; in the same order."
+)
+@_path("--output", "The model to write (safetensors); its card and history go beside it.")
+@_settings("model")
+@_settings("train")
+def train(
+    screen: str,
+    fold: int,
+    controls: Path,
+    stores: tuple[Path, ...],
+    qualities: tuple[Path, ...],
+    output: Path,
+    model: dict[str, Any],
+    train: dict[str, Any],
+) -> None:
+    """Train one fold's network on control wells; goes on where an interrupted run stopped."""
+    from wscnn.train import train_fold
+
+    train_fold(fold, controls, list(stores), list(qualities), output, screen=screen, model=model, train=train)
+
+
+@main.command()
+@click.option("--screen", required=True, help="The screen's name, for the tables.")
+@_path("--store", "The staged plate; masks and saliency are added to it.")
+@_path("--quality", "The plate's table of fields and their quality.")
+@_path("--models", "Folder of the trained folds.")
+@_path("--wells", "The table of wells to write (Parquet).")
+@_path("--fields", "The table of fields to write.")
+@_path("--objects", "The table of detected objects to write.")
+@_settings("score")
+@_settings("dask")
+def score(
+    screen: str,
+    store: Path,
+    quality: Path,
+    models: Path,
+    wells: Path,
+    fields: Path,
+    objects: Path,
+    score: dict[str, Any],
+    dask: dict[str, Any],
+) -> None:
+    """Score a plate's wells, find the rare cells and write their masks."""
+    from wscnn.score import score_plate
+
+    score_plate(store, quality, models, wells, fields, objects, screen=screen, score=score, dask=dask)
+
+
+@main.command()
+@click.option(
+    "--wells", type=_PATH, required=True, multiple=True, help="A table of well scores, or a folder of them; repeatable."
+)
+@click.option("--layout", type=_PATH, help="The layout, as `check` writes it; not needed where the tables hold it.")
+@_path("--output", "Folder for hits.parquet, wells.parquet, plates.parquet and suspects.parquet.")
+@_settings("hits")
+def hits(wells: tuple[Path, ...], layout: Path | None, output: Path, hits: dict[str, Any]) -> None:
+    """Call hits from per-well scores; works on any table with the documented columns."""
+    from wscnn.hits import call_hits
+
+    tables = [table for path in wells for table in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
+    if not tables:
+        raise UserError(f"{', '.join(map(str, wells))}: no table (*.parquet) here; score the plates first")
+    call_hits(tables, layout, output, hits=hits)
+
+
+@main.command()
+@_path("--results", "The screen's results folder.")
+@_path("--output", "The report to write (HTML).")
+def report(results: Path, output: Path) -> None:
+    """Write the report: one HTML file that opens offline."""
+    from wscnn.report import write_report
+
+    write_report(results, output)
+
+
+@main.command()
+@click.argument("results", type=_PATH)
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Rows to print.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+def show(results: Path, top: int, as_json: bool) -> None:
+    """Print the head of a finished screen's hit table and where its files are."""
+    from wscnn.tables import read_table
+
+    hits = read_table(results / "hits.parquet")
+    head = hits.head(top)
+    if as_json:
+        click.echo(head.to_json(orient="records", indent=1))
+        return
+    columns = ["rank", "perturbation", "phenotype", "n_wells", "n_plates", "effect", "p", "q", "hit"]
+    click.echo(head[columns].to_string(index=False, float_format="{:.3g}".format))
+    click.echo(f"\n{int(hits['hit'].sum())} hits among {len(hits)} rows")
+    click.echo(f"table:  {results / 'hits.parquet'}\nreport: {results / 'report.html'}")
+
+
+@main.group()
+def simulate() -> None:
+    """Make images whose truth is known."""
+
+
+@simulate.command("screen")
+@click.argument("folder", type=_PATH)
+@click.option("--plates", default=2, show_default=True)
+@click.option("--wells", default=96, show_default=True, help="Wells a plate: 6, 12, 24, 48, 96, 384 or 1536.")
+@click.option("--fields", default=4, show_default=True, help="Fields a well.")
+@click.option("--size", default=540, show_default=True, help="Side of a field, pixels.")
+@click.option(
+    "--cells",
+    type=click.Choice(["nuclei", "multinucleate"]),
+    default="nuclei",
+    show_default=True,
+    help="Real nuclei, mitotic ones rare; or drawn cells, multinucleate ones rare.",
+)
+@click.option("--phenotype", "phenotypes", multiple=True, help="What is rare; repeat for several.")
+@click.option("--prevalence", default=0.06, show_default=True, help="Part of a positive control's cells.")
+@click.option("--background", default=0.003, show_default=True, help="Part of all other cells.")
+@click.option("--strong", default=3, show_default=True, help="Perturbations that act like a positive control.")
+@click.option("--weak", default=2, show_default=True, help="Perturbations that act a quarter to half as much.")
+@click.option("--replicates", default=4, show_default=True, help="Wells of a perturbation on a plate.")
+@click.option(
+    "--label-noise", default=0.0, show_default=True, help="Part of the negative fields with a rare cell more."
+)
+@click.option("--nuisance", default=1.0, show_default=True, help="Strength of plate, edge, row and well effects.")
+@click.option("--faults", default=0, show_default=True, help="Blurred, saturated, empty or fibre-crossed fields.")
+@click.option(
+    "--half",
+    type=click.Choice(["all", "first", "second"]),
+    default="all",
+    show_default=True,
+    help="Nuclei from one half of their source plates only.",
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(1), help="Wells made at a time; by default one a core.")
+def simulate_screen(folder: Path, **knobs: Any) -> None:
+    """Write a screen to FOLDER: images, plates.tsv, layout.tsv, config.yaml, and the truth."""
+    from wscnn.simulate.screen import simulate_screen as make
+
+    make(folder, **knobs)

@@ -1,0 +1,147 @@
+"""Where Dask's tasks run: threads of this process, processes of this machine, Slurm jobs, or a given scheduler."""
+
+import importlib.util
+import logging
+import os
+import subprocess
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import dask
+from distributed import Client, Future, LocalCluster
+
+from wscnn.errors import UserError
+from wscnn.progress import log
+
+T = TypeVar("T")
+
+# Seconds to wait for a given scheduler, and for the first worker of one that has none yet (Slurm jobs may queue).
+_CONNECT_TIMEOUT = 30
+_WORKER_TIMEOUT = 3600
+_QUIET = {
+    # Spawned, never forked: the parent holds threads (torch, zarr) that a fork would leave locked.
+    "distributed.worker.multiprocessing-method": "spawn",
+    # Arrays of a well travel as task arguments on purpose.
+    "distributed.admin.large-graph-warning-threshold": "1GB",
+    "logging.distributed": "error",
+}
+
+
+def cpus() -> int:
+    """Return how many cores this job may use: the process's affinity, and Slurm's word where there is one."""
+    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, int(granted)) if granted.isdigit() and int(granted) > 0 else allowed
+
+
+@contextmanager
+def connect(settings: dict[str, Any]) -> Iterator[Client]:
+    """Yield a Dask client for the cluster that `settings` ask for, and close what was started afterwards.
+
+    Parameters
+    ----------
+    settings
+        The config's section ``dask``: ``cluster`` is ``threads`` (in this process, which reads fast because nothing
+        is copied), ``local`` (processes of this machine), ``slurm`` (jobs that dask-jobqueue submits) or the address
+        of a running scheduler, whose workers must see the same files.
+
+    Raises
+    ------
+    UserError
+        When a given scheduler does not answer, or Slurm cannot be asked.
+    """
+    kind = settings["cluster"]
+    with dask.config.set(_QUIET):
+        logging.getLogger("distributed").setLevel(logging.ERROR)
+        if kind in ("threads", "local"):
+            workers = settings["workers"] or cpus()
+            in_threads = kind == "threads"
+            with (
+                LocalCluster(
+                    n_workers=1 if in_threads else workers,
+                    threads_per_worker=workers if in_threads else 1,
+                    processes=not in_threads,
+                    dashboard_address=_dashboard("127.0.0.1"),
+                    # Wells in flight are bounded by the caller; Dask's own limit would pause or kill workers.
+                    memory_limit=None,
+                    silence_logs=logging.ERROR,
+                ) as cluster,
+                Client(cluster) as client,
+            ):
+                yield _announced(client)
+        elif kind == "slurm":
+            with _slurm_cluster(settings["slurm"]) as cluster, Client(cluster) as client:
+                client.wait_for_workers(1, timeout=_WORKER_TIMEOUT)
+                yield _announced(client)
+        else:
+            try:
+                client = Client(kind, timeout=_CONNECT_TIMEOUT)
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"dask.cluster: no scheduler answers at '{kind}' ({error}); "
+                    "give threads, local, slurm or an address such as tcp://host:8786"
+                ) from None
+            with client:
+                yield _announced(client)
+
+
+def in_flight(futures: Iterable[tuple[T, Future]], window: int) -> Iterator[tuple[T, Any]]:
+    """Yield each item with its future's result, in order, while the next ones are under way.
+
+    Parameters
+    ----------
+    futures
+        Pairs of an item and its future. Drawn only as far as the window reaches, so that an iterable that submits as
+        it is drawn has no more than `window` tasks waiting.
+    window
+        How many are under way at most.
+    """
+    waiting: deque[tuple[T, Future]] = deque()
+    for pair in futures:
+        waiting.append(pair)
+        if len(waiting) >= window:
+            item, future = waiting.popleft()
+            yield item, future.result()
+    for item, future in waiting:
+        yield item, future.result()
+
+
+def _slurm_cluster(settings: dict[str, Any]) -> Any:
+    """Return a cluster whose workers are Slurm jobs, each one process with as many threads as it has cores."""
+    from dask_jobqueue.slurm import SLURMCluster
+
+    cluster = SLURMCluster(
+        queue=settings["queue"],
+        account=settings["account"],
+        cores=settings["cores"],
+        processes=1,
+        memory=settings["memory"],
+        walltime=settings["walltime"],
+        job_extra_directives=settings["extra"],
+        scheduler_options={"dashboard_address": _dashboard("")},
+    )
+    # A submission that Slurm refuses would otherwise be repeated for ever, out of sight.
+    try:
+        test = subprocess.run(["sbatch", "--test-only"], input=cluster.job_script(), capture_output=True, text=True)
+        refusal = test.stderr if test.returncode else ""
+    except OSError as error:
+        refusal = str(error)
+    if refusal:
+        cluster.close()
+        raise UserError(f"dask.slurm: Slurm does not take the workers' jobs: {' '.join(refusal.split())}")
+    cluster.scale(jobs=settings["jobs"])
+    return cluster
+
+
+def _dashboard(host: str) -> str | None:
+    """Return the address for the dashboard, on any free port of `host`, or None where bokeh is not installed."""
+    return f"{host}:0" if importlib.util.find_spec("bokeh") else None
+
+
+def _announced(client: Client) -> Client:
+    """Return `client`, having logged its dashboard's address where it has one."""
+    if client.dashboard_link and importlib.util.find_spec("bokeh"):
+        log(f"Dask dashboard: {client.dashboard_link}")
+    return client

@@ -1,0 +1,320 @@
+"""The training loop: labelled fields in, the weights that select best out."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from wscnn.atomic import atomic_path
+from wscnn.bags import Augmentation, Bags
+from wscnn.errors import UserError
+from wscnn.model import WSCNN, score_fields
+
+#: How to train; keys of the config's section `train` that are not null go before these.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {
+        "steps": 600,
+        "batch": 16,
+        "crop": 256,
+        "tiles": 2,
+        "optimizer": "adamw",
+        "learning_rate": 3e-3,
+        "weight_decay": 1e-2,
+        "augmentation": Augmentation(rotation=90, scale=0.15, shift=32, gain=0.25, offset=0.05, noise=0.03),
+    },
+    # Section 3 of the paper, which does not give the number of steps.
+    "paper": {
+        "steps": 4000,
+        "batch": 50,
+        "crop": 462,
+        "tiles": 2,
+        "optimizer": "sgd",
+        "learning_rate": 1e-4,
+        "weight_decay": 5e-4,
+        "augmentation": Augmentation(rotation=20, scale=0.12, shift=40, gain=0, offset=0, noise=0),
+    },
+}
+
+#: Evaluations without a lower loss after which the preset `paper` divides its rate by 10.
+_PATIENCE = 2
+#: Largest norm of the gradient in a step.
+_CLIP = 1.0
+
+
+@dataclass
+class Examples:
+    """Fields of known class.
+
+    Attributes
+    ----------
+    fields
+        Shape (n, C, h, w), on the device of the training, as a rule in float16.
+    labels
+        Class of each field, (n,), on the same device; 0 is negative.
+    wells
+        The well of each field, as ``plate/well``.
+    """
+
+    fields: Tensor
+    labels: Tensor
+    wells: list[str]
+
+    def to(self, device: torch.device) -> "Examples":
+        """Return the same on another device."""
+        return Examples(self.fields.to(device), self.labels.to(device), self.wells)
+
+
+def recipe_of(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how to train: the preset's settings, save for those that the config's section `train` gives itself."""
+    preset = PRESETS[train["preset"]]
+    given = {key: value for key, value in train.items() if key in preset and value is not None}
+    return {**preset, **given, "evaluations": train["evaluations"], "freeze": train["freeze"]}
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; ``auto`` is the GPU where there is one.
+
+    Raises
+    ------
+    UserError
+        When a GPU is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("train.device: 'cuda' is asked for but torch finds no GPU; use auto or cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def fit(
+    network: WSCNN,
+    train: Examples,
+    select: Examples,
+    recipe: Mapping[str, Any],
+    seed: int,
+    resume: Path | None = None,
+    key: str = "",
+) -> pd.DataFrame:
+    """Train `network` in place, leave it with the weights that select best, and return the history.
+
+    Parameters
+    ----------
+    network
+        On the device to train on, as are the fields.
+    train, select
+        What to learn from, and what to choose the weights by: the mean over phenotypes of the area under the curve
+        over fields; of equals the later one.
+    recipe
+        As `recipe_of` gives it.
+    seed
+        Of all draws.
+    resume
+        A file in which the state is kept at every evaluation. Where there is one of the same `key`, training goes on
+        from it, with the same result as without the break.
+    key
+        Stands for data and settings.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row an evaluation: ``step, loss`` (mean since the row before), ``select_auc, learning_rate, seconds``
+        (of training so far), ``best`` (whether the weights were the best so far).
+
+    Raises
+    ------
+    UserError
+        When the training diverges.
+    """
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    bags = Bags(train.fields, train.labels, recipe["crop"], recipe["tiles"], recipe["augmentation"], seed)
+    frozen = network.blocks[: recipe["freeze"]]
+    frozen.requires_grad_(False)
+    optimizer = _optimizer([weight for weight in network.parameters() if weight.requires_grad], recipe)
+    steps = recipe["steps"]
+    marks = {max(1, round(steps * (i + 1) / recipe["evaluations"])) for i in range(recipe["evaluations"])}
+    step, rows, best, before = _resume(resume, key, network, optimizer, bags)
+    began = time.monotonic()
+    losses: list[Tensor] = []
+    with _deterministic():
+        while step < steps:
+            rate = _rate(recipe, step / steps, rows)
+            losses.append(_step(network, frozen, optimizer, rate, *bags.draw(recipe["batch"])))
+            step += 1
+            if step not in marks:
+                continue
+            loss = torch.stack(losses).mean().item()
+            losses.clear()
+            if not np.isfinite(loss):
+                raise UserError(f"training diverged by step {step} (loss {loss}); lower train.learning_rate")
+            logits, _ = evaluate(network, select.fields)
+            score = float(np.mean([area for area in field_auc(logits, select) if np.isfinite(area)]))
+            is_best = score >= max((row["select_auc"] for row in rows), default=-1.0)
+            if is_best:
+                best = deepcopy(network.state_dict())
+            rows.append(
+                {
+                    "step": step,
+                    "loss": loss,
+                    "select_auc": score,
+                    "learning_rate": rate,
+                    "seconds": before + time.monotonic() - began,
+                    "best": is_best,
+                }
+            )
+            if resume is not None:
+                _keep(resume, key, network, optimizer, bags, rows, best)
+    network.load_state_dict(best)
+    network.eval()
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def evaluate(network: WSCNN, fields: Tensor, batch: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Return log-odds (n, P) and detector maps (n, P, h', w') of fields (n, C, h, w) on the network's device."""
+    was_training = network.training
+    network.eval()
+    scored = [score_fields(network, part.float()) for part in fields.split(batch)]
+    network.train(was_training)
+    logits, maps = (torch.cat(parts).cpu().numpy() for parts in zip(*scored, strict=True))
+    return logits, maps
+
+
+def auc(negative: np.ndarray, positive: np.ndarray) -> float:
+    """Return the chance that a positive scores above a negative, ties counting half; NaN where a side is empty."""
+    if not len(negative) or not len(positive):
+        return float("nan")
+    ranked = np.sort(negative)
+    below = np.searchsorted(ranked, positive, "left") + np.searchsorted(ranked, positive, "right")
+    return float(below.mean() / 2 / len(negative))
+
+
+def field_auc(logits: np.ndarray, examples: Examples) -> list[float]:
+    """Return for each phenotype the area under the curve of its fields against the negative ones."""
+    labels = examples.labels.cpu().numpy()
+    return [auc(logits[labels == 0, index], logits[labels == index + 1, index]) for index in range(logits.shape[1])]
+
+
+def well_auc(logits: np.ndarray, examples: Examples) -> list[float]:
+    """Return for each phenotype the area under the curve of its wells against the negative ones.
+
+    A well's score is the mean over its fields.
+    """
+    table = pd.DataFrame(logits).assign(well=examples.wells, label=examples.labels.cpu().numpy())
+    wells = table.groupby(["well", "label"], as_index=False).mean()
+    return [
+        auc(wells.loc[wells["label"] == 0, index].to_numpy(), wells.loc[wells["label"] == index + 1, index].to_numpy())
+        for index in range(logits.shape[1])
+    ]
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16 faster than in float32."""
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+
+
+def _step(
+    network: WSCNN, frozen: nn.Module, optimizer: torch.optim.Optimizer, rate: float, images: Tensor, labels: Tensor
+) -> Tensor:
+    """Take one step; return the loss."""
+    network.train()
+    frozen.eval()
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    device = images.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
+        logits = network(images.contiguous(memory_format=torch.channels_last))
+    loss = network.loss(logits, labels)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], _CLIP)
+    optimizer.step()
+    return loss.detach()
+
+
+def _optimizer(weights: list[nn.Parameter], recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
+    rate, decay = recipe["learning_rate"], recipe["weight_decay"]
+    if recipe["optimizer"] == "sgd":
+        return torch.optim.SGD(weights, lr=rate, momentum=0.9, weight_decay=decay)
+    return torch.optim.AdamW(weights, lr=rate, weight_decay=decay)
+
+
+def _rate(recipe: Mapping[str, Any], done: float, rows: list[dict[str, Any]]) -> float:
+    """Return the learning rate when a share `done` of the steps lies behind.
+
+    One cycle: up over the first fifth, then down along a cosine. With SGD as in the paper: divided by 10 when the
+    loss has not fallen for some evaluations.
+    """
+    top = recipe["learning_rate"]
+    if recipe["optimizer"] == "sgd":
+        drops, lowest, since = 0, float("inf"), 0
+        for row in rows:
+            since = 0 if row["loss"] < lowest else since + 1
+            lowest = min(lowest, row["loss"])
+            if since == _PATIENCE:
+                drops, since = drops + 1, 0
+        return top * 0.1**drops
+    rise = 0.2
+    if done < rise:
+        return top * (0.04 + 0.96 * done / rise)
+    return top * (0.001 + 0.999 * 0.5 * (1 + float(np.cos(np.pi * (done - rise) / (1 - rise)))))
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Ask torch for the same result every time, where it can."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _keep(
+    path: Path,
+    key: str,
+    network: WSCNN,
+    optimizer: torch.optim.Optimizer,
+    bags: Bags,
+    rows: list[dict[str, Any]],
+    best: dict[str, Tensor],
+) -> None:
+    """Write all that a training goes on from."""
+    state = {
+        "key": key,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "bags": bags.state(),
+        "rows": rows,
+        "best": best,
+    }
+    with atomic_path(path) as partial:
+        torch.save(state, partial)
+
+
+def _resume(
+    path: Path | None, key: str, network: WSCNN, optimizer: torch.optim.Optimizer, bags: Bags
+) -> tuple[int, list[dict[str, Any]], dict[str, Tensor], float]:
+    """Bring all to where `path` has it; return step, history, best weights and seconds (the start, without a file)."""
+    start: tuple[int, list[dict[str, Any]], dict[str, Tensor], float] = (0, [], network.state_dict(), 0.0)
+    if path is None or not path.is_file():
+        return start
+    try:
+        # Tensors, numbers and text only: loading runs no code.
+        state = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
+    except Exception:  # a file that was cut short or is something else: torch raises many kinds
+        return start
+    if not isinstance(state, dict) or state.get("key") != key:
+        return start
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    bags.restore({name: generator.cpu() for name, generator in state["bags"].items()})
+    rows = state["rows"]
+    return rows[-1]["step"], rows, state["best"], rows[-1]["seconds"]

@@ -1,0 +1,643 @@
+"""Hit calls: well scores normalised, ranked among negative controls, combined over replicates, FDR controlled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from wscnn import plate_qc
+from wscnn.atomic import atomic_path
+from wscnn.conformal import choose_null, false_discovery_q, rank_sum_p, strata_of
+from wscnn.effects import bootstrap_interval, group_mean, group_median, group_sum, group_variance, replicate_ssmd
+from wscnn.normalize import Array, bscore, by_group, centre_and_scale, held_out_groups, median, smallest_rest, spread
+from wscnn.progress import log
+from wscnn.tables import WELLS, conform, read_table, write_table
+from wscnn.well_tables import LAYOUT, check_wells, join_layout, read_wells
+from wscnn.wells import plate_format
+
+Mask = NDArray[np.bool_]
+Numbers = NDArray[np.int64]
+
+#: Columns of hits.parquet, in order; the user's further columns follow.
+HITS = {
+    "rank": "Int32",
+    "perturbation": "str",
+    "phenotype": "str",
+    "role": "str",
+    "hit": "bool",
+    "effect": "float64",
+    "effect_low": "float64",
+    "effect_high": "float64",
+    "effect_sd": "float64",
+    "p": "float64",
+    "q": "float64",
+    "smallest_p": "float64",
+    "null": "str",
+    "n_wells": "int32",
+    "n_plates": "int32",
+    "n_agree": "int32",
+    "ssmd": "float64",
+    "score_mean": "float64",
+    "model_sd": "float64",
+    "n_objects_per_field": "float64",
+    "rare_fraction": "float64",
+    "n_cells_per_field": "float64",
+    "cell_percent": "float64",
+    "cell_loss": "bool",
+}
+
+#: Columns of suspects.parquet.
+SUSPECTS = {
+    "screen": "str",
+    "plate": "str",
+    "batch": "str",
+    "well": "str",
+    "row": "int16",
+    "column": "int16",
+    "perturbation": "str",
+    "role": "str",
+    "phenotype": "str",
+    "score": "float64",
+    "z": "float64",
+    "position": "float64",
+    "reason": "str",
+}
+
+# Rows a group of a Parquet file: what a reader skips or reads as one.
+_ROW_GROUP = 16_384
+# A well agrees with a hit when it lies above this share of the screen's negative controls.
+_AGREES = 0.95
+
+
+def call_hits(wells: Sequence[Path], layout: Path | None, output: Path, *, hits: dict[str, Any]) -> None:
+    """Call hits from tables of well scores.
+
+    Parameters
+    ----------
+    wells
+        Tables of well scores (Parquet, CSV or TSV) with at least ``plate, well, score``; several phenotypes are
+        told apart by ``phenotype``.
+    layout
+        Parquet table ``plate, well, perturbation, role, phenotype, batch`` and any further columns; None where the
+        tables of wells hold ``perturbation`` and ``role`` themselves.
+    output
+        Folder for ``hits.parquet`` (a row a perturbation and phenotype), ``wells.parquet`` (a row a well and
+        phenotype), ``plates.parquet`` (plate quality) and ``suspects.parquet`` (controls that look mislabelled).
+    hits
+        The config's section ``hits``, complete.
+
+    Raises
+    ------
+    UserError
+        When a table lacks a column, holds a well twice, or names a role that does not exist.
+    """
+    table, layout_table = read_wells(wells), None
+    if layout is not None:
+        table, layout_table = join_layout(table, read_table(layout))
+    tables = analyse(table, layout_table, source=str(wells[0]), hits=hits)
+    _write(tables.hits, output / "hits.parquet", ["perturbation"])
+    _write(tables.wells, output / "wells.parquet", ["plate", "perturbation"])
+    write_table(tables.plates, output / "plates.parquet")
+    write_table(tables.suspects, output / "suspects.parquet")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The four tables of hit calling, as `call_hits` writes them."""
+
+    hits: pd.DataFrame
+    wells: pd.DataFrame
+    plates: pd.DataFrame
+    suspects: pd.DataFrame
+
+
+def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hits: dict[str, Any]) -> Tables:
+    """Return the tables of hit calling for a table of well scores.
+
+    Parameters
+    ----------
+    table
+        A row a well and phenotype: ``plate, well, perturbation, role, score`` at least.
+    layout
+        The wells that should be there (``plate, well, role, batch``), or None: those of `table`.
+    source
+        What to call the table in errors.
+    hits
+        The config's section ``hits``, complete.
+
+    Raises
+    ------
+    UserError
+        When a column is missing, a well is there twice, or a role does not exist.
+    """
+    table = check_wells(table, source)
+    places = table if layout is None else layout
+    extras = [name for name in table.columns if name not in {*WELLS, *LAYOUT, "used", "z", "p"}]
+    plates = pd.Index(sorted({*table["plate"], *places["plate"]}), dtype="str")
+    n_tests = len(table.loc[table["role"] == "sample", ["perturbation", "phenotype"]].drop_duplicates())
+    scored, called, qualities, suspects = [], [], [], []
+    for phenotype, part in table.groupby("phenotype", sort=True):
+        screen = Phenotype.of(part, str(phenotype), plates, hits)
+        quality = _quality(screen, part, places, plates, str(phenotype))
+        screen = replace(screen, usable=quality["status"].eq("ok").to_numpy())
+        calls = _call(screen, part, n_tests)
+        scored.append(calls.wells)
+        called.append(calls.perturbations.assign(phenotype=phenotype))
+        qualities.append(quality.assign(replicate_correlation=_replicate_correlation(screen)))
+        suspects.append(_suspects(screen, part))
+    ranked = _rank(pd.concat(called, ignore_index=True), hits["fdr"])
+    ranked = conform(ranked.merge(_constant(table, extras), on=["perturbation", "role"], how="left"), HITS)
+    log(f"hits: {int(ranked['hit'].sum())} called in {n_tests} tests at a false discovery rate of {hits['fdr']:g}")
+    place = ["plate", "row", "column", "phenotype"]
+    return Tables(
+        hits=ranked,
+        wells=_arranged(pd.concat(scored), extras).sort_values(place, ignore_index=True),
+        plates=pd.concat(qualities).sort_values(["plate", "phenotype"], ignore_index=True),
+        suspects=pd.concat(suspects).sort_values(place, ignore_index=True),
+    )
+
+
+def smallest_p(layout: pd.DataFrame, hits: dict[str, Any]) -> pd.Series:
+    """Return the smallest p-value that each sample perturbation of a layout can reach, were every well scored.
+
+    Parameters
+    ----------
+    layout
+        ``plate, well, perturbation, role, phenotype``, a row a well.
+    hits
+        The config's section ``hits``, complete.
+
+    Returns
+    -------
+    p
+        Indexed by perturbation.
+    """
+    plate, plates = pd.factorize(layout["plate"], sort=True)
+    n_negative = np.bincount(plate[layout["role"] == "negative"], minlength=len(plates))
+    if smallest_rest(hits["normalize"]):
+        n_negative[n_negative < hits["min_controls"]] = 0
+    samples = (layout["role"] == "sample").to_numpy() & (
+        (n_negative[plate] > 0) if smallest_rest(hits["normalize"]) else True
+    )
+    names = layout.loc[layout["role"] == "sample", "perturbation"].unique()
+    number = pd.Index(names).get_indexer(layout["perturbation"])
+    choice = choose_null(
+        _cells(number[samples], plate[samples]),
+        n_negative,
+        smallest_rest(hits["normalize"]),
+        len(names) * _n_phenotypes(layout),
+        hits["fdr"],
+        hits["null"],
+    )
+    p = choice["smallest_p"].reindex(range(len(names))).fillna(1.0)
+    return pd.Series(p.to_numpy(), index=pd.Index(names, name="perturbation"), name="smallest_p").sort_index()
+
+
+def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[str]:
+    """Return in words what a layout keeps the hit calls from reaching; nothing where it keeps them from nothing.
+
+    Parameters
+    ----------
+    layout, hits
+        As for `smallest_p`.
+    """
+    warnings = []
+    p = smallest_p(layout, hits)
+    tests = len(p) * _n_phenotypes(layout)
+    if len(p) == 0:
+        return ["the layout has no well with role sample, so there is nothing to call"]
+    fdr = hits["fdr"]
+    # With R hits at its smallest p, a perturbation is called when that p is at most fdr R / tests.
+    needed = np.ceil(p / fdr * tests - 1e-9)
+    if (needed > tests).any():
+        worst = p[needed > tests]
+        warnings.append(
+            f"{len(worst)} of {len(p)} perturbations can never be called at a false discovery rate of {fdr:g}: their "
+            f"smallest p-value is {worst.min():.2g}; add negative controls or replicates"
+        )
+    elif (needed > 1).any():
+        warnings.append(
+            f"{int((needed > 1).sum())} of {len(p)} perturbations cannot be called alone: their smallest p-value is "
+            f"{p[needed > 1].min():.2g}, which in {tests} tests passes a false discovery rate of {fdr:g} only where "
+            f"at least {int(needed.max())} are hits; more negative controls or replicates lower it"
+        )
+    if hits["normalize"] == "bscore":
+        warnings += _uncorrected(layout)
+    return warnings
+
+
+def _n_phenotypes(layout: pd.DataFrame) -> int:
+    return max(layout.loc[layout["role"] == "positive", "phenotype"].nunique(), 1)
+
+
+def _uncorrected(layout: pd.DataFrame) -> list[str]:
+    """Return that negative controls lie in columns without samples, whose effects a B-score cannot know."""
+    samples = layout[layout["role"] == "sample"].groupby("plate")["column"].agg(set)
+    negatives = layout[layout["role"] == "negative"]
+    away = [
+        column not in samples.get(plate, ())
+        for plate, column in zip(negatives["plate"], negatives["column"], strict=True)
+    ]
+    if not any(away):
+        return []
+    return [
+        f"{sum(away)} of {len(negatives)} negative controls lie in columns without a sample well, whose effect a "
+        "B-score cannot know and takes as 0: if those columns differ, so do their p-values; spread the controls"
+    ]
+
+
+@dataclass(frozen=True)
+class Phenotype:
+    """The wells of one phenotype as arrays (wells,), and how they are normalised.
+
+    Attributes
+    ----------
+    score
+        Scores, NaN where missing.
+    plate, row, column
+        Number of the plate, and place on it from 0.
+    perturbation
+        Number of the perturbation and role; -1 for wells that are nobody's (negative controls, excluded wells).
+    names
+        Perturbation and role by that number.
+    negative, positive, sample
+        Masks; `positive` holds the controls of this phenotype alone.
+    usable
+        (plates,) those that count for calls.
+    settings
+        The config's section ``hits``.
+    """
+
+    score: Array
+    plate: Numbers
+    row: Numbers
+    column: Numbers
+    perturbation: Numbers
+    names: pd.DataFrame
+    negative: Mask
+    positive: Mask
+    sample: Mask
+    usable: Mask
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, part: pd.DataFrame, phenotype: str, plates: pd.Index, settings: dict[str, Any]) -> "Phenotype":
+        """Return the rows `part` of a checked table of wells as arrays."""
+        role = part["role"]
+        tested = role.isin(["sample", "positive"]).to_numpy()
+        number = np.full(len(part), -1)
+        number[tested], names = pd.MultiIndex.from_frame(part.loc[tested, ["perturbation", "role"]]).factorize(
+            sort=True
+        )
+        return cls(
+            score=part["score"].to_numpy(dtype=float),
+            plate=plates.get_indexer(pd.Index(part["plate"])),
+            row=part["row"].to_numpy(dtype=np.int64),
+            column=part["column"].to_numpy(dtype=np.int64),
+            perturbation=number,
+            names=pd.DataFrame(list(names), columns=["perturbation", "role"], dtype="str"),
+            negative=role.eq("negative").to_numpy(),
+            positive=(role.eq("positive") & part["control_phenotype"].isin(["", phenotype])).to_numpy(),
+            sample=role.eq("sample").to_numpy(),
+            usable=np.ones(len(plates), dtype=bool),
+            settings=settings,
+        )
+
+    @property
+    def method(self) -> str:
+        return self.settings["normalize"]
+
+    def controls(self, values: Array, wells: Mask) -> Array:
+        """Return the finite `values` of `wells` as (plates, n), filled up with NaN."""
+        wells = wells & np.isfinite(values)
+        return by_group(values[wells], self.plate[wells], len(self.usable))
+
+    def grid(self, wells: Mask) -> Array:
+        """Return the scores of `wells` as whole plates (plates, R, C), NaN elsewhere."""
+        grid = np.full((len(self.usable), self.row.max() + 1, self.column.max() + 1), np.nan)
+        grid[self.plate[wells], self.row[wells], self.column[wells]] = self.score[wells]
+        return grid
+
+    @cached_property
+    def base(self) -> Array:
+        """What the controls normalise: the scores, or the B-scores."""
+        if self.method != "bscore":
+            return self.score
+        values = bscore(self.grid(np.ones(len(self.score), dtype=bool)), np.isfinite(self.grid(self.sample)))
+        return values[self.plate, self.row, self.column]
+
+    @cached_property
+    def positive_median(self) -> Array:
+        return median(self.controls(self.base, self.positive))
+
+    @cached_property
+    def z(self) -> Array:
+        """Normalised scores."""
+        centre, scale = centre_and_scale(self.controls(self.base, self.negative), self.positive_median, self.method)
+        return (self.base - centre[self.plate]) / scale[self.plate]
+
+    @cached_property
+    def used(self) -> Mask:
+        """Wells that count: scored, on a usable plate, not excluded."""
+        return np.isfinite(self.z) & self.usable[self.plate] & (self.negative | (self.perturbation >= 0))
+
+    def null(self, size: int = 1, most: int | None = None) -> Array:
+        """Return (plates, n) held-out means of groups of `size` negative controls, NaN where there is none."""
+        negatives = self.controls(self.base, self.negative & self.used)
+        return held_out_groups(negatives, self.positive_median, self.method, size, most, self.settings["seed"])
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What the statistics say of one phenotype: a row a well, a row a perturbation and role."""
+
+    wells: pd.DataFrame
+    perturbations: pd.DataFrame
+
+
+def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int) -> Calls:
+    """Return the wells with ``used, z, p``, and the perturbations with all but ``q, hit, rank``."""
+    treated = screen.used & (screen.perturbation >= 0)
+    negatives = screen.controls(screen.z, screen.negative & screen.used)
+    n_negative = np.isfinite(negatives).sum(axis=1)
+    cells = _cells(screen.perturbation[treated], screen.plate[treated])
+    choice = choose_null(
+        cells,
+        n_negative,
+        smallest_rest(screen.method),
+        n_tests,
+        screen.settings["fdr"],
+        screen.settings["null"],
+    ).reindex(range(len(screen.names)))
+    pooled = choice["pooled"].eq(True).to_numpy()
+    known = choice["smallest_p"].lt(1).to_numpy()
+
+    above = np.zeros(len(screen.score), dtype=np.int64)
+    for column in negatives.T:
+        above += column[screen.plate] >= screen.z
+    p = _well_p(screen, above, n_negative, pooled)
+    null = _finite(screen.null())
+    limit = np.quantile(null, _AGREES) if len(null) else np.nan
+
+    perturbations = screen.names.assign(
+        p=np.where(known, _combined_p(screen, cells, treated, above, n_negative, pooled), np.nan),
+        smallest_p=choice["smallest_p"].where(known).to_numpy(),
+        null=np.where(known, np.where(pooled, "pooled", "plate"), ""),
+        n_agree=np.bincount(screen.perturbation[treated & (screen.z > limit)], minlength=len(screen.names)),
+    )
+    described = _describe(screen, part, treated)
+    return Calls(part.assign(used=screen.used, z=screen.z, p=p), pd.concat([perturbations, described], axis=1))
+
+
+def _cells(perturbation: Numbers, plate: Numbers) -> pd.DataFrame:
+    """Return how many wells a perturbation has on a plate: ``perturbation, plate, n``, sorted."""
+    wells = pd.DataFrame({"perturbation": perturbation, "plate": plate})
+    return wells.groupby(["perturbation", "plate"]).size().rename("n").reset_index()
+
+
+def _exceeding(screen: Phenotype, values: Array, size: Numbers, around: Numbers) -> tuple[Numbers, Numbers]:
+    """Return how many null values are at least as large as each of `values`, and how many there are.
+
+    Parameters
+    ----------
+    values
+        (n,) means of `size` normalised wells of one plate.
+    size, around
+        (n,) wells in each mean; negative controls on its plate, by which it was normalised. The null of a value holds
+        groups of the same size, normalised by no more controls.
+    """
+    exceeding, n_null = np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=np.int64)
+    for each, most in np.unique(np.stack([size, around], axis=1), axis=0):
+        null = np.sort(_finite(screen.null(int(each), int(most))))
+        mine = (size == each) & (around == most)
+        n_null[mine] = len(null)
+        exceeding[mine] = len(null) - np.searchsorted(null, values[mine], side="left")
+    return exceeding, n_null
+
+
+def _well_p(screen: Phenotype, above: Numbers, n_negative: Numbers, pooled: Mask) -> Array:
+    """Return each used well's p among negative controls: of its plate, or of all where its perturbation is `pooled`.
+
+    A control is ranked among the others, held out; controls take the null that most perturbations take.
+    """
+    takes_pooled = np.append(pooled, pooled.sum() > len(pooled) / 2)[screen.perturbation] & screen.used
+    treated, negative = takes_pooled & ~screen.negative, screen.negative & screen.used
+    around = n_negative[screen.plate]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A control is itself one of its plate's: taken off both counts.
+        p = np.where(around > negative, (above - negative + 1) / (around - negative + 1), np.nan)
+        size = np.ones(int(treated.sum()), dtype=np.int64)
+        exceeding, n_null = _exceeding(screen, screen.z[treated], size, around[treated])
+        p[treated] = np.where(n_null > 0, (exceeding + 1) / (n_null + 1), np.nan)
+    if takes_pooled[negative].any():
+        groups = screen.null()
+        held_out = groups[np.arange(groups.shape[1]) < n_negative[:, None]]
+        order = np.flatnonzero(negative)[np.argsort(screen.plate[negative], kind="stable")]
+        null = np.sort(_finite(groups))
+        at_least = len(null) - np.searchsorted(null, held_out, side="left")
+        p[order] = np.where(np.isfinite(held_out), at_least / max(len(null), 1), np.nan)
+    p[~screen.used] = np.nan
+    return p
+
+
+def _combined_p(
+    screen: Phenotype, cells: pd.DataFrame, treated: Mask, above: Numbers, n_negative: Numbers, pooled: Mask
+) -> Array:
+    """Return each perturbation's p: its wells' ranks summed, under its null."""
+    n = len(screen.names)
+    number, plate, size = (cells[name].to_numpy() for name in ("perturbation", "plate", "n"))
+    u = group_sum(above[treated].astype(float), screen.perturbation[treated], n)
+    strata = strata_of(number, n_negative[plate], size, n)
+    if pooled.any():
+        # A perturbation's wells on one plate share that plate's normalisation, so their mean is one value, ranked
+        # among means of as many negative controls.
+        of_well = np.searchsorted(
+            number * len(screen.usable) + plate,
+            screen.perturbation[treated] * len(screen.usable) + screen.plate[treated],
+        )
+        mean = group_mean(screen.z[treated], of_well, len(cells))
+        exceeding, n_null = _exceeding(screen, mean, size, n_negative[plate])
+        u = np.where(pooled, group_sum(exceeding.astype(float), number, n), u)
+        by_size = cells.assign(n_null=n_null).groupby(["perturbation", "n", "n_null"]).size().reset_index(name="r")
+        of, around, own = (by_size[name].to_numpy() for name in ("perturbation", "n_null", "r"))
+        pooled_strata = strata_of(of, around, own, n)
+        strata = [b if take else a for a, b, take in zip(strata, pooled_strata, pooled, strict=True)]
+    return rank_sum_p(np.nan_to_num(u), strata)
+
+
+def _describe(screen: Phenotype, part: pd.DataFrame, treated: Mask) -> pd.DataFrame:
+    """Return what else is told of each perturbation: effect, agreement, objects and cells."""
+    n, group, z = len(screen.names), screen.perturbation[treated], screen.z[treated]
+    low, high = bootstrap_interval(z, group, n, screen.settings["seed"])
+    of_plate = screen.plate[screen.negative & screen.used]
+    control_z = screen.z[screen.negative & screen.used]
+    n_plates = len(screen.usable)
+    centre, variance = (f(control_z, of_plate, n_plates)[screen.plate[treated]] for f in (group_mean, group_variance))
+
+    def column(name: str) -> Array:
+        values = part[name] if name in part else pd.Series(np.nan, index=part.index)
+        return values.to_numpy(dtype=float, na_value=np.nan)
+
+    fields, objects, cells = column("n_fields_used"), column("n_objects"), column("n_cells")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        density = np.where(fields > 0, cells / fields, np.nan)
+        relative = density / median(screen.controls(density, screen.negative & screen.used))[screen.plate]
+        cell_percent = 100 * group_mean(relative[treated], group, n)
+        counted = np.where(np.isfinite(cells), objects, np.nan)
+        return pd.DataFrame(
+            {
+                "effect": group_median(z, group, n),
+                "effect_low": low,
+                "effect_high": high,
+                "effect_sd": np.sqrt(group_variance(z, group, n)),
+                "n_wells": np.bincount(group, minlength=n),
+                "n_plates": _cells(group, screen.plate[treated])
+                .groupby("perturbation")
+                .size()
+                .reindex(range(n), fill_value=0),
+                "ssmd": replicate_ssmd(z, group, n, centre, variance),
+                "score_mean": group_mean(screen.score[treated], group, n),
+                "model_sd": np.sqrt(group_mean(column("score_sd")[treated] ** 2, group, n)),
+                "n_objects_per_field": group_sum(objects[treated], group, n) / group_sum(fields[treated], group, n),
+                "rare_fraction": group_sum(counted[treated], group, n) / group_sum(cells[treated], group, n),
+                "n_cells_per_field": group_mean(density[treated], group, n),
+                "cell_percent": cell_percent,
+                "cell_loss": cell_percent < 100 * (1 - screen.settings["cell_loss"]),
+            }
+        ).replace([np.inf, -np.inf], np.nan)
+
+
+def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
+    """Return the perturbations with ``q, hit, rank``, sorted: samples first, the strongest evidence on top."""
+    sample = called["role"].eq("sample")
+    called = called.assign(q=false_discovery_q(called["p"].where(sample).to_numpy(dtype=float)), controls=~sample)
+    called = called.assign(hit=called["q"].le(fdr), strength=-called["effect"])
+    called = called.sort_values(
+        ["controls", "p", "strength", "perturbation", "phenotype"], na_position="last", ignore_index=True
+    )
+    tested = called["q"].notna()
+    return called.assign(rank=tested.cumsum().where(tested).astype("Int32")).drop(columns=["controls", "strength"])
+
+
+def _quality(
+    screen: Phenotype, part: pd.DataFrame, places: pd.DataFrame, plates: pd.Index, phenotype: str
+) -> pd.DataFrame:
+    """Return the quality of every plate, with ``status`` (ok, failed) and ``reasons``."""
+    measured = plate_qc.measure(
+        screen.controls(screen.score, screen.negative),
+        screen.controls(screen.score, screen.positive),
+        screen.grid(screen.sample),
+        _border(screen),
+    )
+    wanted = places[places["role"] != "exclude"].drop_duplicates(["plate", "well"])
+    n_wells = wanted["plate"].value_counts().reindex(plates, fill_value=0)
+    scored = part.loc[part["score"].notna() & (part["role"] != "exclude"), "plate"]
+    n_scored = scored.value_counts().reindex(plates, fill_value=0)
+    batch = places.drop_duplicates("plate").set_index("plate")["batch"].reindex(plates, fill_value="")
+    quality = pd.DataFrame(
+        {
+            "screen": part["screen"].iloc[0],
+            "plate": plates,
+            "batch": batch.to_numpy(),
+            "phenotype": phenotype,
+            "status": "ok",
+            "reasons": "",
+            "n_wells": n_wells.to_numpy("int32"),
+            "n_missing": (n_wells - n_scored).to_numpy("int32"),
+        }
+    )
+    quality = pd.concat([quality, measured], axis=1)
+    quality["reasons"] = plate_qc.failures(quality, screen.settings)
+    quality["status"] = np.where(quality["reasons"] == "", "ok", "failed")
+    for plate, reasons in quality.loc[quality["status"] == "failed", ["plate", "reasons"]].itertuples(index=False):
+        log(f"hits: plate '{plate}' is kept out of the calls of '{phenotype}': {reasons}")
+    return quality
+
+
+def _border(screen: Phenotype) -> Mask:
+    """Return the outermost wells of each plate (plates, R, C)."""
+    last = np.zeros((2, len(screen.usable)), dtype=np.int64)
+    np.maximum.at(last[0], screen.plate, screen.row)
+    np.maximum.at(last[1], screen.plate, screen.column)
+    border = np.zeros((len(screen.usable), screen.row.max() + 1, screen.column.max() + 1), dtype=bool)
+    border[:, 0, :] = border[:, :, 0] = True
+    for plate, (row, column) in enumerate(last.T):
+        rows, columns = plate_format([(int(row), int(column))])
+        border[plate, rows - 1 :, :] = border[plate, :, columns - 1 :] = True
+    return border
+
+
+def _replicate_correlation(screen: Phenotype) -> Array:
+    """Return each plate's rank correlation of its samples' z with the same perturbations' mean z on other plates."""
+    used = screen.used & screen.sample
+    z, number, plate = screen.z[used], screen.perturbation[used], screen.plate[used]
+    cells = _cells(number, plate)
+    cell = cells["perturbation"].to_numpy() * len(screen.usable) + cells["plate"].to_numpy()
+    here = np.searchsorted(cell, number * len(screen.usable) + plate)
+    own = np.bincount(here, weights=z, minlength=len(cells))
+    count = cells["n"].to_numpy()
+    of, n = cells["perturbation"].to_numpy(), len(screen.names)
+    elsewhere = np.bincount(of, weights=count, minlength=n)[of] - count
+    total = np.bincount(of, weights=own, minlength=n)[of] - own
+    pairs = pd.DataFrame({"plate": cells["plate"], "own": own / count, "other": total / np.maximum(elsewhere, 1)})
+    pairs = pairs[elsewhere > 0]
+    ranks = pairs.groupby("plate")[["own", "other"]].rank()
+    ranks -= ranks.groupby(pairs["plate"]).transform("mean")
+    sums = pd.DataFrame(
+        {"xy": ranks["own"] * ranks["other"], "xx": ranks["own"] ** 2, "yy": ranks["other"] ** 2}
+    ).groupby(pairs["plate"])
+    moments = sums.sum().reindex(range(len(screen.usable)))
+    product = moments["xx"] * moments["yy"]
+    return (moments["xy"] / product.where(product > 0) ** 0.5).to_numpy(dtype=float)
+
+
+def _suspects(screen: Phenotype, part: pd.DataFrame) -> pd.DataFrame:
+    """Return the control wells whose held-out score contradicts their label, and why."""
+    negatives = screen.controls(screen.score, screen.negative)
+    centre, scale = median(negatives), spread(negatives)
+    height = median(screen.controls(screen.score, screen.positive)) - centre
+    z = (screen.score - centre[screen.plate]) / scale[screen.plate]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        position = 100 * (screen.score - centre[screen.plate]) / height[screen.plate]
+    reason = plate_qc.suspects(z, position, screen.negative, screen.positive)
+    found = part.assign(z=z, position=position, reason=reason)[reason != ""]
+    return found[list(SUSPECTS)].astype(SUSPECTS)
+
+
+def _constant(table: pd.DataFrame, extras: list[str]) -> pd.DataFrame:
+    """Return the user's columns that say one thing of each perturbation: a row a perturbation and role."""
+    groups = table[table["role"].isin(["sample", "positive"])].groupby(["perturbation", "role"])
+    constant = [name for name in extras if name not in HITS and groups[name].nunique(dropna=False).le(1).all()]
+    return groups[constant].first().reset_index() if constant else groups.size().reset_index()[["perturbation", "role"]]
+
+
+def _arranged(wells: pd.DataFrame, extras: list[str]) -> pd.DataFrame:
+    """Return the table of wells with its columns in order: place, what was done, scores, statistics, the user's."""
+    first = ["screen", "plate", "batch", "well", "row", "column", "perturbation", "role", "control_phenotype"]
+    known = [name for name in WELLS if name in wells and name not in first]
+    ordered = wells[[*first, *known, "used", "z", "p", *extras]]
+    return ordered.astype({name: kind for name, kind in WELLS.items() if name in wells})
+
+
+def _write(table: pd.DataFrame, path: Path, searched: list[str]) -> None:
+    """Write a table in row groups, with Bloom filters of the columns `searched`, so that readers skip what they can."""
+    filters = {name: {"ndv": min(max(len(table), 1), _ROW_GROUP), "fpp": 0.01} for name in searched}
+    with atomic_path(path) as partial:
+        pq.write_table(
+            pa.Table.from_pandas(table, preserve_index=False),
+            partial,
+            compression="zstd",
+            row_group_size=_ROW_GROUP,
+            bloom_filter_options=filters,
+        )
+
+
+def _finite(values: Array) -> Array:
+    return values[np.isfinite(values)]

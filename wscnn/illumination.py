@@ -1,0 +1,126 @@
+"""Uneven illumination of the fields, estimated per plate and channel and divided out.
+
+The model is that of retrospective correction: a field is ``offset + gain * scene``, with a smooth gain (lamp and
+lens) common to all fields of a channel and the camera's offset, which the optics do not touch. It follows the idea of
+CIDRE (Smith et al., Nature Methods 12, 404-406, 2015): at each place of the field, the values that many fields show
+there are, sorted, the same distribution up to gain and offset. Background and cells of all densities take part that
+way: sparse fields tell the gain by their background, confluent ones by their cells, and what lies in few fields
+(dirt, fibres) only moves the highest values, which are left out.
+"""
+
+import numpy as np
+
+# Side of the grid of tiles on which the gain is estimated. Gains are smooth; tiles of a twentieth of the field follow
+# them closely and hold enough pixels for the noise to vanish.
+_TILES = 20
+# Quantiles over fields that are compared between tiles. None above 0.9: one field in ten may hold dirt anywhere.
+_QUANTILES = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+# Fewer fields than this tell nothing apart from their cells: no correction.
+_MIN_FIELDS = 4
+# With fewer fields than this only the coarsest shape (a paraboloid) is asked for.
+_MANY_FIELDS = 24
+_ROUNDS = 12
+# No optics leave less than this part of the mean light: a guard against dividing by next to nothing.
+_MIN_GAIN = 0.1
+# How much better (in units of the noise) an offset must explain the fields than none to be believed.
+_OFFSET_GAIN = 25.0
+_INDEPENDENT = 3
+
+
+def tiles(field: np.ndarray) -> np.ndarray:
+    """Return the mean of each tile of a field (y, x) as a grid (float64, at most 20 x 20) for `estimate`."""
+    rows, columns = (np.linspace(0, side, min(_TILES, side), endpoint=False).astype(int) for side in field.shape)
+    sums = np.add.reduceat(np.add.reduceat(field, rows, axis=0, dtype=np.float64), columns, axis=1)
+    heights, widths = np.diff(rows, append=field.shape[0]), np.diff(columns, append=field.shape[1])
+    return sums / np.outer(heights, widths)
+
+
+def estimate(grids: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, float]:
+    """Return gain map (y, x; float32, mean 1) and offset of a channel from a sample of its fields.
+
+    The gain is estimated from two halves of the sample as well; what the halves do not agree on is noise, and the
+    whole estimate is drawn towards a flat one by that share. A plate that is flat already therefore stays as it is,
+    and so does one with too few fields.
+
+    Parameters
+    ----------
+    grids
+        Shape (field, tile row, tile column): `tiles` of each sampled field.
+    shape
+        Height and width of the map to return.
+    """
+    n, rows, columns = grids.shape
+    flat = np.ones(shape, np.float32)
+    if n < _MIN_FIELDS or min(rows, columns) < 3:
+        return flat, 0.0
+    values = grids.reshape(n, -1).astype(np.float64)
+    basis = _polynomials((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, _degree(n))
+    coefficients, offset = _fit(values, basis)
+    shape_of = [basis @ _fit(values[half::2], basis)[0] - 1 for half in (0, 1)]
+    agreed = float(np.mean(shape_of[0] * shape_of[1]))
+    total = float(np.mean(shape_of[0] ** 2 + shape_of[1] ** 2)) / 2
+    r = max(0.0, agreed / total) if total > 0 else 0.0
+    trust = 2 * r / (1 + r)  # Spearman-Brown: from the reliability of half the sample to that of the whole
+    fine = _polynomials((np.arange(shape[0]) + 0.5) / shape[0], (np.arange(shape[1]) + 0.5) / shape[1], _degree(n))
+    gain = np.maximum(1 + trust * (fine @ coefficients - 1), _MIN_GAIN).reshape(shape)
+    return (gain / gain.mean()).astype(np.float32), offset
+
+
+def correct(field: np.ndarray, gain: np.ndarray, offset: float) -> np.ndarray:
+    """Return the field (float32) as even illumination would show it: ``(field - offset) / gain + offset``."""
+    corrected = np.subtract(field, np.float32(offset), dtype=np.float32)
+    corrected /= gain
+    corrected += np.float32(offset)
+    return corrected
+
+
+def _degree(n_fields: int) -> int:
+    return 4 if n_fields >= _MANY_FIELDS else 2
+
+
+def _polynomials(y: np.ndarray, x: np.ndarray, degree: int) -> np.ndarray:
+    """Return all products of Legendre polynomials in y and x up to a total degree, shape (len(y) * len(x), terms)."""
+    along = [np.polynomial.legendre.legvander(2 * axis - 1, degree) for axis in (y, x)]
+    terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    return np.stack([np.outer(along[0][:, i], along[1][:, j]).ravel() for i, j in terms], axis=1)
+
+
+def _fit(values: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the coefficients of the gain (mean 1) and the offset that explain the fields' values (field, tile)."""
+    quantiles = np.quantile(values, _QUANTILES, axis=0)  # (quantile, tile)
+    lowest = float(quantiles.min())
+    without, misfit = _rank_one(quantiles, basis)
+    best = (without, 0.0)
+    best_misfit = misfit - _OFFSET_GAIN
+    # The offset is searched below the darkest value; the scene itself (background of the medium) is never quite dark.
+    for offset in np.linspace(0.0, 0.98 * lowest, 50)[1:]:
+        coefficients, misfit = _rank_one(quantiles - offset, basis)
+        if misfit < best_misfit:
+            best, best_misfit = (coefficients, float(offset)), misfit
+    return best
+
+
+def _rank_one(quantiles: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, float]:
+    """Fit ``quantiles[q, tile] = level[q] * gain[tile]`` with a smooth gain; return its coefficients and the misfit.
+
+    Each quantile is weighted by its own scatter about the fit (the background's tells more than the cells'), tiles
+    far off it (dirt on the optics) lose weight. The misfit is minus twice the logarithm of the likelihood.
+    """
+    levels = np.median(quantiles, axis=1)
+    scatter = np.maximum(levels, 1e-9)
+    gain = np.ones(quantiles.shape[1])
+    trusted = np.ones(quantiles.shape[1])
+    for _ in range(_ROUNDS):
+        weights = (levels / scatter) ** 2
+        ratio = (weights @ (quantiles / np.maximum(levels, 1e-9)[:, None])) / weights.sum()
+        root = np.sqrt(trusted)
+        coefficients = np.linalg.lstsq(basis * root[:, None], ratio * root, rcond=None)[0]
+        gain = basis @ coefficients
+        coefficients, gain = coefficients / gain.mean(), gain / gain.mean()
+        levels = (quantiles * trusted) @ gain / ((trusted * gain) @ gain)
+        residual = quantiles - levels[:, None] * gain
+        scatter = np.maximum(1.4826 * np.median(np.abs(residual), axis=1), 1e-6 * np.maximum(levels, 1e-3))
+        off = np.abs(ratio - gain) / max(1.4826 * float(np.median(np.abs(ratio - gain))), 1e-9)
+        trusted = np.minimum(1.0, 3.0 / np.maximum(off, 1e-9)) ** 2
+    # Neighbouring quantiles are nearly copies of each other: together they count as a few.
+    return coefficients, quantiles.shape[1] * _INDEPENDENT * 2 * float(np.log(scatter).mean())

@@ -1,0 +1,89 @@
+"""Stage `index`: which image of a plate lies where, from names and metadata; no pixel is read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wscnn.acquisitions import open_acquisition
+from wscnn.errors import UserError
+from wscnn.progress import log
+from wscnn.tables import INDEX, conform, write_table
+from wscnn.wells import parse_well
+
+_IMAGE = ["well", "field", "channel", "z", "time"]
+
+
+def index_plate(plate: str, images: Path, acquisition: Mapping[str, Any], output: Path) -> None:
+    """Write a plate's index: a row an image, sorted by well, field, channel (as the config lists them), z and time.
+
+    Parameters
+    ----------
+    plate
+        Its name.
+    images
+        Its folder, or an OME-Zarr plate.
+    acquisition
+        The config's section, complete with defaults.
+    output
+        The Parquet file to write, columns `wscnn.tables.INDEX`.
+
+    Raises
+    ------
+    UserError
+        When the folder cannot be read, holds no image of the plate, or two for one place.
+    """
+    table = open_acquisition(images, acquisition).index(plate)
+    channels = list(acquisition["channels"].values())
+    if table.empty:
+        raise UserError(f"{images}: no image of the channels in acquisition.channels ({', '.join(channels)})")
+    if problems := duplicates(table):
+        raise UserError(problems)
+    if acquisition["pixel_size_um"] is not None:
+        table["pixel_size_um"] = table["pixel_size_um"].astype(float).fillna(acquisition["pixel_size_um"])
+    if (table["pixel_size_um"] <= 0).any():
+        raise UserError(f"{images}: its metadata give a pixel size of {table['pixel_size_um'].min():g} um; mend them")
+    places = {well: parse_well(well) for well in table["well"].unique()}
+    order = pd.DataFrame(
+        {
+            "well": table["well"].map(places),
+            "field": table["field"],
+            "channel": table["channel"].map(channels.index),
+            "z": table["z"],
+            "time": table["time"],
+        }
+    ).sort_values(_IMAGE)
+    write_table(conform(table.loc[order.index], INDEX).reset_index(drop=True), output)
+    log(f"{plate}: {len(table)} images of {len(places)} wells")
+
+
+def duplicates(table: pd.DataFrame) -> list[str]:
+    """Return a sentence for each of the first images of an index that more than one file claims to be."""
+    second = table[table.duplicated(_IMAGE)]
+    if second.empty:
+        return []
+    first = table.drop_duplicates(_IMAGE).set_index(_IMAGE)["path"]
+    problems = [
+        f"{first[tuple(row[key] for key in _IMAGE)]} and {row['path']}: both are well {row['well']}, "
+        f"field {row['field']}, channel {row['channel']}, z {row['z']}, time {row['time']}; remove one or let "
+        "acquisition.pattern tell them apart"
+        for row in second.head(5).to_dict("records")
+    ]
+    return problems + ([f"{len(second) - 5} more files like these"] if len(second) > 5 else [])
+
+
+def choose(table: pd.DataFrame, z: str | int, time: int | None) -> pd.DataFrame:
+    """Return the rows of an index that are staged: one time point, all z planes or one.
+
+    Parameters
+    ----------
+    table
+        An index.
+    z, time
+        As in the config's section ``acquisition``.
+    """
+    if table.empty:
+        return table
+    at_time = table["time"] == (table["time"].min() if time is None else time)
+    return table[at_time] if z == "max" else table[at_time & (table["z"] == z)]

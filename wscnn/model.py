@@ -1,0 +1,396 @@
+"""The network: fully convolutional, one map a class, pooled over places to one score a class.
+
+Follows Sailem, Arias-Garcia, Bakal, Zisserman and Rittscher, "Discovery of Rare Phenotypes in Cellular Images Using
+Weakly Supervised Deep Learning" (ICCV Workshops 2017). A model file is safetensors, beside it a card in JSON; loading
+runs no code.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional
+
+import wscnn
+from wscnn.atomic import atomic_path
+from wscnn.errors import UserError
+
+
+class Layer(NamedTuple):
+    """A convolution, batch norm and ReLU, and as a rule a 2 x 2 max pool."""
+
+    filters: int
+    kernel: int
+    padding: int = 0
+    halve: bool = True
+
+
+class Architecture(NamedTuple):
+    """The layers up to the features, and kernel and padding of the last convolution, which makes the class maps."""
+
+    layers: tuple[Layer, ...]
+    kernel: int
+    padding: int = 0
+
+
+#: By name. The paper gives `wscnn4` (simulated data) and `wscnn4_cells`; of its network of six convolutions it gives
+#: the number only: here the 3 x 3 layers that follow the first and second layer are our choice.
+ARCHITECTURES = {
+    "wscnn4": Architecture((Layer(50, 11), Layer(100, 3), Layer(100, 5, 1)), 5, 1),
+    "wscnn4_cells": Architecture((Layer(50, 11), Layer(100, 7), Layer(100, 5, 1)), 5, 1),
+    "wscnn6": Architecture(
+        (Layer(50, 11), Layer(50, 3, 1, False), Layer(100, 7), Layer(100, 3, 1, False), Layer(100, 5, 1)), 5, 1
+    ),
+    "compact": Architecture((Layer(16, 5), Layer(32, 3), Layer(32, 3)), 3),
+}
+
+#: A map of less than this sum of probabilities counts as empty (keeps logarithms finite).
+_TINY = 1e-30
+#: Places that the pool `topk` averages.
+_TOP = 8
+#: Sharpness of the pool `lse`.
+_SHARPNESS = 5.0
+#: Places along y and x that the pool `fc` has a weight for: those of the paper's 210 x 280 px under `wscnn4`.
+_DENSE = (21, 30)
+#: Where the detector of a noisy-or network starts, so that an empty image starts near "no".
+_EMPTY = -6.0
+
+
+def _noisy_or(maps: Tensor) -> Tensor:
+    """Return the log-odds of P = 1 - prod(1 - sigmoid(map)): any place is positive. In log space, never infinite."""
+    total = functional.softplus(maps).sum((-2, -1)).clamp_min(_TINY)  # -log(1 - P)
+    return torch.log(-torch.expm1(-total)) + total
+
+
+def _count(maps: Tensor) -> Tensor:
+    """Return the logarithm of the expected number of positive places."""
+    return torch.log(torch.sigmoid(maps).sum((-2, -1)).clamp_min(_TINY))
+
+
+def _topk(maps: Tensor) -> Tensor:
+    flat = maps.flatten(-2)
+    return flat.topk(min(_TOP, flat.shape[-1])).values.mean(-1)
+
+
+def _lse(maps: Tensor) -> Tensor:
+    flat = maps.flatten(-2)
+    return (torch.logsumexp(_SHARPNESS * flat, -1) - torch.tensor(float(flat.shape[-1])).log()) / _SHARPNESS
+
+
+#: Pools without weights: maps (N, C, h, w) to scores (N, C).
+_POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda maps: maps.amax((-2, -1)),
+    "avg": lambda maps: maps.mean((-2, -1)),
+    "noisy_or": _noisy_or,
+    "lse": _lse,
+    "topk": _topk,
+}
+#: Pools to train with, and to score with.
+POOLS = (*_POOLS, "fc", "attention")
+SCORE_POOLS = ("same", *_POOLS, "count")
+
+
+class WSCNN(nn.Module):
+    """A weakly supervised network: where is what tells a positive image from a negative one?
+
+    Parameters
+    ----------
+    architecture
+        A key of `ARCHITECTURES`.
+    pool
+        How class maps become a score in training, one of `POOLS`: ``max``, ``avg`` and ``fc`` as in the paper,
+        ``noisy_or``, ``lse`` (log-sum-exp), ``topk``, ``attention`` (gated attention of Ilse et al., ICML 2018, over
+        places).
+    n_channels, n_classes
+        Of the images; class 0 is the negative one.
+    score_pool
+        How the detector becomes a score in evaluation, one of `SCORE_POOLS`; ``same`` is the pool of training.
+
+    Attributes
+    ----------
+    stride
+        Pixels between two places of a map.
+    receptive_field
+        Pixels along an axis that one place sees.
+    margin
+        Pixels by which `score_fields` widens a field at each side, at least.
+    """
+
+    def __init__(self, architecture: str, pool: str, n_channels: int, n_classes: int, score_pool: str = "same") -> None:
+        super().__init__()
+        for what, name, known in (
+            ("architecture", architecture, ARCHITECTURES),
+            ("pool", pool, POOLS),
+            ("score_pool", score_pool, SCORE_POOLS),
+        ):
+            if name not in known:
+                raise UserError(f"model.{what}: '{name}' is unknown; choose one of {', '.join(known)}")
+        self.architecture, self.pool, self.score_pool = architecture, pool, score_pool
+        self.n_channels, self.n_classes = n_channels, n_classes
+        layers, kernel, padding = ARCHITECTURES[architecture]
+        self._steps = [*layers, Layer(n_classes, kernel, padding, halve=False)]
+        blocks = []
+        before = n_channels
+        for layer in layers:
+            parts: list[nn.Module] = [
+                nn.Conv2d(before, layer.filters, layer.kernel, padding=layer.padding, bias=False),
+                nn.BatchNorm2d(layer.filters),
+                nn.ReLU(),
+            ]
+            blocks.append(nn.Sequential(*parts, nn.MaxPool2d(2)) if layer.halve else nn.Sequential(*parts))
+            before = layer.filters
+        self.blocks = nn.Sequential(*blocks)
+        self.classify = nn.Conv2d(before, n_classes, kernel, padding=padding)
+        if pool == "noisy_or":
+            with torch.no_grad():
+                self.classify.bias.copy_(torch.tensor([0.0] + [_EMPTY] * (n_classes - 1)))  # type: ignore[union-attr]
+        if pool == "attention":
+            self.attend = nn.Conv2d(before, 2 * 64, kernel, padding=padding)
+            self.weigh = nn.Conv2d(64, 1, 1)
+        if pool == "fc":
+            self.dense = nn.Linear(n_classes * _DENSE[0] * _DENSE[1], n_classes)
+
+        self.stride = 2 ** sum(layer.halve for layer in layers)
+        self.receptive_field = self._pixels(1, padded=False)
+        # The field is widened so that places that see a convolution's zero padding can be cut off, and so that place
+        # 0 is centred on the middle of the field's first `stride` pixels.
+        self._cut = self._tainted()
+        self.margin = (self._pixels(1 + 2 * self._cut, padded=True) - self.stride) // 2
+
+    def class_map(self, x: Tensor) -> Tensor:
+        """Return the class maps (N, K, h', w') of images (N, C, h, w)."""
+        return self._maps(x)[0]
+
+    def detector(self, x: Tensor) -> Tensor:
+        """Return the log-odds of each phenotype against negative at each place, (N, K-1, h', w')."""
+        maps = self.class_map(x)
+        return maps[:, 1:] - maps[:, :1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the log-odds of each phenotype in images (N, C, h, w), (N, K-1)."""
+        return self._pooled(*self._maps(x))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of log-odds (N, K-1) under class labels (N,).
+
+        Softmax cross-entropy over the pooled class scores as in the paper; with noisy-or, where phenotypes do not
+        exclude each other, the mean over phenotypes of the binary cross-entropy.
+        """
+        if self.pool == "noisy_or":
+            targets = functional.one_hot(labels, self.n_classes)[:, 1:].to(logits.dtype)
+            return functional.binary_cross_entropy_with_logits(logits, targets)
+        return functional.cross_entropy(functional.pad(logits, (1, 0)), labels)
+
+    def _maps(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return class maps (N, K, h', w') and, for attention, the places' logits (N, 1, h', w')."""
+        features = self.blocks(x)
+        maps = self.classify(features).float()
+        if self.pool != "attention":
+            return maps, None
+        content, gate = self.attend(features).chunk(2, dim=1)
+        return maps, self.weigh(torch.tanh(content) * torch.sigmoid(gate)).float()
+
+    def _pooled(self, maps: Tensor, attention: Tensor | None) -> Tensor:
+        """Return log-odds (N, K-1) of class maps (N, K, h', w')."""
+        detector = maps[:, 1:] - maps[:, :1]
+        if not self.training and self.score_pool == "count":
+            return _count(detector)
+        if not self.training and self.score_pool != "same":
+            return _POOLS[self.score_pool](detector)
+        if self.pool == "noisy_or":
+            return _noisy_or(detector)
+        if attention is not None:
+            weights = attention.flatten(2).softmax(-1)  # (N, 1, places)
+            scores = (maps.flatten(2) * weights).sum(-1)
+        elif self.pool == "fc":
+            scores = self.dense(functional.adaptive_avg_pool2d(maps, _DENSE).flatten(1))
+        else:
+            scores = _POOLS[self.pool](maps)
+        return scores[:, 1:] - scores[:, :1]
+
+    def _pixels(self, places: int, padded: bool) -> int:
+        """Return the pixels along an axis from which a map of so many places comes, with or without zero padding."""
+        for layer in reversed(self._steps):
+            places = places * (2 if layer.halve else 1) + layer.kernel - 1 - (2 * layer.padding if padded else 0)
+        return places
+
+    def _tainted(self) -> int:
+        """Return how many places at a map's edge see zero padding."""
+        places = 0
+        for layer in self._steps:
+            places += layer.padding
+            if layer.halve:
+                places = -(-places // 2)
+        return places
+
+
+def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-odds (n, P) and detector maps (n, P, h', w') of fields (n, C, h, w).
+
+    Each field is widened by reflection, so that its map covers it whole: h' = ceil(h / stride), and place (i, j) is
+    centred on pixel (i * stride + offset, j * stride + offset) with offset = (stride - 1) / 2. Gradients flow where
+    they are enabled. P is the number of phenotypes.
+
+    Raises
+    ------
+    UserError
+        When a field is smaller than the margin.
+    """
+    height, width = images.shape[-2:]
+    if min(height, width) <= model.margin + model.stride:
+        raise UserError(
+            f"fields of {height} x {width} px are too small for the network '{model.architecture}', which sees "
+            f"{model.receptive_field} px; lower mosaic.downsample"
+        )
+    sides = []
+    for size in (width, height):
+        places = -(-size // model.stride) + 2 * model._cut
+        sides += [model.margin, model._pixels(places, padded=True) - size - model.margin]
+    maps, attention = model._maps(functional.pad(images, sides, mode="reflect"))
+    inner = slice(model._cut, -model._cut or None)
+    maps = maps[..., inner, inner]
+    if attention is not None:
+        attention = attention[..., inner, inner]
+    return model._pooled(maps, attention), maps[:, 1:] - maps[:, :1]
+
+
+@dataclass
+class Card:
+    """What one must know to apply a model.
+
+    Attributes
+    ----------
+    architecture, pool, score_pool
+        As in `WSCNN`.
+    channels
+        Names, in the order of the network's input.
+    pixel_size_um
+        Of the mosaics it was trained on, None where not known.
+    classes
+        ``negative`` and the phenotypes.
+    screen, fold
+        Where it was trained.
+    parts
+        Wells as ``plate/well``: those it was trained on (``train``), those that chose its weights and thresholds
+        (``select``), and those it never saw (``test``).
+    thresholds
+        For each phenotype: ``field``, the log-odds above which a field is positive, and ``place``, the detector's
+        value above which a place belongs to an object. Both chosen on the wells of ``select``.
+    metrics
+        On the wells of ``select`` and ``test``.
+    settings
+        The sections ``model`` and ``train`` of the config.
+    version
+        Of this program.
+    """
+
+    architecture: str
+    pool: str
+    score_pool: str
+    channels: list[str]
+    pixel_size_um: float | None
+    classes: list[str]
+    screen: str
+    fold: int
+    parts: dict[str, list[str]]
+    thresholds: dict[str, dict[str, float]]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    version: str = wscnn.__version__
+
+    @property
+    def phenotypes(self) -> list[str]:
+        """The classes but the negative one, in the order of the network's output."""
+        return self.classes[1:]
+
+
+def check_fits(card: Card, channels: Sequence[str], pixel_size_um: float | None, where: str = "the plate") -> None:
+    """Raise a UserError when a model does not fit the images that it shall be applied to.
+
+    Parameters
+    ----------
+    card
+        The model's card.
+    channels
+        Names of the channels that there are; more than the model needs is no error.
+    pixel_size_um
+        Of the mosaics; where it or the card's is not known, it is not compared.
+    where
+        What the channels and pixel size belong to, for the message.
+    """
+    problems = []
+    missing = [name for name in card.channels if name not in channels]
+    if missing:
+        problems.append(
+            f"{where}: has no channel {', '.join(missing)}; the model was trained on {', '.join(card.channels)} and "
+            f"there is {', '.join(channels)}; name them alike in acquisition.channels"
+        )
+    known = pixel_size_um is not None and card.pixel_size_um is not None
+    if known and abs(pixel_size_um / card.pixel_size_um - 1) > 0.01:  # type: ignore[operator]
+        problems.append(
+            f"{where}: a mosaic pixel is {pixel_size_um:g} um, but the model was trained at {card.pixel_size_um:g} um; "
+            "change mosaic.downsample"
+        )
+    if problems:
+        raise UserError(problems)
+
+
+def save_model(path: Path, model: WSCNN, card: Card) -> None:
+    """Write the weights to `path` (safetensors) and the card beside it (JSON), each atomically, the weights last."""
+    with atomic_path(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(asdict(card), indent=1) + "\n")
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_path(path) as partial:
+        partial.write_bytes(save(weights))
+
+
+def load_model(path: Path) -> tuple[WSCNN, Card]:
+    """Return the model at `path`, ready to score, and its card.
+
+    Raises
+    ------
+    UserError
+        When a file is missing or broken.
+    """
+    path = Path(path)
+    card_path = path.with_suffix(".json")
+    advice = "train again or copy the model folder again"
+    try:
+        content = json.loads(card_path.read_text())
+        card = Card(**{entry.name: content[entry.name] for entry in fields(Card)})
+    except OSError as error:
+        raise UserError(f"{card_path}: cannot be read ({error.strerror}); {advice}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{card_path}: not the card of a model ({error!r}); {advice}") from None
+    try:
+        model = WSCNN(card.architecture, card.pool, len(card.channels), len(card.classes), card.score_pool)
+    except (UserError, TypeError) as error:
+        raise UserError(f"{card_path}: {error}") from None
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not the weights of this model ({reason}); {advice}") from None
+    return model.eval(), card
+
+
+def load_folds(folder: Path) -> list[tuple[WSCNN, Card]]:
+    """Return all folds' models of a model folder, sorted by fold.
+
+    Raises
+    ------
+    UserError
+        When there is none, a file is broken, or the folds differ in channels, pixel size or classes.
+    """
+    folds = [load_model(path) for path in Path(folder).glob("fold-*.safetensors")]
+    if not folds:
+        raise UserError(f"{folder}: holds no model (fold-*.safetensors); train first, or correct model.checkpoint")
+    if len({json.dumps([card.channels, card.pixel_size_um, card.classes]) for _, card in folds}) > 1:
+        raise UserError(f"{folder}: its folds differ in channels, pixel size or classes; keep those of one training")
+    return sorted(folds, key=lambda fold: fold[1].fold)

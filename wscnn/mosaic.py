@@ -1,0 +1,191 @@
+"""A well's fields laid out in one mosaic, at the model's resolution.
+
+Fields lie in cells of one size on a regular grid, the same for every well of a plate. Where the stage's positions are
+known, the grid's rows and columns are those of the stage; where fields overlap, the cell is the stage's step and each
+field is cropped to it about its centre, so that no cell of the biology is counted twice. Places where the stage took
+no field stay empty; distances beyond a field are not kept.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from wscnn.errors import UserError
+
+# Stage positions that differ by less than this part of a field lie in one row or column of the grid: stages repeat to
+# a few micrometres, fields are hundreds wide.
+_SAME_LINE = 0.1
+# A step this close to a field's size is a field's size; what is missing is the stage's inaccuracy, not an overlap.
+_TOUCHING = 0.995
+# A grid with more than this many places a field is no grid that an instrument was told to take.
+_MAX_SPARSE = 4
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Where the fields of a plate's wells lie.
+
+    Attributes
+    ----------
+    cell
+        Height and width of a field's cell in pixels of the mosaic.
+    shape
+        Height and width of the mosaic.
+    fields
+        A row a field: ``field, y, x, height, width`` in pixels of the mosaic and ``y_um, x_um``, the stage's
+        position of the field's centre (NaN where not known).
+    """
+
+    cell: tuple[int, int]
+    shape: tuple[int, int]
+    fields: pd.DataFrame
+
+
+def arrange(
+    fields: pd.DataFrame,
+    field_shape: tuple[int, int],
+    pixel_size_um: float | None,
+    downsample: int,
+    how: str = "auto",
+) -> Mosaic:
+    """Return the mosaic of a plate.
+
+    Parameters
+    ----------
+    fields
+        Columns ``well, field, y_um, x_um``: the centres of all fields of the plate. A field's number stands for the
+        same place in every well; positions may be counted from the well's or the plate's origin.
+    field_shape
+        Height and width of a raw field in pixels.
+    pixel_size_um
+        Size of a raw pixel, None where not known.
+    downsample
+        Raw pixels a mosaic pixel along an axis; what remains at the right and lower border is dropped.
+    how
+        ``stage`` as the stage stood, ``grid`` near-square in order of field numbers, ``auto`` as the stage stood
+        where its positions make a grid, else near-square.
+
+    Raises
+    ------
+    UserError
+        With ``stage``, when positions or pixel size are not known or the positions are no grid; and when the field
+        is smaller than one mosaic pixel.
+    """
+    centres = _centres(fields)
+    cell, places = field_shape, None
+    if how != "grid":
+        problem = _unusable(centres, field_shape, pixel_size_um)
+        if problem is None:
+            size_um = (field_shape[0] * pixel_size_um, field_shape[1] * pixel_size_um)  # type: ignore[operator]
+            (row, step_y), (column, step_x) = (
+                _lines(centres[axis].to_numpy(), size) for axis, size in zip(("y_um", "x_um"), size_um, strict=True)
+            )
+            cell = (
+                _cell(field_shape[0], step_y / size_um[0]),
+                _cell(field_shape[1], step_x / size_um[1]),
+            )
+            if len(set(zip(row.tolist(), column.tolist(), strict=True))) < len(row):
+                problem = "two fields stand at the same place"
+            elif (row.max() + 1) * (column.max() + 1) > _MAX_SPARSE * max(4, len(row)):
+                problem = "the fields do not stand in rows and columns"
+            else:
+                places = (row, column)
+        if problem and how == "stage":
+            raise UserError(f"mosaic.arrange: stage is not possible: {problem}; set it to grid or auto")
+    if places is None:
+        cell = field_shape
+        n_columns = math.ceil(math.sqrt(len(centres)))
+        places = np.divmod(np.arange(len(centres)), n_columns)
+    height, width = cell[0] // downsample, cell[1] // downsample
+    if height == 0 or width == 0:
+        raise UserError(f"mosaic.downsample: {downsample} leaves nothing of fields of {cell[0]} x {cell[1]} pixels")
+    row, column = places
+    table = pd.DataFrame(
+        {
+            "field": centres["field"],
+            "y": row * height,
+            "x": column * width,
+            "height": height,
+            "width": width,
+            "y_um": centres["y_um"],
+            "x_um": centres["x_um"],
+        }
+    )
+    return Mosaic((height, width), (int(row.max() + 1) * height, int(column.max() + 1) * width), table)
+
+
+def _centres(fields: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a field number with its place relative to the well, the median over wells.
+
+    Wells are brought onto the well that has most fields, so that it does not matter whether the instrument counts
+    from the well's or from the plate's origin, nor that a well misses fields.
+    """
+    reference = fields[fields["well"] == fields["well"].value_counts(sort=False).idxmax()].set_index("field")
+    axes = ["y_um", "x_um"]
+    away = fields[axes] - reference[axes].reindex(fields["field"]).to_numpy()
+    shift = away.groupby(fields["well"]).transform("median").fillna(0.0)
+    aligned = fields[["field"]].join(fields[axes] - shift)
+    groups = aligned.groupby("field")[axes]
+    spread = (groups.max() - groups.min()).max(axis=1)
+    return groups.median().assign(spread_um=spread).reset_index()
+
+
+def _unusable(centres: pd.DataFrame, field_shape: tuple[int, int], pixel_size_um: float | None) -> str | None:
+    """Return why stage positions cannot be used, None when they can."""
+    if centres[["y_um", "x_um"]].isna().any(axis=None):
+        return "the stage's positions are not known"
+    if pixel_size_um is None:
+        return "the pixel size is not known (acquisition.pixel_size_um)"
+    if centres["spread_um"].max() > _SAME_LINE * min(field_shape) * pixel_size_um:
+        return "a field's number stands for different places in different wells"
+    return None
+
+
+def _lines(positions: np.ndarray, size: float) -> tuple[np.ndarray, float]:
+    """Return each position's rank among the grid's lines, and the least step between lines (a field's size if one)."""
+    order = np.argsort(positions, kind="stable")
+    gaps = np.diff(positions[order], prepend=positions[order[0]])
+    rank = np.empty(len(positions), dtype=np.int64)
+    rank[order] = np.cumsum(gaps > _SAME_LINE * size)
+    lines = pd.Series(positions).groupby(rank).mean().to_numpy()
+    return rank, float(np.diff(lines).min()) if len(lines) > 1 else size
+
+
+def _cell(size: int, step: float) -> int:
+    """Return the cell's side in raw pixels for fields of `size` that the stage steps by `step` of a field."""
+    return size if step >= _TOUCHING else int(step * size)
+
+
+def block_sums(image: np.ndarray, factor: int) -> np.ndarray:
+    """Return the sums (uint32) of blocks of `factor` x `factor` pixels; what remains at the border is dropped.
+
+    Rows first, so that all but a part of the work runs over contiguous memory.
+    """
+    height, width = image.shape[0] // factor, image.shape[1] // factor
+    image = image[: height * factor, : width * factor]
+    rows = image[::factor].astype(np.uint32)
+    for row in range(1, factor):
+        rows += image[row::factor]
+    if factor == 1:
+        return rows
+    sums = rows[:, ::factor] + rows[:, 1::factor]
+    for column in range(2, factor):
+        sums += rows[:, column::factor]
+    return sums
+
+
+def block_means(image: np.ndarray, factor: int) -> np.ndarray:
+    """Return the means (float32) of blocks of `factor` x `factor` pixels; what remains at the border is dropped."""
+    if image.dtype.kind == "u":
+        return block_sums(image, factor) / np.float32(factor * factor)
+    height, width = image.shape[0] // factor, image.shape[1] // factor
+    blocks = image[: height * factor, : width * factor].reshape(height, factor, width, factor)
+    return blocks.mean(axis=(1, 3), dtype=np.float32)
+
+
+def crop_centre(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
+    """Return the part of `image` (..., y, x) of size `cell` about its centre."""
+    y, x = ((have - want) // 2 for have, want in zip(image.shape[-2:], cell, strict=True))
+    return image[..., y : y + cell[0], x : x + cell[1]]

@@ -1,0 +1,183 @@
+"""Quality of each field and channel: numbers first, flags by thresholds afterwards.
+
+Numbers are taken from the field as it is staged (corrected and downsampled). Flags compare a field with its plate
+where no absolute number would do, leniently: a strong phenotype must not look like a fault.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import fft, ndimage
+
+from wscnn.mosaic import block_means
+
+#: Numbers of a field and channel; their columns in the table of quality are ``<number>_<channel>``.
+NUMBERS = (
+    "mean",
+    "median",
+    "low",
+    "high",
+    "saturated",
+    "focus_slope",
+    "focus_gradient",
+    "contrast",
+    "bright",
+    "extent",
+    "line_jumps",
+)
+
+#: What may be wrong with a field, in the order in which flags are listed.
+FLAGS = ("blurred", "saturated", "empty", "debris", "lines", "staining")
+
+# Lines of pixels that are looked at along each axis: more tell nothing new about a field as a whole.
+_LINES = 135
+# Side of the coarse picture of a field on which bright things are measured.
+_COARSE = 96
+
+
+def measure(field: np.ndarray) -> dict[str, float]:
+    """Return the numbers of one channel of a field but for ``saturated``, which needs the raw image.
+
+    - ``mean, median, low, high``: intensities; low and high are the 1st and 99.5th percentile
+    - ``focus_slope``: slope of the power spectrum over spatial frequency, both logarithmic (steeper, more negative:
+      less fine detail)
+    - ``focus_gradient``: mean square difference of neighbouring pixels over the variance
+    - ``contrast``: 99.9th percentile less median of the field seen coarsely, about 100 x 100 blocks
+    - ``bright``: highest value of that coarse field less its median
+    - ``extent``: longest side of the largest thing brighter than a third of ``bright``, as part of the field's side
+    - ``line_jumps``: rows and columns at which the whole line is darker or brighter than the one before
+    """
+    sample = np.sort(_thinned(field, _LINES, _LINES), axis=None)
+    low, median, high = (float(sample[int(q * (sample.size - 1))]) for q in (0.01, 0.5, 0.995))
+    slope, noise = _spectrum(field)
+    small = block_means(field, max(1, min(field.shape) // _COARSE))
+    middle = float(np.median(small))
+    top = float(small.max())
+    kth = -1 - small.size // 1000
+    contrast = float(np.partition(small, kth, axis=None)[kth]) - middle
+    return {
+        "mean": float(field.mean(dtype=np.float64)),
+        "median": median,
+        "low": low,
+        "high": high,
+        "focus_slope": slope,
+        "focus_gradient": _gradient(field, noise),
+        "contrast": contrast,
+        "bright": top - middle,
+        "extent": _extent(small, middle + (top - middle) / 3),
+        "line_jumps": float(_line_jumps(field) + _line_jumps(field.T)),
+    }
+
+
+def flag(numbers: pd.DataFrame, channels: Sequence[str], settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Return ``used`` (bool) and ``flags`` (names with commas between) for each row of a plate's numbers.
+
+    Parameters
+    ----------
+    numbers
+        Columns ``<number>_<channel>``, a row a field of the plate.
+    channels
+        The plate's channels.
+    settings
+        The config's section ``qc``.
+    """
+    found = {name: np.zeros(len(numbers), dtype=bool) for name in FLAGS}
+    empty = np.ones(len(numbers), dtype=bool)
+    for channel in channels:
+        of = {name: numbers[f"{name}_{channel}"].to_numpy() for name in NUMBERS}
+        typical = {name: float(np.median(values)) for name, values in of.items()}
+        found["blurred"] |= typical["focus_slope"] - of["focus_slope"] > settings["blur_slope"]
+        found["blurred"] |= of["focus_gradient"] < settings["blur_gradient"] * typical["focus_gradient"]
+        found["saturated"] |= of["saturated"] > settings["saturation"]
+        empty &= of["contrast"] < settings["empty"] * typical["contrast"]
+        long = of["extent"] > _LONG * typical["extent"]
+        found["debris"] |= long & (of["bright"] > settings["debris"] * typical["bright"])
+        found["lines"] |= of["line_jumps"] > typical["line_jumps"]
+        found["staining"] |= _outlying(np.log2(np.maximum(of["mean"], 1e-3))) > settings["staining"]
+    found["empty"] = empty
+    # Nothing is in focus where nothing is.
+    found["blurred"] &= ~empty
+    flags = [",".join(name for name in FLAGS if found[name][row]) for row in range(len(numbers))]
+    return pd.DataFrame({"used": [not text for text in flags], "flags": flags}, index=numbers.index)
+
+
+# At a dead line this part more of its pixels change one way than the other, by this part of the field's mean, and by
+# so many robust standard deviations of all lines' steps.
+_AGREE, _JUMP, _STANDS_OUT = 0.8, 0.05, 6.0
+# Power below this part of the noise cannot be told from none.
+_FLOOR = 0.02
+# Fibres and clumps of dye are longer than a plate's largest cells are as a rule, so many times.
+_LONG = 1.5
+
+
+def _outlying(values: np.ndarray) -> np.ndarray:
+    """Return how far each value lies from the median, in robust standard deviations of at least a quarter."""
+    away = np.abs(values - np.median(values))
+    return away / max(1.4826 * float(np.median(away)), 0.25)
+
+
+def _thinned(field: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Return every so many rows and columns of `field`, so that about so many are left."""
+    return field[:: max(1, field.shape[0] // rows), :: max(1, field.shape[1] // columns)]
+
+
+def _spectrum(field: np.ndarray) -> tuple[float, float]:
+    """Return the slope of log power over log frequency, 1/32 to 1/4 cycles a pixel, and the variance of the noise.
+
+    Along rows and columns. The camera's noise, whose power is that of the highest frequencies, is taken off first: it would pass for detail in
+    a blurred field.
+    """
+    n = min(field.shape)
+    window = np.hanning(n).astype(np.float32)
+    spectrum = np.zeros(n // 2 + 1)
+    for lines in (_thinned(field, 32, n)[:, :n], _thinned(field, n, 32).T[:, :n]):
+        centred = lines - lines.mean(axis=1, keepdims=True, dtype=np.float32)
+        spectrum += (np.abs(fft.rfft(centred * window, axis=1)) ** 2).mean(axis=0)
+    frequency = np.arange(len(spectrum)) / n
+    edges = np.geomspace(1 / 32, 1 / 4, 7)
+    bands = [(frequency >= low) & (frequency < high) for low, high in pairwise(edges)]
+    used = [band for band in bands if band.any()]
+    noise = float(spectrum[frequency >= 0.45].mean())
+    variance = noise / (2 * float((window**2).sum()))
+    if len(used) < 3:
+        return 0.0, variance
+    x = np.log([frequency[band].mean() for band in used])
+    y = np.log([max(float(spectrum[band].mean()) - noise, _FLOOR * noise) + 1e-6 for band in used])
+    return float(np.polyfit(x, y, 1)[0]), variance
+
+
+def _gradient(field: np.ndarray, noise: float) -> float:
+    """Return the mean square difference of neighbours in a row over the variance, both less the noise's part."""
+    rows = _thinned(field, _LINES, field.shape[1]).astype(np.float32)
+    variance = float(rows.var()) - noise
+    return max(float((np.diff(rows, axis=1) ** 2).mean()) - 2 * noise, 0.0) / variance if variance > 0 else 0.0
+
+
+def _extent(image: np.ndarray, threshold: float) -> float:
+    labels, n = ndimage.label(image > threshold)
+    if n == 0:
+        return 0.0
+    sides = [max(box[0].stop - box[0].start, box[1].stop - box[1].start) for box in ndimage.find_objects(labels)]
+    return max(sides) / max(image.shape)
+
+
+def _line_jumps(field: np.ndarray) -> int:
+    """Return at how many rows nearly every pixel is darker, or brighter, than in the row before.
+
+    The step must stand out from those between other rows and be a twentieth of the field's mean. The outermost rows
+    do not count: many cameras leave one dark, in every image.
+    """
+    part = _thinned(field, field.shape[0], _LINES)[1:-1].astype(np.int32)
+    if len(part) < 3:
+        return 0
+    steps = np.diff(part, axis=0)
+    agree = np.abs((steps > 0).mean(axis=1) - (steps < 0).mean(axis=1))
+    large = np.abs(steps.mean(axis=1)) > _JUMP * float(part.mean())
+    # Borders of cells are steps too: each counts as a few of the usual pixel's at most.
+    most = 4 * max(int(np.median(np.abs(steps[::4]))), 1)
+    size = np.abs(steps.clip(-most, most).mean(axis=1))
+    stands_out = size > _STANDS_OUT * 1.4826 * float(np.median(size))
+    return int(((agree > _AGREE) & large & stands_out).sum())

@@ -1,0 +1,372 @@
+"""The report: one HTML file that opens offline and shows what was run, what was found and how far to trust it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import scipy.special
+import vl_convert
+
+import wscnn
+from wscnn import charts
+from wscnn.atomic import atomic_path
+from wscnn.gallery import make_gallery
+from wscnn.progress import log
+from wscnn.results import Results, concat, read_results
+from wscnn.wells import plate_format, row_letters
+
+# Groups of fields by predicted probability.
+_GROUPS = 10
+# Fewer pairs of replicates have no correlation worth naming.
+_FEW_PAIRS = 5
+# Names of hits written into the chart of effects.
+_LABELLED_HITS = 10
+
+#: Columns of the page's tables that are known: heading and meaning. Others stand under their own name.
+COLUMNS = {
+    "rank": ("rank", "Place in the list, the strongest evidence first"),
+    "plate": ("plate", "As in the table of plates"),
+    "well": ("well", "Row and column"),
+    "perturbation": ("perturbation", "As in the layout"),
+    "phenotype": ("phenotype", "What was looked for"),
+    "role": ("role", "As in the layout"),
+    "reason": ("reason", "Why the well is listed"),
+    "status": ("status", "ok, or failed: then the plate is kept out of the calls"),
+    "reasons": ("reasons", "Which rules the plate failed"),
+    "hit": ("hit", "Called a hit: q at or below the chosen false discovery rate"),
+    "effect": ("effect", "Mean of the normalised scores z of its wells; 0 is the middle of the negative controls"),
+    "effect_low": ("from", "Lower end of the effect's interval (bootstrap over wells)"),
+    "effect_high": ("to", "Upper end of the effect's interval (bootstrap over wells)"),
+    "p": ("p", "How often groups of negative control wells score this high, from ranks"),
+    "q": ("q", "Expected share of false calls among all that rank this high or higher (Benjamini and Hochberg)"),
+    "n_wells": ("wells", "Wells that count"),
+    "n_agree": ("agree", "Wells that lie above 95 % of the negative controls"),
+    "n_plates": ("plates", "Plates that the wells lie on"),
+    "n_objects_per_field": ("objects / field", "Detected objects a field"),
+    "rare_fraction": ("rare cells", "Detected objects as a share of all cells"),
+    "cell_percent": ("cells %", "Cells a field, in per cent of the negative controls'"),
+    "cell_loss": ("cell loss", "So many cells are lost that the score may follow from that"),
+    "n_missing": ("missing", "Wells without a score"),
+    "z_prime": ("Z′", "Separation of positive and negative controls: 1 is perfect, below 0 they overlap"),
+    "z_prime_robust": ("robust Z′", "Z′ from medians and median absolute deviations"),
+    "ssmd": ("SSMD", "Strictly standardised mean difference from the negative controls: above 3 is strong"),
+    "auc": ("AUC", "Chance that a positive control scores above a negative one"),
+    "edge_effect": ("edge effect", "Border wells less inner wells, in robust standard deviations"),
+    "row_effect": ("row effect", "Size of the differences between rows, in robust standard deviations"),
+    "column_effect": ("column effect", "Size of the differences between columns, in robust standard deviations"),
+    "outlier": ("outlier", "How far its negative controls lie from the other plates', in robust z"),
+    "score": ("score", "Mean log-odds that a field holds the phenotype"),
+    "z": ("z", "Score normalised by the plate's negative controls"),
+    "position": ("position", "0: as the plate's negative controls; 100: as its positive ones"),
+    "score_mean": ("score", "Mean of the wells' scores, log-odds"),
+    "model_sd": ("model sd", "Spread of the score over the networks"),
+    "effect_sd": ("effect sd", "Spread of z over its wells"),
+}
+#: Columns left out: a well's name says row and column.
+_NOT_SHOWN = ["screen", "row", "column"]
+#: Columns left out where they hold one text alone.
+_SHOWN_IF_VARIED = ["phenotype", "batch", "null"]
+
+
+def write_report(results: Path, output: Path) -> None:
+    """Write the report of a screen.
+
+    Parameters
+    ----------
+    results
+        The screen's results folder.
+    output
+        The HTML file: whole in itself, with no timestamp, so that equal results give equal bytes.
+
+    Raises
+    ------
+    UserError
+        When the table of hits, wells or plates is missing, or a plate is damaged.
+    """
+    found = read_results(results)
+    log(f"report: {found.wells['plate'].nunique()} plates, {len(found.hits)} rows of hits")
+    roc = held_out_roc(found.controls)
+    content = {
+        "screen": found.screen,
+        "version": wscnn.__version__,
+        "summary": summarise(found, roc),
+        "gallery": make_gallery(found),
+        "data": page_data(found, roc),
+        "phenotypes": found.phenotypes,
+        "plates": sorted(found.wells["plate"].unique()),
+        "vega": vl_convert.javascript_bundle(),
+    }
+    loader = jinja2.PackageLoader("wscnn")
+    # Every value is escaped unless the template says otherwise: names come from users.
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    with atomic_path(output) as partial:
+        partial.write_text(environment.get_template("report.html.j2").render(content), encoding="utf-8")
+    log(f"report: {output}, {output.stat().st_size / 1e6:.1f} MB")
+
+
+def summarise(results: Results, roc: pd.DataFrame) -> dict[str, Any]:
+    """Return what the report's first paragraphs say: counts, hits by name, performance, and what failed."""
+    wells, hits = results.wells, results.hits
+    places = wells.drop_duplicates(["plate", "well"])
+    roles = places["role"].value_counts()
+    samples = hits[hits["role"] == "sample"] if "role" in hits else hits
+    called = samples[samples["hit"].astype("bool")].sort_values("rank")
+    card = results.cards[0] if results.cards else {}
+    return {
+        "n_plates": places["plate"].nunique(),
+        "n_wells": len(places),
+        "roles": {role: int(roles.get(role, 0)) for role in ("negative", "positive", "sample", "exclude")},
+        "n_perturbations": samples["perturbation"].nunique(),
+        "n_fields": int(places["n_fields"].sum()),
+        "n_fields_used": int(places["n_fields_used"].sum()),
+        "unscored": int(wells.groupby(["plate", "well"])["score"].count().eq(0).sum()),
+        "hits": list(zip(called["perturbation"], called["phenotype"], strict=True)),
+        "auc": {str(phenotype): float(auc) for phenotype, auc in _mean_auc(roc).items()},
+        "agreement": _agreement(replicate_pairs(wells)),
+        "card": card,
+        "n_folds": len(results.cards),
+        "failed": _failed_plates(results.plates),
+        "n_suspects": len(results.suspects),
+    }
+
+
+def page_data(results: Results, roc: pd.DataFrame) -> dict[str, Any]:
+    """Return what the page's script draws: tables by name, each table once, charts and tables that show them."""
+    plates = sorted(results.wells["plate"].unique())
+    maps, wells = _plate_maps(results.wells), _map_wells(results.wells, results.quality)
+    rows = {
+        "hits": _hit_groups(results.hits),
+        "wells": wells,
+        "controls": results.controls[["plate", "well", "perturbation", "role", "phenotype", "z"]],
+        "plates": results.plates.assign(state=np.where(_failed(results.plates), "left out", "used")),
+        "pairs": replicate_pairs(results.wells),
+        "history": _with_kept(results.history),
+        "roc": roc.assign(fold=_fold_names(roc)),
+        "calibration": calibration(results),
+        "suspects": results.suspects,
+    }
+    shown: dict[str, tuple[str, dict[str, Any]]] = {"volcano": ("hits", charts.volcano())}
+    for name, (field, title, domain, lettered, numbered) in maps.items():
+        shown[name] = ("wells", charts.plate_map(field, title, domain, lettered, numbered))
+    shown["control-strip"] = ("controls", charts.control_strip(plates, "z"))
+    for measure, title, lines, domain in (("z_prime", "Z′", [0, 0.5], [-1, 1]), ("ssmd", "SSMD", [3], None)):
+        if measure in results.plates and results.plates[measure].notna().any():
+            shown[f"plate-{measure}"] = ("plates", charts.plate_quality(plates, measure, title, lines, domain))
+    shown["replicates"] = ("pairs", charts.replicates())
+    shown["roc"] = ("roc", charts.roc())
+    shown["calibration"] = ("calibration", charts.calibration())
+    shown["losses"] = ("history", charts.losses())
+    shown["selection"] = ("history", charts.selection())
+    tables = {"hits": results.hits, "plates": results.plates, "suspects": results.suspects}
+    return {
+        "rows": {name: compact(table) for name, table in rows.items()},
+        "charts": {name: {"rows": source, "spec": spec} for name, (source, spec) in shown.items() if len(rows[source])},
+        "tables": {name: _headings(table) for name, table in tables.items()},
+    }
+
+
+def held_out_roc(controls: pd.DataFrame) -> pd.DataFrame:
+    """Return the ROC of control wells that the scoring network never saw: ``phenotype, fold, step, fpr, tpr, auc``.
+
+    A row a point of a curve. Wells without a fold (scored by all folds) are not held out and have no part in it.
+    """
+    curves = []
+    held_out = controls[controls["score"].notna() & controls["fold"].notna()]
+    for (phenotype, fold), scored in held_out.groupby(["phenotype", "fold"]):
+        positive = scored["role"].eq("positive").to_numpy()
+        if positive.all() or not positive.any():
+            continue
+        by_score = scored.assign(tp=positive, fp=~positive).groupby("score")[["tp", "fp"]].sum()[::-1].cumsum()
+        tpr = np.concatenate([[0.0], by_score["tp"] / positive.sum()])
+        fpr = np.concatenate([[0.0], by_score["fp"] / (~positive).sum()])
+        curve = pd.DataFrame({"fpr": fpr, "tpr": tpr, "step": np.arange(len(fpr))})
+        curves.append(curve.assign(phenotype=phenotype, fold=str(fold), auc=np.trapezoid(tpr, fpr)))
+    return concat(curves)
+
+
+def calibration(results: Results) -> pd.DataFrame:
+    """Return how often control fields of a predicted probability come from positive wells.
+
+    Fields are those of control wells that the scoring network never saw, in ten groups of equal size by prediction.
+
+    Returns
+    -------
+    table
+        A row a group: ``phenotype, predicted`` (mean), ``observed`` (share from positive wells), ``n``.
+    """
+    controls = results.controls[["plate", "well", "phenotype", "role", "fold"]].dropna(subset="fold")
+    fields = results.control_fields.merge(controls, on=["plate", "well", "phenotype"]).dropna(subset="score")
+    if fields.empty:
+        return pd.DataFrame()
+    counted = results.cards and results.cards[0].get("score_pool") == "count"
+    # A count is the logarithm of the expected number of cells: that there is one at all is what is predicted.
+    predicted = -np.expm1(-np.exp(fields["score"])) if counted else scipy.special.expit(fields["score"])
+    fields = fields.assign(predicted=predicted, observed=fields["role"] == "positive", n=1)
+    group = fields.groupby("phenotype")["predicted"].rank(method="first", pct=True).mul(_GROUPS).apply(np.ceil)
+    table = fields.groupby(["phenotype", group.rename("group")]).agg(
+        predicted=("predicted", "mean"), observed=("observed", "mean"), n=("n", "sum")
+    )
+    return table.reset_index().drop(columns="group")
+
+
+def replicate_pairs(wells: pd.DataFrame) -> pd.DataFrame:
+    """Return pairs of wells of one perturbation: ``phenotype, perturbation, role, z1, z2, well1, well2``.
+
+    Wells are taken in turn from the plates, so that a pair lies on two plates where it can; no well is in two pairs.
+    """
+    key = ["phenotype", "perturbation", "role"]
+    usable = wells[wells["role"].isin(["sample", "positive"]) & wells["z"].notna()]
+    usable = usable.assign(turn=usable.groupby([*key, "plate"]).cumcount(), name=usable["plate"] + " " + usable["well"])
+    usable = usable.sort_values([*key, "turn", "plate", "well"])
+    number = usable.groupby(key).cumcount()
+    usable = usable.assign(pair=number // 2)[[*key, "pair", "z", "name"]]
+    pairs = usable[number % 2 == 0].merge(usable[number % 2 == 1], on=[*key, "pair"], suffixes=("1", "2"))
+    return pairs.rename(columns={"name1": "well1", "name2": "well2"}).drop(columns="pair")
+
+
+def compact(table: pd.DataFrame) -> dict[str, Any]:
+    """Return a table for the page: numbers to four significant digits, each text once, missing values as null."""
+    return {"n": len(table), "columns": {name: _compact_column(table[name]) for name in table.columns}}
+
+
+def _compact_column(column: pd.Series) -> dict[str, Any] | list[Any]:
+    if pd.api.types.is_bool_dtype(column):
+        return [bool(value) for value in column]
+    if pd.api.types.is_numeric_dtype(column):
+        return [_short(value) for value in column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)]
+    codes, levels = pd.factorize(column.astype("str").where(column.notna(), None))
+    return {"levels": [str(level) for level in levels], "codes": codes.tolist()}
+
+
+def _short(value: float) -> float | int | None:
+    if not math.isfinite(value):
+        return None
+    short = float(f"{value:.4g}")
+    return int(short) if short.is_integer() else short
+
+
+def _headings(table: pd.DataFrame) -> list[dict[str, str]]:
+    """Return name, heading and meaning of the columns shown of a table: the known ones first, in their order."""
+    names = [
+        name
+        for name in table.columns
+        if name not in _NOT_SHOWN
+        and table[name].notna().any()
+        and not (name in _SHOWN_IF_VARIED and table[name].nunique() < 2)
+    ]
+    ordered = sorted(names, key=lambda name: list(COLUMNS).index(name) if name in COLUMNS else len(COLUMNS))
+    known = [(name, *COLUMNS.get(name, (name.replace("_", " "), ""))) for name in ordered]
+    return [{"name": name, "heading": heading, "meaning": meaning} for name, heading, meaning in known]
+
+
+def _mean_auc(roc: pd.DataFrame) -> Mapping[Any, float]:
+    if roc.empty:
+        return {}
+    return roc.drop_duplicates(["phenotype", "fold"]).groupby("phenotype")["auc"].mean().to_dict()
+
+
+def _agreement(pairs: pd.DataFrame) -> dict[str, float]:
+    """Return for each phenotype the correlation of sample wells' z with their replicates'; none from few pairs."""
+    samples = pairs[pairs["role"] == "sample"]
+    return {
+        str(phenotype): float(np.corrcoef(own["z1"], own["z2"])[0, 1])
+        for phenotype, own in samples.groupby("phenotype")
+        if len(own) >= _FEW_PAIRS and own["z1"].nunique() > 1 and own["z2"].nunique() > 1
+    }
+
+
+def _fold_names(roc: pd.DataFrame) -> list[str]:
+    return [f"{row.fold} (AUC {row.auc:.3f})" for row in roc.itertuples()]
+
+
+def _failed(plates: pd.DataFrame) -> pd.Series:
+    """Return for each row of plate QC whether the plate is kept out of the calls."""
+    if "status" in plates:
+        return plates["status"].ne("ok")
+    return pd.Series(False, index=plates.index)
+
+
+def _failed_plates(plates: pd.DataFrame) -> list[tuple[str, str]]:
+    failed = plates[_failed(plates)]
+    reasons = failed["reasons"] if "reasons" in failed else pd.Series("", index=failed.index)
+    return list(zip(failed["plate"], reasons.fillna(""), strict=True))
+
+
+def _hit_groups(hits: pd.DataFrame) -> pd.DataFrame:
+    """Return the hit table with the group that colours a point in the chart, and whether its name is written there."""
+    role = hits["role"] if "role" in hits else pd.Series("sample", index=hits.index)
+    called = hits["hit"].astype("bool") & (role == "sample")
+    group = np.where(called, "hit", "not a hit")
+    group = np.where(role.isin(["negative", "positive"]), role + " control", group)
+    label = pd.Series(False, index=hits.index)
+    for _, same in hits[called].groupby("phenotype"):
+        label[_uncrowded(same.sort_values("rank"), hits)[:_LABELLED_HITS]] = True
+    return hits.assign(group=group, label=label)
+
+
+def _uncrowded(ranked: pd.DataFrame, hits: pd.DataFrame) -> list[Any]:
+    """Return the labels of those rows of `ranked` whose names do not run into one before, in the chart of `hits`."""
+    x, y = ranked["effect"], -np.log10(ranked["p"])
+    width, height = np.ptp(hits["effect"].dropna()), np.ptp(-np.log10(hits["p"].dropna()))
+    chosen: list[Any] = []
+    for index in ranked.index:
+        if all(abs(x[index] - x[i]) > 0.2 * width or abs(y[index] - y[i]) > 0.035 * height for i in chosen):
+            chosen.append(index)
+    return chosen
+
+
+def _map_wells(wells: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
+    """Return what the plate maps show and say about a well, a row each well and phenotype."""
+    table = wells[["plate", "well", "phenotype", "perturbation", "role", "z", "score", "n_objects"]].assign(
+        row=[row_letters(row) for row in wells["row"]],
+        column=wells["column"] + 1,
+        used=wells["n_fields_used"] / wells["n_fields"].clip(lower=1),
+        fields=[
+            f"{used:g} of {n:g} used"
+            for used, n in zip(wells["n_fields_used"].fillna(0), wells["n_fields"].fillna(0), strict=True)
+        ],
+    )
+    if "n_cells" in wells and wells["n_cells"].notna().any():
+        table["n_cells"] = wells["n_cells"]
+    if "flags" in fields:
+        flagged = fields[fields["flags"].fillna("") != ""].drop_duplicates(["plate", "well", "flags"])
+        words = flagged.groupby(["plate", "well"])["flags"].agg(", ".join).rename("flags").reset_index()
+        table = table.merge(words, on=["plate", "well"], how="left")
+    return table
+
+
+def _plate_maps(wells: pd.DataFrame) -> dict[str, tuple[str, str, list[float], list[str], list[int]]]:
+    """Return the plate maps by name: field, title, range of colours, rows and columns."""
+    n_rows, n_columns = plate_format(list(zip(wells["row"], wells["column"], strict=True)))
+    shape = ([row_letters(row) for row in range(n_rows)], list(range(1, n_columns + 1)))
+    span = float(np.clip(_quantile(wells["z"].abs(), 0.98), 3, 10))
+    counted = "n_cells" in wells and wells["n_cells"].notna().any()
+    count = "n_cells" if counted else "n_objects"
+    return {
+        "map-z": ("z", "Normalised score z", [-span, 0.0, span], *shape),
+        "map-count": (count, "Cells" if counted else "Objects found", _count_range(wells[count]), *shape),
+        "map-used": ("used", "Share of fields that passed quality control", [0.0, 1.0], *shape),
+    }
+
+
+def _with_kept(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the history with ``kept``: True at each fold's step whose weights are in use, the last that was best."""
+    if history.empty:
+        return history
+    last = history[history["best"]].groupby("fold")["step"].max()
+    return history.assign(kept=history["step"] == history["fold"].map(last))
+
+
+def _count_range(counts: pd.Series) -> list[float]:
+    low, high = _quantile(counts, 0.01), _quantile(counts, 0.99)
+    return [low, max(high, low + 1)]
+
+
+def _quantile(values: pd.Series, share: float) -> float:
+    known = values.dropna().astype("float64")
+    return float(known.quantile(share)) if len(known) else 0.0
+

@@ -1,0 +1,338 @@
+"""Scores of wells and fields, detected cells and their masks: the stage `score`, one plate at a time.
+
+Reading and post-processing of wells are Dask tasks around the networks, which stay in this process with their device;
+a bounded number of wells is in flight, so that memory does not grow with the plate.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from distributed import Client, Future
+
+from wscnn.cluster import connect, cpus, in_flight
+from wscnn.errors import UserError
+from wscnn.fields import read_fields
+from wscnn.fit import pick_device
+from wscnn.masks import Extent, extent, write_masks
+from wscnn.model import WSCNN, Card, check_fits, load_folds
+from wscnn.progress import log, progress
+from wscnn.saliency import saliency
+from wscnn.store import Plate
+from wscnn.tables import FIELDS, OBJECTS, WELLS, conform, read_table, write_table
+from wscnn.wells import check_name, parse_well
+
+#: Fewer wells than this that all folds may score tell too little to make the folds' scales common.
+MIN_COMMON_WELLS = 8
+# Pixels of fields in one pass: bounds the memory of activations. A pass takes one field at least.
+_PIXELS = {"cpu": 2**18, "cuda": 2**21}
+# Wells being read, and wells being finished, at a time, at most.
+_WINDOW = 8
+
+
+@dataclass(frozen=True)
+class _Well:
+    """A well that gets a score.
+
+    Attributes
+    ----------
+    name
+        The well's.
+    fields
+        A row a used field: ``field, at`` (its row in the plate's table of the well), ``y, x, height, width``.
+    folds
+        Which folds score it, counted as they were loaded.
+    places
+        For each phenotype the detector's value above which a place belongs to an object.
+    """
+
+    name: str
+    fields: pd.DataFrame
+    folds: list[int]
+    places: np.ndarray
+
+
+def score_plate(
+    store: Path,
+    qc: Path,
+    models: Path,
+    wells: Path,
+    fields: Path,
+    objects: Path,
+    *,
+    screen: str,
+    score: dict[str, Any],
+    dask: dict[str, Any],
+) -> None:
+    """Score a staged plate: tables of wells, fields and objects, and masks and saliency as labels in the plate.
+
+    **Which folds score a well.** A well that has any part in a model is scored only by the folds that it tested, so
+    that nothing that enters statistics comes from a network that has seen the well. Every other well is scored by all
+    folds, and its score is their mean. Wells are known by plate and name, whatever the screen: a model applied under
+    a new name to the plates it was trained on stays honest.
+
+    **Common scale of the folds.** Each fold is a network of its own, and what one adds or multiplies would look like
+    a difference between controls (one fold) and treated wells (all). So the folds are brought to one scale by the
+    wells of the plate that all may score (see `align_folds`); objects and thresholds keep the detector's own scale.
+
+    A well's score is the mean over its used fields of the log-odds that the field holds the phenotype. Fields that
+    quality control dropped, and wells without a used field or a fold that may score them, have none (NaN). A field
+    is positive where the mean over folds of score minus the fold's threshold is above 0. Objects of a well that
+    several folds score come from the mean of their detectors.
+
+    Parameters
+    ----------
+    store
+        The staged plate. Labels ``<phenotype>`` (uint32, objects by number) and ``<phenotype>_saliency`` (uint8, 255
+        is the field's highest value) are added to each scored well, or replaced.
+    qc
+        Its table of fields.
+    models
+        Folder of the trained folds.
+    wells, fields, objects
+        The tables to write, as in `wscnn.tables`; wells last, when all else is written.
+    screen
+        The screen's name.
+    score, dask
+        Sections of the config.
+
+    Raises
+    ------
+    UserError
+        When model and plate do not fit, a file is broken, or a field has no row in the table of quality.
+    """
+    plate = Plate(store)
+    folds = load_folds(models)
+    cards = [card for _, card in folds]
+    check_fits(cards[0], [channel.name for channel in plate.channels], plate.pixel_size_um, str(store))
+    places, thresholds = (_thresholds(cards, level, models) for level in ("place", "field"))
+    quality = _quality(plate, qc)
+    device = pick_device(score["device"])
+    networks = [model.to(device).requires_grad_(False) for model, _ in folds]
+
+    todo = []
+    for name, rows in quality[quality["used"]].groupby("well", sort=False):
+        chosen = folds_of(f"{plate.name}/{name}", cards)
+        if chosen:
+            todo.append(_Well(str(name), rows, chosen, places[chosen].mean(0)))
+    if len(todo) < len(plate.wells):
+        log(f"{plate.name}: {len(plate.wells) - len(todo)} wells have no good field, or no fold that may score them")
+
+    logits, found = [], []
+    with connect(dask) as client, _threads_of(device):
+        seen = _see(
+            client, plate, todo, networks, cards[0], extent(networks[0].receptive_field, score), device, _shape(quality)
+        )
+        for well, values, table in progress(seen, len(todo), "wells scored"):
+            if not np.isfinite(values).all():
+                raise UserError(f"{models}: scores {store}, well {well.name}, with what is no number; train again")
+            logits.append(_long(well, values, cards[0].phenotypes, thresholds))
+            found.append(table)
+
+    table_of_objects = pd.concat([conform(pd.DataFrame(columns=list(OBJECTS)), OBJECTS), *found])
+    per_field, per_well = _summaries(
+        plate, screen, quality, cards[0].phenotypes, todo, [card.fold for card in cards], logits, table_of_objects
+    )
+    write_table(table_of_objects, objects)
+    write_table(per_field, fields)
+    write_table(per_well, wells)
+
+
+def folds_of(well: str, cards: Sequence[Card]) -> list[int]:
+    """Return which folds, as places in `cards`, may score a well named ``plate/well``.
+
+    Those it tested where it has any part in a model, else all.
+    """
+    known = any(well in wells for card in cards for wells in card.parts.values())
+    return [k for k, card in enumerate(cards) if not known or well in card.parts.get("test", [])]
+
+
+def align_folds(logits: pd.DataFrame) -> pd.Series:
+    """Return scores on a scale common to the folds.
+
+    Over the wells that all folds score, each fold's well means are brought to the same median and median absolute
+    deviation: the mean of those of the folds, so that scores stay log-odds. Where fewer than `MIN_COMMON_WELLS` wells
+    are common, or a fold gives them all the same score, scores stay as they are.
+
+    Parameters
+    ----------
+    logits
+        Of one plate, a row a field, phenotype and fold: ``well, phenotype, fold, logit``.
+    """
+    aligned = logits["logit"].copy()
+    for _, rows in logits.groupby("phenotype"):
+        means = rows.pivot_table(index="well", columns="fold", values="logit").dropna()
+        centre = means.median()
+        spread = (means - centre).abs().median()
+        if len(means) >= MIN_COMMON_WELLS and (spread > 0).all():
+            standard = (rows["logit"] - rows["fold"].map(centre)) / rows["fold"].map(spread)
+            aligned[rows.index] = standard * spread.mean() + centre.mean()
+    return aligned
+
+
+def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
+    """Return a row a field in the order of the plate: ``well, field, at, y, x, height, width, used, n_cells``."""
+    table = read_table(qc)
+    missing = [name for name in ("well", "field", "used", "n_cells") if name not in table]
+    if missing:
+        raise UserError(f"{qc}: has no column {', '.join(missing)}; stage the plate again")
+    places = pd.concat(
+        plate.fields(well)[["field", "y", "x", "height", "width"]].assign(well=well, at=lambda rows: range(len(rows)))
+        for well in plate.wells
+    )
+    judged = places.merge(table[["well", "field", "used", "n_cells"]], on=["well", "field"], how="left")
+    unknown = judged[judged["used"].isna()]
+    if len(unknown) or len(judged) > len(places):
+        first = f", first well {unknown['well'].iloc[0]}, field {unknown['field'].iloc[0]}" if len(unknown) else ""
+        raise UserError(f"{qc}: its rows are not the fields of {plate.path}{first}; stage the plate again")
+    return judged.astype({"used": bool})
+
+
+def _thresholds(cards: Sequence[Card], level: str, models: Path) -> np.ndarray:
+    """Return the thresholds of ``place`` or ``field``, shape (folds, P)."""
+    try:
+        for name in cards[0].phenotypes:
+            check_name(name)
+        return np.array([[float(card.thresholds[name][level]) for name in card.phenotypes] for card in cards])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{models}: a card lacks a usable threshold or name of a class ({error!r}); train again"
+        ) from None
+
+
+def _shape(quality: pd.DataFrame) -> tuple[int, int]:
+    """Return height and width of the plate's mosaics: all wells share one grid of fields."""
+    return int((quality["y"] + quality["height"]).max()), int((quality["x"] + quality["width"]).max())
+
+
+@contextmanager
+def _threads_of(device: torch.device) -> Iterator[None]:
+    """Let torch have the job's cores where it computes on the CPU; one thread is enough to feed a GPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, cpus()) if device.type == "cpu" else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _see(
+    client: Client,
+    plate: Plate,
+    wells: Sequence[_Well],
+    networks: Sequence[WSCNN],
+    card: Card,
+    lengths: Extent,
+    device: torch.device,
+    shape: tuple[int, int],
+) -> Iterator[tuple[_Well, np.ndarray, pd.DataFrame]]:
+    """Yield each well with its scores (folds, n, P) and its table of objects, labels written, in order.
+
+    Each step pulls from the one before it, and no more than a window of wells waits between two.
+    """
+    window = min(_WINDOW, 1 + sum(client.nthreads().values()))
+    stride = networks[0].stride
+    reads = ((well, client.submit(read_fields, plate, well.name, card.channels, pure=False)) for well in wells)
+    views = (
+        (well, _view([networks[k] for k in well.folds], images[well.fields["at"]], well.places, device))
+        for well, images in in_flight(reads, window)
+    )
+
+    def finish(well: _Well, *views: np.ndarray) -> Future:
+        places = dict(zip(card.phenotypes, well.places.tolist(), strict=True))
+        arrays = client.scatter(views, hash=False)
+        return client.submit(
+            write_masks, plate, well.name, well.fields, shape, *arrays, places, stride, lengths, pure=False
+        )
+
+    finishing = (((well, logits), finish(well, maps, gradients)) for well, (logits, maps, gradients) in views)
+    for (well, logits), table in in_flight(finishing, window):
+        yield well, logits, table
+
+
+def _view(
+    networks: Sequence[WSCNN], images: np.ndarray, places: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `wscnn.saliency.saliency` does, as arrays, of any number of fields (n, C, h, w)."""
+    step = max(1, _PIXELS[device.type] // (images.shape[-2] * images.shape[-1]))
+    parts = []
+    for start in range(0, len(images), step):
+        some = torch.tensor(images[start : start + step], device=device)
+        parts.append([values.cpu().numpy() for values in saliency(networks, some, places.tolist())])
+    logits, maps, gradients = zip(*parts, strict=True)
+    return np.concatenate(logits, axis=1), np.concatenate(maps), np.concatenate(gradients)
+
+
+def _long(well: _Well, logits: np.ndarray, phenotypes: Sequence[str], thresholds: np.ndarray) -> pd.DataFrame:
+    """Return scores (folds, n, P) as a table, a row a fold, field and phenotype."""
+    index = pd.MultiIndex.from_product(
+        [well.folds, well.fields["field"], phenotypes], names=["fold", "field", "phenotype"]
+    )
+    margins = logits - thresholds[well.folds][:, None]
+    table = pd.DataFrame({"logit": logits.ravel().astype(float), "margin": margins.ravel()}, index=index)
+    return table.reset_index().assign(well=well.name)
+
+
+def _summaries(
+    plate: Plate,
+    screen: str,
+    quality: pd.DataFrame,
+    phenotypes: Sequence[str],
+    scored: Sequence[_Well],
+    fold_names: Sequence[int],
+    logits: Sequence[pd.DataFrame],
+    objects: pd.DataFrame,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables of fields and of wells."""
+    columns = ["fold", "field", "phenotype", "logit", "margin", "well"]
+    long = pd.concat(logits, ignore_index=True) if logits else pd.DataFrame(columns=columns)
+    long["aligned"] = align_folds(long)
+    by_field, by_well = ["well", "field", "phenotype"], ["well", "phenotype"]
+
+    classes = pd.DataFrame({"phenotype": list(phenotypes)})
+    fields = quality.merge(classes, how="cross")
+    fields = fields.merge(
+        long.groupby(by_field).agg(score=("aligned", "mean"), score_sd=("aligned", "std"), margin=("margin", "mean")),
+        how="left",
+        on=by_field,
+    ).merge(
+        objects.groupby(by_field).agg(n_objects=("object", "size"), object_area_px=("area_px", "sum")),
+        how="left",
+        on=by_field,
+    )
+    fields = fields.fillna({"n_objects": 0, "object_area_px": 0}).assign(screen=screen, plate=plate.name)
+
+    ours = fields.assign(
+        positive=(fields["margin"] > 0).where(fields["margin"].notna()),
+        px=(fields["height"] * fields["width"]).where(fields["used"], 0),
+        cells=fields["n_cells"].where(fields["used"], 0.0),
+    )
+    wells = ours.groupby(by_well, sort=False).agg(
+        n_fields=("field", "size"),
+        n_fields_used=("used", "sum"),
+        score_max=("score", "max"),
+        fraction_positive_fields=("positive", "mean"),
+        n_objects=("n_objects", "sum"),
+        area=("object_area_px", "sum"),
+        px=("px", "sum"),
+    )
+    wells["n_cells"] = ours.groupby(by_well, sort=False)["cells"].sum(skipna=False)
+    by_fold = long.groupby([*by_well, "fold"])["aligned"].mean().groupby(by_well)
+    wells = wells.join(by_fold.agg(score="mean", score_sd="std")).reset_index()
+    held_out = {well.name: fold_names[well.folds[0]] for well in scored if len(well.folds) == 1 < len(fold_names)}
+    place = wells["well"].map(parse_well)
+    wells = wells.assign(
+        screen=screen,
+        plate=plate.name,
+        row=place.str[0],
+        column=place.str[1],
+        object_area_fraction=(wells["area"] / wells["px"]).where(wells["score"].notna()),
+        n_cells=wells["n_cells"].where(wells["n_fields_used"] > 0).round(),
+        fold=wells["well"].map(held_out),
+    )
+    return conform(fields, FIELDS)[list(FIELDS)], conform(wells, WELLS)[list(WELLS)]

@@ -1,0 +1,11 @@
+"""Made-up images and screens whose truth is known."""
+
+from pathlib import Path
+
+from wscnn.errors import UserError
+
+
+def check_new(folder: Path) -> None:
+    """Raise a UserError when `folder` exists: nothing of the user's is written over."""
+    if folder.exists():
+        raise UserError(f"{folder}: exists already; name a folder that does not, or delete it")

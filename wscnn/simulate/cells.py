@@ -1,0 +1,206 @@
+"""Real nuclei to compose fields from: each cut out with a soft edge, then turned, mirrored and scaled anew."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.io import imread
+from skimage.segmentation import watershed
+
+from wscnn.config import shipped
+from wscnn.errors import UserError
+
+#: The phenotypes that nuclei can show and the classes of nuclei that count as each.
+NUCLEI_PHENOTYPES = {
+    "mitotic": ("Prometaphase", "Metaphase", "Anaphase"),
+    "prometaphase": ("Prometaphase",),
+    "metaphase": ("Metaphase",),
+    "anaphase": ("Anaphase",),
+}
+
+_TILE = 64
+# Condensed chromatin is brighter: 1.9 times is what the mitotic crops show against the interphase nuclei beside them
+# (median of 22 neighbours of prometaphases and of 8 of metaphases, each near 2). The spread makes the classes overlap.
+_MITOTIC_LEVEL = 1.9
+_LEVEL_SPREAD = 0.3
+# Pixels between the two daughters of an anaphase, which is seen at any time of its course.
+_DAUGHTERS_APART = (14, 19, 24)
+
+
+class Drawn(NamedTuple):
+    """One cell to paste."""
+
+    signal: np.ndarray  # (h, w) float32, zero at the border; an ordinary cell's brightness is about 1
+    mask: np.ndarray  # (h, w) bool, where the cell is
+    kind: str
+    source: str
+
+
+class CellBank(Protocol):
+    """What a screen asks of a kind of cells."""
+
+    #: Mean side of the square that a cell has to itself, in pixels.
+    spacing: float
+    #: How far two neighbours keep apart, over the sum of their radii.
+    distance: float
+    #: How a cell's light meets what lies there.
+    merge: np.ufunc
+
+    def draw(self, rng: np.random.Generator, phenotype: str) -> Drawn:
+        """Return a new cell that shows `phenotype`; an ordinary one where that is empty."""
+        ...
+
+
+class Nuclei:
+    """Interphase and mitotic HeLa nuclei (MitoCheck; see ``resources/README.md``).
+
+    Parameters
+    ----------
+    half
+        ``all``, or the half of the source plates to take nuclei from: ``first`` or ``second``. The halves share no
+        source, so that a network can be tested on cells it never saw.
+
+    Raises
+    ------
+    UserError
+        When `half` is none of these.
+    """
+
+    spacing = 90.0
+    distance = 1.0
+    # Nuclei shine through each other.
+    merge = np.add
+
+    def __init__(self, half: str = "all") -> None:
+        if half not in ("all", "first", "second"):
+            raise UserError(f"half: '{half}' is not known; use all, first or second")
+        chosen = [nucleus for nucleus in _nuclei() if half in ("all", nucleus.half)]
+        self._by_class: dict[str, list[_Nucleus]] = {}
+        for nucleus in chosen:
+            self._by_class.setdefault(nucleus.kind, []).append(nucleus)
+
+    def draw(self, rng: np.random.Generator, phenotype: str) -> Drawn:
+        kinds = NUCLEI_PHENOTYPES[phenotype] if phenotype else ("Interphase",)
+        kind = kinds[rng.integers(len(kinds))]
+        nuclei = self._by_class[kind]
+        nucleus = nuclei[rng.integers(len(nuclei))]
+        variant = nucleus.variants[rng.integers(len(nucleus.variants))]
+        signal = _turn(variant, rng, nucleus.scale)
+        mask = signal > 0.3
+        level = (_MITOTIC_LEVEL if phenotype else 1.0) * rng.lognormal(0, _LEVEL_SPREAD)
+        return Drawn(signal * np.float32(level), mask, kind, nucleus.source)
+
+
+class _Nucleus(NamedTuple):
+    variants: list[np.ndarray]  # each (64, 64) float32, brightness 1
+    kind: str
+    source: str
+    half: str
+    scale: float
+
+
+@cache
+def _nuclei() -> list[_Nucleus]:
+    """Return all nuclei that are fit for use, cut out of their crops."""
+    crops = nuclei_crops()
+    nuclei = []
+    for row in crops.table[crops.table["left_out"] == ""].itertuples():
+        signal = cut_out(crops.images[row.tile])
+        variants = [pair(signal, apart) for apart in _DAUGHTERS_APART] if row.kind == "Anaphase" else [signal]
+        nuclei.append(_Nucleus(variants, row.kind, row.source, row.half, row.scale))
+    return nuclei
+
+
+class Crops(NamedTuple):
+    """The crops that ship, as they came."""
+
+    images: np.ndarray  # (n, 64, 64) uint8
+    table: pd.DataFrame  # tile, kind, source, half, scale, name, left_out
+
+
+def nuclei_crops() -> Crops:
+    """Return the crops of ``resources/nuclei.png`` with their table (``resources/README.md`` tells its columns)."""
+    table = pd.read_csv(shipped("resources/nuclei.tsv"), sep="\t", keep_default_na=False).rename(
+        columns={"class": "kind"}
+    )
+    sheet = imread(shipped("resources/nuclei.png"))
+    rows, columns = (side // _TILE for side in sheet.shape)
+    tiles = sheet.reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2).reshape(-1, _TILE, _TILE)
+    return Crops(tiles[: len(table)], table)
+
+
+def cut_out(crop: np.ndarray) -> np.ndarray:
+    """Return the nucleus in the middle of a crop, without background and neighbours, fading to 0 at its edge.
+
+    Parameters
+    ----------
+    crop
+        (h, w), any dtype.
+
+    Returns
+    -------
+    np.ndarray
+        (h, w) float32; 1 is the 80th percentile of the nucleus' brightness.
+    """
+    # The light smoothing takes the noise of the source camera away: the field gets a noise of its own.
+    smooth = ndimage.gaussian_filter(crop.astype(np.float32), 0.8)
+    smooth -= np.percentile(smooth, 20)
+    y, x = np.indices(crop.shape) - (np.array(crop.shape)[:, None, None] - 1) / 2
+    centre = np.hypot(y, x)
+    bright = smooth > 0.3 * np.percentile(smooth[centre < 7], 80)
+    bright = ndimage.binary_fill_holes(ndimage.binary_closing(bright, iterations=2))
+    # Touching nuclei part at the waist between them.
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(bright), 2)
+    markers = np.zeros(crop.shape, int)
+    peaks = peak_local_max(depth, min_distance=7, labels=ndimage.label(bright)[0])
+    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    parts = watershed(-depth, markers, mask=bright)
+    own = parts == parts.flat[np.where(parts > 0, centre, np.inf).argmin()]
+    others = ndimage.binary_dilation(bright & ~own)
+    reach = own | (ndimage.binary_dilation(own, iterations=2) & ~others)
+    signal = np.clip(smooth, 0, None) * ndimage.gaussian_filter(reach.astype(np.float32), 0.8)
+    return (signal / np.percentile(signal[own], 80)).astype(np.float32)
+
+
+def pair(daughter: np.ndarray, apart: float) -> np.ndarray:
+    """Return a late anaphase: a daughter plate and its mirror image, `apart` pixels between them.
+
+    Crops of anaphases are centred on one daughter and cut the other off; alone it would pass for a metaphase.
+    """
+    y, x = np.indices(daughter.shape, dtype=np.float64)
+    weight = daughter / daughter.sum()
+    y -= (weight * y).sum()
+    x -= (weight * x).sum()
+    # The long axis of the plate, by second moments, is turned upright.
+    angle = 0.5 * np.arctan2(2 * (weight * y * x).sum(), (weight * (x * x - y * y)).sum())
+    cos, sin = np.cos(angle - np.pi / 2), np.sin(angle - np.pi / 2)
+    middle = (np.array(daughter.shape) - 1) / 2
+    shift = np.array([0, apart / 2])
+    turn = np.array([[cos, sin], [-sin, cos]])
+    one = ndimage.affine_transform(daughter, turn, middle - turn @ (middle + shift), order=1)
+    return one + one[:, ::-1]
+
+
+def _turn(signal: np.ndarray, rng: np.random.Generator, scale: float) -> np.ndarray:
+    """Return `signal` turned by any angle, perhaps mirrored, scaled and a little stretched."""
+    angle = rng.uniform(0, 2 * np.pi)
+    zoom = scale * rng.lognormal(0, 0.08) * np.exp(rng.uniform(-0.06, 0.06) * np.array([1.0, -1.0]))
+    cos, sin = np.cos(angle), np.sin(angle)
+    mirror = np.array([1.0, rng.choice([-1.0, 1.0])])
+    inverse = (mirror / zoom)[:, None] * np.array([[cos, -sin], [sin, cos]])
+    middle = (np.array(signal.shape) - 1) / 2
+    return ndimage.affine_transform(signal, inverse, middle - inverse @ middle, order=1)
+
+
+def check_phenotypes(phenotypes: Sequence[str], known: dict[str, tuple[str, ...]]) -> None:
+    """Raise a UserError unless `phenotypes` are `known`, named once and share no class of cells."""
+    for phenotype in phenotypes:
+        if phenotype not in known:
+            raise UserError(f"phenotypes: '{phenotype}' is not known for these cells; use {', '.join(known)}")
+    classes = [kind for phenotype in phenotypes for kind in known[phenotype]]
+    if len(set(classes)) < len(classes):
+        raise UserError(f"phenotypes: {', '.join(phenotypes)} overlap; choose some that share no class of cells")

@@ -1,0 +1,372 @@
+"""A whole screen with known truth: plates of images, their tables, a config, and what is to be found."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tifffile
+
+from wscnn.atomic import atomic_path
+from wscnn.errors import UserError
+from wscnn.progress import progress
+from wscnn.simulate import check_new
+from wscnn.simulate.cells import NUCLEI_PHENOTYPES, CellBank, Nuclei, check_phenotypes
+from wscnn.simulate.fields import FAULTS, Optics, compose, expose, optics
+from wscnn.simulate.multinucleate import MULTINUCLEATE_PHENOTYPES, MultinucleateCells
+from wscnn.tables import conform, write_table
+from wscnn.wells import PLATE_FORMATS, check_name, well_name
+
+#: What can be rare among each kind of cells, and the classes of cells that count as it.
+PHENOTYPES = {"nuclei": NUCLEI_PHENOTYPES, "multinucleate": MULTINUCLEATE_PHENOTYPES}
+
+#: A row a cell of the truth; places in raw pixels of the field, boxes half open.
+CELLS = {
+    "plate": "str",
+    "well": "str",
+    "field": "int32",
+    "cell": "int32",
+    "class": "str",
+    "phenotype": "str",
+    "rare": "bool",
+    "y": "float64",
+    "x": "float64",
+    "y0": "int32",
+    "x0": "int32",
+    "y1": "int32",
+    "x1": "int32",
+    "source": "str",
+}
+
+# Plates with room for controls of both roles and for samples.
+_FORMATS = [wells for wells in PLATE_FORMATS if wells >= 12]
+
+# How often hits show the phenotype, over the positive controls' own: graded between these.
+_STRONG = (1.35, 0.85)
+_WEAK = (0.5, 0.25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knobs:
+    """What can be set on a simulated screen.
+
+    Parameters
+    ----------
+    plates, wells, fields
+        Plates, wells a plate (12, 24, 48, 96, 384 or 1536) and fields a well.
+    size
+        Side of a field, pixels.
+    cells
+        ``nuclei``: real mitotic among interphase nuclei. ``multinucleate``: drawn cells stained in the cytoplasm,
+        their nuclei as holes.
+    phenotypes
+        What is rare: for nuclei ``mitotic``, or one or several of ``prometaphase``, ``metaphase``, ``anaphase``; for
+        multinucleate cells ``multinucleate``. Positive controls and hits are shared out among them. Empty: the first
+        named here.
+    prevalence
+        Part of the cells of a positive control that shows its phenotype. Strong hits lie between 0.85 and 1.35 times
+        this, weak ones between 0.25 and 0.5 times.
+    background
+        Part of all other cells that shows a phenotype.
+    strong, weak
+        Perturbations that act. Both 0: a null screen.
+    replicates
+        Wells of each perturbation on a plate; wells left over repeat some perturbations.
+    label_noise
+        Part of the fields of negative controls that hold one rare cell more.
+    nuisance
+        Strength of all plate, edge, row, well and field effects: 0 for none, at most 3.
+    faults
+        Fields over the whole screen that are blurred, saturated, empty or crossed by a fibre, in turn.
+    half
+        For nuclei: ``first`` or ``second`` takes them from one half of the source plates only.
+    seed
+        The same seed and knobs give the same bytes.
+
+    Raises
+    ------
+    UserError
+        Listing every knob out of range.
+    """
+
+    plates: int = 2
+    wells: int = 96
+    fields: int = 4
+    size: int = 540
+    cells: str = "nuclei"
+    phenotypes: tuple[str, ...] = ()
+    prevalence: float = 0.06
+    background: float = 0.003
+    strong: int = 3
+    weak: int = 2
+    replicates: int = 4
+    label_noise: float = 0.0
+    nuisance: float = 1.0
+    faults: int = 0
+    half: str = "all"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = PHENOTYPES.get(self.cells)
+        if known is None:
+            raise UserError(f"cells: '{self.cells}' is not known; use {' or '.join(PHENOTYPES)}")
+        object.__setattr__(self, "phenotypes", tuple(self.phenotypes) or (next(iter(known)),))
+        check_phenotypes(self.phenotypes, known)
+        problems = []
+        if self.wells not in _FORMATS:
+            problems.append(f"wells: {self.wells}; plates with controls and samples have {', '.join(map(str, _FORMATS))}")
+        lowest = {"plates": 1, "fields": 1, "size": 64, "strong": 0, "weak": 0, "replicates": 1, "faults": 0, "seed": 0}
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                problems.append(f"{name}: {getattr(self, name)} is too few; use {low} or more")
+        highest = {"prevalence": 1, "background": 1, "label_noise": 1, "nuisance": 3}
+        for name, high in highest.items():
+            if not 0 <= getattr(self, name) <= high:
+                problems.append(f"{name}: {getattr(self, name)} is out of range; use a number from 0 to {high}")
+        if problems:
+            raise UserError(problems)
+        if self.prevalence * _STRONG[0] + self.background > 1:
+            problems.append(f"prevalence: the strongest hit has {_STRONG[0]} times {self.prevalence}; use a lower one")
+        if self.strong + self.weak > self.n_perturbations:
+            problems.append(
+                f"strong, weak: {self.strong} and {self.weak} hits, but {self.wells} wells hold "
+                f"{self.n_perturbations} perturbations in {self.replicates} replicates; ask for fewer hits or "
+                "replicates, or more wells"
+            )
+        if self.faults > self.plates * self.wells * self.fields:
+            problems.append(f"faults: {self.faults}, but the screen has {self.plates * self.wells * self.fields} fields")
+        if problems:
+            raise UserError(problems)
+
+    @property
+    def n_controls(self) -> int:
+        """Wells of a plate that are negative controls, and as many positive ones."""
+        return self.wells // 6
+
+    @property
+    def n_perturbations(self) -> int:
+        """Perturbations on every plate."""
+        return max((self.wells - 2 * self.n_controls) // self.replicates, 1)
+
+
+@dataclass(frozen=True)
+class _Well:
+    """What one well is to show."""
+
+    plate: str
+    well: str
+    perturbation: str
+    role: str
+    phenotype: str  # of a positive control
+    prevalence: dict[str, float]
+    cells_per_field: float
+    gain: float
+    faults: dict[int, str] = field(default_factory=dict)  # by field
+    planted: dict[int, str] = field(default_factory=dict)  # by field: the phenotype of a cell that should not be there
+
+
+def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -> None:
+    """Write a screen of made-up fields, ready for `wscnn check` and the workflow, with its truth.
+
+    A sixth of each plate's wells are negative and a sixth positive controls; the others hold perturbations, each in
+    `replicates` wells of every plate, at places drawn anew for each plate. Fields differ as real ones do: in density,
+    stain, background, vignetting and noise, by plate, row, edge and well.
+
+    Parameters
+    ----------
+    folder
+        Folder to make. It gets ``config.yaml``, ``plates.tsv``, ``layout.tsv``,
+        ``images/<plate>/<plate>_<well>_s<field>_w1.tif`` (uint16), and under ``truth``: ``cells.parquet`` (columns
+        `CELLS`), ``hits.tsv`` (perturbation, phenotype, prevalence, hit: none, weak or strong) and ``faults.tsv``
+        (plate, well, field, fault). Paths in the tables and the config begin with `folder` as given.
+    workers
+        Wells made at a time; by default one a core. The files do not depend on it.
+    knobs
+        Those of `Knobs`.
+
+    Raises
+    ------
+    UserError
+        When a knob is out of range or `folder` exists.
+    """
+    chosen = Knobs(**knobs)
+    check_new(folder)
+    try:
+        check_name(folder.name)
+    except ValueError as error:
+        raise UserError(f"{folder}: the screen takes its name, but {error}") from None
+    bank: CellBank = Nuclei(chosen.half) if chosen.cells == "nuclei" else MultinucleateCells()
+    rng = np.random.default_rng(chosen.seed)
+    hits = _draw_hits(rng, chosen)
+    plates = [f"plate{i + 1}" for i in range(chosen.plates)]
+    light = {plate: optics(rng, chosen.size, chosen.nuisance) for plate in plates}
+    wells = [well for plate in plates for well in _draw_plate(rng, chosen, plate, hits, bank.spacing)]
+    _plant_faults(rng, chosen, wells)
+    with atomic_path(folder) as partial:
+        for plate in plates:
+            (partial / "images" / plate).mkdir(parents=True)
+
+        def make(number: int) -> list[dict[str, object]]:
+            well = wells[number]
+            return _make_well(
+                np.random.default_rng([chosen.seed, number]), chosen, well, light[well.plate], bank, partial / "images"
+            )
+
+        with ThreadPoolExecutor(workers or cpu_count()) as pool:
+            made = progress(pool.map(make, range(len(wells))), len(wells), "wells simulated")
+            cells = pd.DataFrame([row for rows in made for row in rows], columns=list(CELLS))
+        (partial / "truth").mkdir()
+        write_table(conform(cells, CELLS), partial / "truth" / "cells.parquet")
+        _write_tsv(hits, partial / "truth" / "hits.tsv")
+        faults = [(well.plate, well.well, number, fault) for well in wells for number, fault in well.faults.items()]
+        _write_tsv(pd.DataFrame(faults, columns=["plate", "well", "field", "fault"]), partial / "truth" / "faults.tsv")
+        images = [(folder / "images" / plate).as_posix() for plate in plates]
+        _write_tsv(pd.DataFrame({"plate": plates, "images": images, "batch": "1"}), partial / "plates.tsv")
+        layout = ["plate", "well", "perturbation", "role", "phenotype"]
+        _write_tsv(pd.DataFrame([vars(well) for well in wells])[layout], partial / "layout.tsv")
+        (partial / "config.yaml").write_text(_config(folder, chosen.cells), encoding="utf-8")
+
+
+def _draw_hits(rng: np.random.Generator, knobs: Knobs) -> pd.DataFrame:
+    """Return a row a perturbation: perturbation, phenotype (empty where it does nothing), prevalence, hit."""
+    rows = []
+    for hit, n, (highest, lowest) in (("strong", knobs.strong, _STRONG), ("weak", knobs.weak, _WEAK)):
+        for part in np.linspace(highest, lowest, n):
+            phenotype = knobs.phenotypes[len(rows) % len(knobs.phenotypes)]
+            rows.append((phenotype, round(float(part) * knobs.prevalence, 6), hit))
+    rows += [("", knobs.background, "none")] * (knobs.n_perturbations - len(rows))
+    # Their order on the plate and in the table tells nothing.
+    rows = [rows[i] for i in rng.permutation(len(rows))]
+    table = pd.DataFrame(rows, columns=["phenotype", "prevalence", "hit"])
+    table.insert(0, "perturbation", [f"siRNA{i + 1:03d}" for i in range(len(rows))])
+    return table
+
+
+def _draw_plate(
+    rng: np.random.Generator, knobs: Knobs, plate: str, hits: pd.DataFrame, spacing: float
+) -> Iterator[_Well]:
+    """Yield the wells of one plate, row by row: what is in each, and how well, row and edge change it."""
+    rows, columns = PLATE_FORMATS[knobs.wells]
+    none = {phenotype: knobs.background / len(knobs.phenotypes) for phenotype in knobs.phenotypes}
+    contents: list[tuple[str, str, str, dict[str, float]]]
+    contents = [("scrambled", "negative", "", none)] * knobs.n_controls
+    for i in range(knobs.n_controls):
+        shown = knobs.phenotypes[i % len(knobs.phenotypes)]
+        contents.append((f"{shown}-control", "positive", shown, none | {shown: knobs.prevalence}))
+    samples = list(hits.itertuples(index=False))
+    for i in range(knobs.wells - len(contents)):
+        sample = samples[i % len(samples)]
+        acts = {sample.phenotype: sample.prevalence} if sample.phenotype else {}
+        contents.append((sample.perturbation, "sample", "", none | acts))
+    contents = [contents[i] for i in rng.permutation(knobs.wells)]
+    planted = _plant_label_noise(rng, knobs, [role == "negative" for _, role, _, _ in contents])
+    slope = 0.08 * knobs.nuisance * rng.normal()
+    for i, (perturbation, role, phenotype, prevalence) in enumerate(contents):
+        row, column = divmod(i, columns)
+        # Wells at the edge dry out: fewer cells, brighter stain. A dispenser's rows differ steadily.
+        edge = knobs.nuisance * (row in (0, rows - 1) or column in (0, columns - 1))
+        crowd = rng.lognormal(0, 0.12 * knobs.nuisance) * (1 - 0.2 * edge)
+        gain = rng.lognormal(0, 0.06 * knobs.nuisance) * (1 + 0.12 * edge) * np.exp(slope * (2 * row / (rows - 1) - 1))
+        yield _Well(
+            plate=plate,
+            well=well_name(row, column),
+            perturbation=perturbation,
+            role=role,
+            phenotype=phenotype,
+            prevalence=prevalence,
+            cells_per_field=(knobs.size / spacing) ** 2 * crowd,
+            gain=float(gain),
+            planted=planted.get(i, {}),
+        )
+
+
+def _plant_label_noise(rng: np.random.Generator, knobs: Knobs, negative: list[bool]) -> dict[int, dict[int, str]]:
+    """Return, by well and field, the phenotypes planted in a plate's negative controls."""
+    places = [(well, number) for well in np.flatnonzero(negative) for number in range(1, knobs.fields + 1)]
+    planted: dict[int, dict[int, str]] = {}
+    for k, i in enumerate(rng.permutation(len(places))[: round(knobs.label_noise * len(places))]):
+        well, number = places[i]
+        planted.setdefault(well, {})[number] = knobs.phenotypes[k % len(knobs.phenotypes)]
+    return planted
+
+
+def _plant_faults(rng: np.random.Generator, knobs: Knobs, wells: list[_Well]) -> None:
+    """Give faults to fields drawn from the whole screen."""
+    for i, place in enumerate(rng.choice(len(wells) * knobs.fields, knobs.faults, replace=False)):
+        well, number = divmod(int(place), knobs.fields)
+        wells[well].faults[number + 1] = FAULTS[i % len(FAULTS)]
+
+
+def _make_well(
+    rng: np.random.Generator, knobs: Knobs, well: _Well, light: Optics, bank: CellBank, images: Path
+) -> list[dict[str, object]]:
+    """Write the images of one well; return a row for each of its cells."""
+    rows: list[dict[str, object]] = []
+    for number in range(1, knobs.fields + 1):
+        fault = well.faults.get(number, "")
+        planted = well.planted.get(number, "")
+        n_cells = max(rng.poisson(well.cells_per_field * rng.lognormal(0, 0.25 * knobs.nuisance)), bool(planted))
+        composed = compose(rng, bank, knobs.size, 0 if fault == "empty" else n_cells, well.prevalence, planted)
+        image = expose(rng, composed.signal, light, well.gain, fault)
+        name = f"{well.plate}_{well.well}_s{number}_w1.tif"
+        tifffile.imwrite(images / well.plate / name, image, photometric="minisblack", metadata=None)
+        where = {"plate": well.plate, "well": well.well, "field": number}
+        rows += [where | {"cell": i} | cell for i, cell in enumerate(composed.cells, 1)]
+    return rows
+
+
+def _write_tsv(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, sep="\t", index=False, lineterminator="\n")
+
+
+def _config(folder: Path, cells: str) -> str:
+    """Return the text of a config as a user would write it."""
+    channel, nuclei, pixel = ("DNA", "DNA", 0.645) if cells == "nuclei" else ("cytoplasm", "null", 0.325)
+    # JSON strings are YAML strings: a folder may be called 2026 or hold a '#'.
+    screen, plates, layout = (
+        json.dumps(text, ensure_ascii=False)
+        for text in (folder.name, (folder / "plates.tsv").as_posix(), (folder / "layout.tsv").as_posix())
+    )
+    return f"""\
+# A simulated screen. Paths are relative to the folder that the workflow is started in; every key left out
+# has a default (config/README.md).
+
+# Results go to <results>/<screen>/.
+screen: {screen}
+plates: {plates}
+layout: {layout}
+results: results
+
+acquisition:
+  # File names tell plate, well, field and channel.
+  format: pattern
+  pattern: '(?P<plate>[^_]+)_(?P<well>[A-Z]{{1,2}}\\d{{2}})_s(?P<field>\\d+)_w(?P<channel>\\d+)\\.tif'
+  # The instrument's channel: its name from here on.
+  channels: {{"1": {channel}}}
+  # Channel in which nuclei are counted.
+  nuclei: {nuclei}
+  # Of a raw pixel.
+  pixel_size_um: {pixel}
+
+mosaic:
+  # Raw pixels a mosaic pixel, along an axis.
+  downsample: 2
+
+illumination:
+  # Vignetting is estimated from each plate's own fields.
+  method: retrospective
+
+train:
+  seed: 0
+
+hits:
+  # Scores are compared with each plate's negative controls.
+  normalize: robust_z
+  # Part of the called hits that may be false.
+  fdr: 0.05
+"""

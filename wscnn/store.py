@@ -1,0 +1,328 @@
+"""Plates as OME-Zarr 0.5: the one module that knows the storage format.
+
+A plate is an HCS plate group; a well holds one image, its mosaic (channel, y, x), with one shard a channel and one
+chunk a field. Fields lie in cells of one size; which field lies where is kept as attributes of the image, so that
+field scores need no second copy of the pixels. Masks and saliency are OME-Zarr labels of the image.
+"""
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numcodecs  # type: ignore[import-untyped]
+import numpy as np
+import pandas as pd
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import LocalStore
+
+from wscnn.atomic import atomic_path
+from wscnn.errors import UserError
+from wscnn.wells import parse_well, plate_format, row_letters, well_name
+
+_VERSION = "0.5"
+# Bit-shuffled zstd packs microscope images smaller and faster than plain zstd; the checksum after it makes a flipped
+# bit an error instead of a wrong pixel.
+_CODECS = (BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec())
+_BLOSC = numcodecs.Blosc(cname="zstd", clevel=1, shuffle=numcodecs.Blosc.BITSHUFFLE)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A channel as viewers show it.
+
+    Attributes
+    ----------
+    name
+        As in the config.
+    color
+        Six hexadecimal digits.
+    window
+        Intensities shown as black and as full colour.
+    """
+
+    name: str
+    color: str
+    window: tuple[float, float]
+
+
+class PlateWriter:
+    """A new plate; wells may be written by several threads or processes, each well by one.
+
+    Parameters
+    ----------
+    path
+        The plate's folder, as a rule the partial path of `wscnn.atomic.atomic_path`.
+    name
+        The plate's name.
+    wells
+        Names of the wells that will be written.
+    channels
+        In the order of the arrays' first axis.
+    pixel_size_um
+        Size of a pixel of the mosaics, None where not known.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        wells: Sequence[str],
+        channels: Sequence[Channel],
+        pixel_size_um: float | None,
+    ) -> None:
+        self.path = path
+        self.wells = list(wells)
+        self.channels = list(channels)
+        self.pixel_size_um = pixel_size_um
+        places = sorted(parse_well(well) for well in wells)
+        rows, columns = plate_format(places)
+        plate = {
+            "version": _VERSION,
+            "name": name,
+            "field_count": 1,
+            # All rows and columns of the plate, also where wells are missing: a reader sees a 384-well plate as one.
+            "rows": [{"name": row_letters(row)} for row in range(rows)],
+            "columns": [{"name": f"{column + 1:02d}"} for column in range(columns)],
+            "wells": [
+                {"path": _well_path(well_name(row, column)), "rowIndex": row, "columnIndex": column}
+                for row, column in places
+            ],
+        }
+        _group(path, {"ome": {"version": _VERSION, "plate": plate}})
+        for row in sorted({row for row, _ in places}):
+            _group(path / row_letters(row), {})
+
+    def write_well(self, well: str, mosaic: np.ndarray, fields: pd.DataFrame, cell: tuple[int, int]) -> None:
+        """Write one well whole.
+
+        Parameters
+        ----------
+        well
+            Its name.
+        mosaic
+            Shape (channel, y, x); y and x are multiples of `cell`.
+        fields
+            A row a field: ``field, y, x, height, width`` in pixels of the mosaic; further columns (such as stage
+            positions) are kept.
+        cell
+            Height and width of a field's cell: the chunk.
+        """
+        folder = self.path / _well_path(well)
+        _group(folder, {"ome": {"version": _VERSION, "well": {"images": [{"path": "0"}]}}})
+        omero = {
+            "channels": [
+                {
+                    "label": channel.name,
+                    "color": channel.color,
+                    "active": True,
+                    "window": {
+                        "min": 0,
+                        "max": float(np.iinfo(mosaic.dtype).max),
+                        "start": channel.window[0],
+                        "end": channel.window[1],
+                    },
+                }
+                for channel in self.channels
+            ]
+        }
+        ome = {"version": _VERSION, "multiscales": [_multiscale(well, "cyx", self.pixel_size_um)], "omero": omero}
+        _group(folder / "0", {"ome": ome, "wscnn": {"cell": list(cell), "fields": fields.to_dict("list")}})
+        _write_array(folder / "0" / "0", mosaic, cell)
+
+    def set_windows(self, windows: Sequence[tuple[float, float]]) -> None:
+        """Give the channels the intensities they are shown with, which are known once every well is written."""
+        for well in self.wells:
+            folder = self.path / _well_path(well) / "0"
+            attributes = _attributes(folder)
+            for channel, (start, end) in zip(attributes["ome"]["omero"]["channels"], windows, strict=True):
+                channel["window"] |= {"start": start, "end": end}
+            _group(folder, attributes)
+
+
+class Plate:
+    """A staged plate, open for reading.
+
+    Parameters
+    ----------
+    path
+        The plate's folder.
+
+    Raises
+    ------
+    UserError
+        When there is no such plate or its metadata is broken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        meta = _attributes(self.path)
+        try:
+            plate = meta["ome"]["plate"]
+            self.name: str = plate["name"]
+            self.wells: list[str] = [entry["path"].replace("/", "") for entry in plate["wells"]]
+            self.shape: tuple[int, int] = (len(plate["rows"]), len(plate["columns"]))
+            first = self._image(self.wells[0])
+            self.channels = [
+                Channel(entry["label"], entry["color"], (entry["window"]["start"], entry["window"]["end"]))
+                for entry in first["ome"]["omero"]["channels"]
+            ]
+            axis = first["ome"]["multiscales"][0]
+            known = axis["axes"][-1].get("unit") == "micrometer"
+            scale = axis["datasets"][0]["coordinateTransformations"][0]["scale"]
+            #: Size of a pixel, None where not known.
+            self.pixel_size_um: float | None = scale[-1] if known else None
+        except (KeyError, TypeError, IndexError) as error:
+            raise UserError(f"{self.path}: not a plate of this program ({error!r} in its metadata)") from None
+
+    def fields(self, well: str) -> pd.DataFrame:
+        """Return a row a field of `well`: ``field, y, x, height, width`` in pixels of the mosaic, and positions."""
+        return pd.DataFrame(self._image(well)["wscnn"]["fields"])
+
+    def cell(self, well: str) -> tuple[int, int]:
+        """Return height and width of a field's cell in the mosaic of `well`."""
+        height, width = self._image(well)["wscnn"]["cell"]
+        return height, width
+
+    def read(self, well: str, channels: Sequence[str] | None = None) -> np.ndarray:
+        """Return the mosaic of `well`, shape (channel, y, x), of all channels or of those named, in that order.
+
+        Raises
+        ------
+        UserError
+            When pixels are missing or damaged.
+        """
+        names = [channel.name for channel in self.channels]
+        chosen = names if channels is None else list(channels)
+        array = self._open(_well_path(well) + "/0/0", len(names))
+        try:
+            return np.concatenate([array[names.index(name) : names.index(name) + 1] for name in chosen])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise UserError(f"{self.path}, well {well}: damaged pixels ({error}); stage the plate again") from None
+
+    def read_label(self, well: str, name: str) -> np.ndarray:
+        """Return the label image (y, x) called `name` of `well`."""
+        return self._open(f"{_well_path(well)}/0/labels/{name}/0", 1)[:]
+
+    def write_label(self, well: str, name: str, image: np.ndarray) -> None:
+        """Write a label image (y, x), of unsigned integers and the mosaic's size, atomically."""
+        labels = self.path / _well_path(well) / "0" / "labels"
+        if not labels.is_dir():
+            _group(labels, {"ome": {"version": _VERSION, "labels": []}})
+        meta = _multiscale(name, "yx", self.pixel_size_um)
+        image_label = {"version": _VERSION, "source": {"image": "../../"}}
+        with atomic_path(labels / name) as partial:
+            _group(partial, {"ome": {"version": _VERSION, "multiscales": [meta], "image-label": image_label}})
+            _write_array(partial / "0", image, self.cell(well))
+        listed = _attributes(labels)["ome"]["labels"]
+        if name not in listed:
+            with atomic_path(labels / "zarr.json") as partial:
+                text = _group_text({"ome": {"version": _VERSION, "labels": sorted([*listed, name])}})
+                partial.write_bytes(text)
+
+    def labels(self, well: str) -> list[str]:
+        """Return the names of the label images of `well`."""
+        folder = self.path / _well_path(well) / "0" / "labels"
+        return _attributes(folder)["ome"]["labels"] if folder.is_dir() else []
+
+    def _image(self, well: str) -> dict[str, Any]:
+        return _attributes(self.path / _well_path(well) / "0")
+
+    def _open(self, inside: str, n_shards: int) -> Any:
+        folder = self.path / inside
+        if not (folder / "zarr.json").is_file():
+            raise UserError(f"{folder}: no such image; run the stage that makes it first")
+        # zarr reads a missing shard as zeros without a word.
+        if sum(entry.is_file() and entry.stat().st_size > 0 for entry in (folder / "c").rglob("*")) != n_shards:
+            raise UserError(f"{folder}: pixels are missing; delete {self.path} and stage the plate again")
+        return zarr.open_array(LocalStore(folder, read_only=True), mode="r")
+
+
+def _well_path(well: str) -> str:
+    row, column = parse_well(well)
+    return f"{row_letters(row)}/{column + 1:02d}"
+
+
+def _group(folder: Path, attributes: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "zarr.json").write_bytes(_group_text(attributes))
+
+
+def _group_text(attributes: Mapping[str, Any]) -> bytes:
+
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode()
+
+
+def _attributes(folder: Path) -> dict[str, Any]:
+    """Return the attributes of the group at `folder`."""
+
+    try:
+        return json.loads((folder / "zarr.json").read_bytes())["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder}: not a readable OME-Zarr group; stage the plate again") from None
+
+
+def _multiscale(name: str, axes: str, pixel_size_um: float | None) -> dict[str, Any]:
+    unit = {} if pixel_size_um is None else {"unit": "micrometer"}
+    size = 1.0 if pixel_size_um is None else pixel_size_um
+    return {
+        "name": name,
+        "axes": [
+            {"name": axis, "type": "channel"} if axis == "c" else {"name": axis, "type": "space", **unit}
+            for axis in axes
+        ],
+        "datasets": [
+            {
+                "path": "0",
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [1.0 if axis == "c" else size for axis in axes]}
+                ],
+            }
+        ],
+    }
+
+
+def _write_array(folder: Path, image: np.ndarray, cell: tuple[int, int]) -> None:
+    """Write an array with one chunk a cell and one shard for each (y, x) plane."""
+    lead = (1,) * (image.ndim - 2)
+    array = zarr.create_array(
+        LocalStore(folder),
+        shape=image.shape,
+        chunks=(*lead, *cell),
+        shards=(*lead, *image.shape[-2:]),
+        dtype=image.dtype,
+        compressors=_CODECS,
+        dimension_names=["c", "y", "x"][-image.ndim :],
+    )
+    for place in np.ndindex(image.shape[:-2]):
+        shard = folder / array.metadata.encode_chunk_key((*place, 0, 0))
+        shard.parent.mkdir(parents=True, exist_ok=True)
+        shard.write_bytes(_shard(image[place], cell))
+
+
+def _shard(plane: np.ndarray, cell: tuple[int, int]) -> bytes:
+    """Return a (y, x) plane as one Zarr shard: its chunks, each with a checksum, then the index of where they lie.
+
+    Zarr's own writer spends several times the work of compression on each chunk; the layout is the specification's
+    (sharding codec 1.0, index at the end). Chunks that hold only zeros are written too: a missing shard then always
+    means lost data.
+    """
+    rows, columns = plane.shape[0] // cell[0], plane.shape[1] // cell[1]
+    index = np.empty((rows, columns, 2), "<u8")
+    parts = []
+    start = 0
+    for row, column in np.ndindex(rows, columns):
+        chunk = plane[row * cell[0] : (row + 1) * cell[0], column * cell[1] : (column + 1) * cell[1]]
+        packed = _checksummed(_BLOSC.encode(np.ascontiguousarray(chunk, plane.dtype.newbyteorder("<"))))
+        index[row, column] = start, len(packed)
+        start += len(packed)
+        parts.append(packed)
+    return b"".join([*parts, _checksummed(index.tobytes())])
+
+
+def _checksummed(data: bytes) -> bytes:
+    return data + struct.pack("<I", google_crc32c.value(data))

@@ -1,0 +1,106 @@
+"""The tables between stages: which columns each has, and how they are read and written."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wscnn.atomic import atomic_path
+from wscnn.errors import UserError
+
+#: A row an image file (or plane of one): where field, channel, z plane and time point of a well lie.
+INDEX = {
+    "plate": "str",
+    "well": "str",
+    "field": "int32",
+    "channel": "str",
+    "z": "int32",
+    "time": "int32",
+    "path": "str",
+    "page": "int32",
+    "y_um": "float64",
+    "x_um": "float64",
+    "pixel_size_um": "float64",
+}
+
+#: A row a well and phenotype, as `score` writes it; `hits` adds the layout's columns, z and p.
+WELLS = {
+    "screen": "str",
+    "plate": "str",
+    "well": "str",
+    "row": "int16",
+    "column": "int16",
+    "phenotype": "str",
+    "n_fields": "int32",
+    "n_fields_used": "int32",
+    "score": "float64",
+    "score_sd": "float64",
+    "score_max": "float64",
+    "fraction_positive_fields": "float64",
+    "n_objects": "int32",
+    "object_area_fraction": "float64",
+    "n_cells": "Int64",
+    "fold": "Int8",
+}
+
+#: A row a field and phenotype.
+FIELDS = {
+    "screen": "str",
+    "plate": "str",
+    "well": "str",
+    "field": "int32",
+    "phenotype": "str",
+    "used": "bool",
+    "score": "float64",
+    "score_sd": "float64",
+    "n_objects": "int32",
+    "object_area_px": "int64",
+}
+
+#: A row a detected object; places in pixels of the well's mosaic, boxes half open.
+OBJECTS = {
+    "plate": "str",
+    "well": "str",
+    "field": "int32",
+    "phenotype": "str",
+    "object": "int32",
+    "y": "float64",
+    "x": "float64",
+    "y0": "int32",
+    "x0": "int32",
+    "y1": "int32",
+    "x1": "int32",
+    "area_px": "int32",
+    "score": "float64",
+}
+
+
+def conform(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """Return `table` with exactly these columns first, in this order and with these types, then any others."""
+    others = [name for name in table.columns if name not in columns]
+    return table[[*columns, *others]].astype(columns)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write `table` to the Parquet file `path` atomically; equal tables give equal bytes."""
+    with atomic_path(path) as partial:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), partial, compression="zstd")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return the Parquet file at `path` as a table.
+
+    Raises
+    ------
+    UserError
+        When it is missing or is no Parquet file.
+    """
+    try:
+        # Not `pq.read_table`: it reads a folder as one table, and columns into names such as `screen=1`.
+        with pq.ParquetFile(path) as file:
+            return file.read().to_pandas()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that makes it first") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error}); delete it and run again") from None

@@ -1,0 +1,329 @@
+"""Training of one fold: from control wells to a model file with its card and history."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.ndimage import maximum_filter
+
+from wscnn.errors import UserError
+from wscnn.fields import read_fields
+from wscnn.fit import Examples, evaluate, field_auc, fit, pick_device, recipe_of, well_auc
+from wscnn.model import WSCNN, Card, load_model, save_model
+from wscnn.progress import log
+from wscnn.store import Plate
+from wscnn.tables import read_table, write_table
+
+#: The class of negative controls.
+NEGATIVE = "negative"
+#: What the parts of the control wells do in fold 0; in fold k each does it that is k further.
+PARTS = ("train", "select", "test")
+#: Objects that a negative field holds on average, at most, at the threshold for places ...
+_FALSE_OBJECTS = 0.1
+#: ... or this share of those that a positive field holds, where that is more: negative wells hold rare cells too.
+_FALSE_SHARE = 0.05
+
+
+def assign_parts(controls: pd.DataFrame, seed: int) -> pd.Series:
+    """Return the part (0, 1 or 2) of each control well, dealt evenly over classes and over the plates of each.
+
+    All fields of a well are in one part. Fold k is trained on part k, selected on part k + 1 and tested on part
+    k + 2 (modulo 3).
+
+    Parameters
+    ----------
+    controls
+        Columns ``plate, well, role, phenotype``.
+    seed
+        Of the deal, which does not depend on the order of the rows.
+
+    Raises
+    ------
+    UserError
+        When there are fewer than two classes, or a class has fewer than three wells.
+    """
+    table = controls.assign(label=_labels(controls)).sort_values(["label", "plate", "well"])
+    counts = table["label"].value_counts().sort_index()
+    problems = [
+        f"layout: class '{label}' has {count} control wells, but needs at least {len(PARTS)}: one each to train on, to "
+        "select by and to test with"
+        for label, count in counts.items()
+        if count < len(PARTS)
+    ]
+    if NEGATIVE not in counts:
+        problems.append("layout: there is no negative control well; training needs wells of role negative")
+    if set(counts.index) <= {NEGATIVE}:
+        problems.append("layout: there is no positive control well; training needs wells of role positive")
+    if problems:
+        raise UserError(problems)
+    random = np.random.default_rng(seed)
+    parts = pd.Series(0, index=table.index, name="part")
+    for _, wells in table.groupby("label"):
+        # The deal goes on from plate to plate, so that no part of a class has two wells more than another.
+        order = [index for _, group in wells.groupby("plate") for index in random.permutation(group.index)]
+        parts[order] = (np.arange(len(order)) + random.integers(len(PARTS))) % len(PARTS)
+    return parts.reindex(controls.index)
+
+
+def train_fold(
+    fold: int,
+    controls: Path,
+    stores: list[Path],
+    qcs: list[Path],
+    output: Path,
+    *,
+    screen: str,
+    model: Mapping[str, Any],
+    train: Mapping[str, Any],
+) -> None:
+    """Train one fold; write its weights, card and history.
+
+    A training that was killed goes on from its last evaluation when it is started again with the same settings, with
+    the same result.
+
+    Parameters
+    ----------
+    fold
+        0, 1 or 2.
+    controls
+        Table of control wells: ``plate, well, role, phenotype``.
+    stores, qcs
+        Staged plates and their tables of fields; a field with ``used`` False is left out.
+    output
+        The weights, ``fold-<k>.safetensors``; beside it come the card, ``fold-<k>.json``, and ``history-<k>.parquet``.
+    screen
+        Its name, for the card.
+    model, train
+        Sections of the config.
+
+    Raises
+    ------
+    UserError
+        Before the first step: too few control wells, plates that differ in channels, pixel size or size of fields,
+        fields that are constant, hold NaN or are smaller than the network's receptive field.
+    """
+    device = pick_device(train["device"])
+    plates = {plate.name: plate for plate in map(Plate, stores)}
+    channels, pixel_size_um = _common(list(plates.values()), model["channels"])
+    wells = read_table(controls)
+    wells = wells.assign(label=_labels(wells), part=(assign_parts(wells, train["seed"]) - fold) % len(PARTS))
+    classes = [NEGATIVE, *sorted(set(wells["label"]) - {NEGATIVE})]
+    table = _fields_of(wells, plates, qcs)
+    torch.manual_seed(train["seed"])
+    network = _start(model, train, len(channels), classes, fold)
+    examples = {
+        name: _load(table[table["part"] == part], plates, channels, classes, train, network)
+        for part, name in enumerate(PARTS)
+    }
+    log(
+        f"fold {fold}: "
+        + ", ".join(
+            f"{len(part.labels)} fields of {len(set(part.wells))} wells to {name}" for name, part in examples.items()
+        )
+    )
+    resume = output.with_name(f".{output.stem}.resume")
+    key = _key(table, fold, channels, model, train)
+    selecting = examples["select"].to(device)
+    network.to(device)
+    history = fit(network, examples["train"].to(device), selecting, recipe_of(train), train["seed"], resume, key)
+
+    logits, maps = evaluate(network, selecting.fields)
+    tested, _ = evaluate(network, examples["test"].fields.to(device))
+    labels = selecting.labels.cpu().numpy()
+    card = Card(
+        architecture=network.architecture,
+        pool=network.pool,
+        score_pool=network.score_pool,
+        channels=channels,
+        pixel_size_um=pixel_size_um,
+        classes=classes,
+        screen=screen,
+        fold=fold,
+        parts={name: sorted(set(part.wells)) for name, part in examples.items()},
+        thresholds={
+            phenotype: {
+                "field": field_threshold(logits[labels == 0, index], logits[labels == index + 1, index]),
+                "place": place_threshold(maps[labels == 0, index], maps[labels == index + 1, index]),
+            }
+            for index, phenotype in enumerate(classes[1:])
+        },
+        metrics={"select": _metrics(logits, selecting, classes), "test": _metrics(tested, examples["test"], classes)},
+        settings={"model": dict(model), "train": dict(train)},
+    )
+    for phenotype, values in card.metrics["test"].items():
+        log(
+            f"fold {fold}, {phenotype}, wells never seen: area under the curve {values['well_auc']:.3f} over wells, "
+            f"{values['field_auc']:.3f} over fields"
+        )
+    write_table(history, output.with_name(f"history-{fold}.parquet"))
+    save_model(output, network, card)
+    resume.unlink(missing_ok=True)
+
+
+def field_threshold(negative: np.ndarray, positive: np.ndarray) -> float:
+    """Return the log-odds above which the mean of true positive and true negative rate is highest.
+
+    Where several do as well, the middle of them.
+    """
+    values = np.unique(np.concatenate([negative, positive]))
+    cuts = (values[:-1] + values[1:]) / 2 if len(values) > 1 else values
+    rate = (positive[None] > cuts[:, None]).mean(1) + (negative[None] <= cuts[:, None]).mean(1)
+    best = cuts[np.isclose(rate, rate.max())]
+    return float((best[0] + best[-1]) / 2)
+
+
+def place_threshold(negative: np.ndarray, positive: np.ndarray) -> float:
+    """Return the detector's value above which a place belongs to an object.
+
+    The lowest at which a negative field holds at most 0.1 objects on average, or 1/20 of those that a positive field
+    holds where that is more, but no less than 0 (even odds). Objects are counted as peaks of the maps (n, h', w').
+    """
+    false, true = np.sort(_peaks(negative)), np.sort(_peaks(positive))
+    cuts = np.concatenate([[0.0], false[false > 0]])
+    false_objects = (len(false) - np.searchsorted(false, cuts, "right")) / len(negative)
+    true_objects = (len(true) - np.searchsorted(true, cuts, "right")) / len(positive)
+    fine = false_objects <= np.maximum(_FALSE_OBJECTS, _FALSE_SHARE * true_objects)
+    return float(cuts[np.argmax(fine)])
+
+
+def _peaks(maps: np.ndarray) -> np.ndarray:
+    """Return the values of maps (n, h', w') where no neighbour is higher."""
+    return maps[maps == maximum_filter(maps, size=(1, 3, 3))]
+
+
+def _labels(controls: pd.DataFrame) -> pd.Series:
+    """Return the class of each control well: ``negative`` or its phenotype."""
+    return controls["phenotype"].where(controls["role"] == "positive", NEGATIVE)
+
+
+def _common(plates: Sequence[Plate], chosen: Sequence[str] | None) -> tuple[list[str], float | None]:
+    """Return the channels to train on and the pixel size, the same in all plates."""
+    first = plates[0]
+    names = [channel.name for channel in first.channels] if chosen is None else list(chosen)
+    problems = []
+    for plate in plates:
+        there = [channel.name for channel in plate.channels]
+        missing = [name for name in names if name not in there]
+        if missing:
+            problems.append(f"{plate.path}: has no channel {', '.join(missing)}; it has {', '.join(there)}")
+        if plate.pixel_size_um != first.pixel_size_um:
+            problems.append(
+                f"{plate.path}: a mosaic pixel is {plate.pixel_size_um} um, but {first.pixel_size_um} um in "
+                f"{first.path}; plates that are trained on together need one pixel size"
+            )
+    if problems:
+        raise UserError(problems)
+    return names, first.pixel_size_um
+
+
+def _fields_of(wells: pd.DataFrame, plates: Mapping[str, Plate], qcs: Sequence[Path]) -> pd.DataFrame:
+    """Return a row a usable field of the control wells: ``plate, well, label, part, at`` (its row in the plate)."""
+    quality = pd.concat([read_table(path) for path in qcs])
+    used = quality.loc[quality["used"], ["plate", "well", "field"]]
+    rows = []
+    for plate, well in zip(wells["plate"], wells["well"], strict=True):
+        if plate not in plates or well not in plates[plate].wells:
+            log(f"plate {plate}, well {well}: a control well without images; left out")
+            continue
+        numbers = plates[plate].fields(well)["field"]
+        rows.append(pd.DataFrame({"field": numbers, "at": range(len(numbers)), "plate": plate, "well": well}))
+    if not rows:
+        raise UserError("layout: no control well has images; correct the layout or the pattern of file names")
+    table = pd.concat(rows).merge(used, on=["plate", "well", "field"]).merge(wells, on=["plate", "well"])
+    return table.sort_values(["plate", "well", "at"], ignore_index=True)
+
+
+def _load(
+    table: pd.DataFrame,
+    plates: Mapping[str, Plate],
+    channels: Sequence[str],
+    classes: Sequence[str],
+    train: Mapping[str, Any],
+    network: WSCNN,
+) -> Examples:
+    """Return the fields of `table`, at most ``train.max_fields``, checked."""
+    missing = sorted(set(classes) - set(table["label"]))
+    if missing:
+        raise UserError(
+            f"layout: class {', '.join(missing)} has too few control wells with usable fields: each of three parts "
+            "needs one; see the table of quality"
+        )
+    # Fields in random order, numbered within plate and class: the lowest numbers are an even sample.
+    order = table.sample(frac=1, random_state=train["seed"])
+    turn = order.groupby(["plate", "label"]).cumcount().sort_values(kind="stable")
+    table = table.loc[sorted(turn.index[: train["max_fields"]])]
+    stack: list[torch.Tensor] = []
+    problems = []
+    for (plate, well), rows in table.groupby(["plate", "well"]):
+        images = read_fields(plates[str(plate)], str(well), channels)[rows["at"]]
+        problems += _image_problems(images, rows, f"plate {plate}, well {well}", network)
+        # Half the memory; its largest number is 65504.
+        stack.append(torch.from_numpy(images.clip(-6e4, 6e4)).half())
+    sizes = {tuple(images.shape[-2:]) for images in stack}
+    if len(sizes) > 1:
+        problems.append(f"control wells: fields have several sizes ({sorted(sizes)} px); stage them all to one size")
+    if problems:
+        raise UserError(problems)
+    labels = torch.tensor([classes.index(label) for label in table["label"]])
+    return Examples(torch.cat(stack), labels, list(table["plate"] + "/" + table["well"]))
+
+
+def _image_problems(images: np.ndarray, rows: pd.DataFrame, where: str, network: WSCNN) -> list[str]:
+    """Return what speaks against training on images (n, C, h, w)."""
+    problems = []
+    if min(images.shape[-2:]) < network.receptive_field:
+        problems.append(
+            f"{where}: fields of {images.shape[-2]} x {images.shape[-1]} px are smaller than the "
+            f"{network.receptive_field} px that the network '{network.architecture}' sees; lower mosaic.downsample or "
+            "choose another model.architecture"
+        )
+    for image, number in zip(images, rows["field"], strict=True):
+        if not np.isfinite(image).all():
+            problems.append(f"{where}, field {number}: holds pixels that are no numbers; exclude the well")
+        elif (np.ptp(image, axis=(1, 2)) == 0).all():
+            problems.append(f"{where}, field {number}: all pixels have one value; exclude the well or the field")
+    return problems
+
+
+def _start(
+    model: Mapping[str, Any], train: Mapping[str, Any], n_channels: int, classes: Sequence[str], fold: int
+) -> WSCNN:
+    """Return the network to train: fresh, or with the weights of the same fold of ``train.start_from``."""
+    network = WSCNN(model["architecture"], model["pool"], n_channels, len(classes), model["score_pool"])
+    if train["start_from"] is None:
+        if train["freeze"]:
+            raise UserError("train.freeze: layers can be frozen only when train.start_from names a trained model")
+        return network
+    if train["freeze"] > len(network.blocks):
+        raise UserError(f"train.freeze: the network has {len(network.blocks)} layers that can be frozen")
+    # The same fold, so that wells which both trainings share are held out in both.
+    source = Path(train["start_from"]) / f"fold-{fold}.safetensors"
+    earlier, card = load_model(source)
+    if card.architecture != network.architecture or len(card.channels) != n_channels:
+        raise UserError(
+            f"{source}: a network '{card.architecture}' of {len(card.channels)} channels cannot be the start of "
+            f"'{network.architecture}' of {n_channels}; give both the same"
+        )
+    network.blocks.load_state_dict(earlier.blocks.state_dict())
+    if card.classes == list(classes) and card.pool == network.pool:
+        network.load_state_dict(earlier.state_dict())
+    return network
+
+
+def _metrics(logits: np.ndarray, examples: Examples, classes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return for each phenotype the areas under the curve over fields and over wells."""
+    areas = zip(classes[1:], field_auc(logits, examples), well_auc(logits, examples), strict=True)
+    return {phenotype: {"field_auc": by_field, "well_auc": by_well} for phenotype, by_field, by_well in areas}
+
+
+def _key(
+    table: pd.DataFrame, fold: int, channels: Sequence[str], model: Mapping[str, Any], train: Mapping[str, Any]
+) -> str:
+    """Return what stands for a training: the same data and settings give the same key."""
+    text = json.dumps([fold, list(channels), dict(model), dict(train), table.to_csv(index=False)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
