@@ -180,7 +180,12 @@ def test_section_that_is_wrong(text: str) -> None:
 # ---- tables
 
 PLATES = "plate\timages\tbatch\nP1\t/data/P1\tb1\nP2\t/data/P2\tb2\n"
-LAYOUT = "well\tperturbation\trole\tphenotype\tdose\nA01\tDMSO\tnegative\t\t0\nA02\ttaxol\tpositive\t\t1\nb3\tgene\tsample\t\tNaN\n"
+LAYOUT = """\
+well	perturbation	role	phenotype	dose
+A01	DMSO	negative		0
+A02	taxol	positive		1
+b3	gene	sample		NaN
+"""
 
 
 def test_plates(tmp_path: Path) -> None:
@@ -220,7 +225,7 @@ def test_every_dialect_of_spreadsheets(tmp_path: Path, separator: str, end: str,
 
 
 def test_spaces_capitals_and_empty_columns_and_rows(tmp_path: Path) -> None:
-    text = ' Well ;PERTURBATION; Role;;\n A01 ;"two words; and more" ; negative ;;\n;;;;\n\nh12;x;sample;;\n'
+    text = ' Well ;PERTURBATION; Role;;\n A01 ;"two words; and more"; negative ;;\n;;;;\n\nh12;x;sample;;\n'
     table = load_layout(write(tmp_path / "l.csv", text), ["P1"])
     assert table[["well", "perturbation", "role"]].to_numpy().tolist() == [
         ["A01", "two words; and more", "negative"],
@@ -263,7 +268,7 @@ def test_all_problems_of_a_layout_with_their_lines(tmp_path: Path) -> None:
         5: "role: 'control' is not one of",
         6: "cannot be called 'negative'",
         7: "'a/b' cannot name",
-        8: "'' is not a well",
+        8: "well: '' should be non-empty",
     }.items():
         assert any(f"l.tsv, line {line}: " in problem and part in problem for problem in told), (line, told)
 

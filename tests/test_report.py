@@ -1,8 +1,9 @@
 """The report of a small made-up screen, read as text and in a real browser."""
 
 import json
-import re
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from wscnn.config import section
+from wscnn.errors import UserError
 from wscnn.hits import call_hits
 from wscnn.report import compact, held_out_roc, replicate_pairs, write_report
 from wscnn.store import Channel, Plate, PlateWriter
@@ -29,12 +31,13 @@ HOSTILE = [
 ]
 FIELD = 96
 PHENOTYPE = "mitotic"
+SCREEN = "made-up <b>screen</b>"
 
 
 def make_results(
-    folder: Path, n_plates: int, n_wells: int, images: bool, phenotypes: tuple[str, ...] = (PHENOTYPE,)
+    folder: Path, n_plates: int, n_wells: int, images: bool = True, phenotypes: tuple[str, ...] = (PHENOTYPE,)
 ) -> Path:
-    """Return a results folder as a finished screen leaves it: every tenth perturbation acts; its wells hold bright cells."""
+    """Return a results folder as a finished screen leaves it; every tenth perturbation acts."""
     generator = np.random.default_rng(0)
     rows, columns = PLATE_FORMATS[n_wells]
     plates = [f"P{number:03d}" for number in range(n_plates)]
@@ -55,7 +58,12 @@ def make_results(
         write_table(conform(wells, WELLS)[list(WELLS)], folder / "wells" / f"{plate}.parquet")
     layout["phenotype"] = np.where(role == "positive", phenotypes[0], "")
     write_table(layout, folder / "layout.parquet")
-    call_hits([folder / "wells" / f"{plate}.parquet" for plate in plates], folder / "layout.parquet", folder, hits=section("hits", "{}"))
+    call_hits(
+        [folder / "wells" / f"{plate}.parquet" for plate in plates],
+        folder / "layout.parquet",
+        folder,
+        hits=section("hits", "{}"),
+    )
     wells = read_table(folder / "wells.parquet")
     _model(folder / "model", phenotypes)
     for number, plate in enumerate(plates):
@@ -68,7 +76,7 @@ def make_results(
         )
         qc.loc[qc.index[:1], ["used", "flags"]] = [False, "out_of_focus"]
         write_table(pd.concat([qc, qc.assign(field=1)]), folder / "qc" / f"{plate}.parquet")
-        if images and number < 3:
+        if images and number != 1:
             _plate_images(folder / "plates" / f"{plate}.zarr", plate, on_plate, objects, generator)
     return folder
 
@@ -78,7 +86,7 @@ def _wells(layout: pd.DataFrame, acts: pd.Series, phenotype: str, generator: np.
     z = generator.normal(strength, 1)
     control = layout["role"].ne("sample")
     table = layout.assign(
-        screen="made-up <b>screen</b>",
+        screen=SCREEN,
         phenotype=phenotype,
         n_fields=4,
         n_fields_used=generator.integers(2, 5, len(layout)),
@@ -100,7 +108,9 @@ def _wells(layout: pd.DataFrame, acts: pd.Series, phenotype: str, generator: np.
 
 def _fields(wells: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
     four = wells.loc[wells.index.repeat(4)]
-    fields = four.assign(field=np.tile(range(4), len(wells)), used=True, score=four["score"] + generator.normal(0, 1, len(four)))
+    fields = four.assign(
+        field=np.tile(range(4), len(wells)), used=True, score=four["score"] + generator.normal(0, 1, len(four))
+    )
     return conform(fields.assign(object_area_px=0), FIELDS)[list(FIELDS)]
 
 
@@ -117,7 +127,9 @@ def _objects(wells: pd.DataFrame, generator: np.random.Generator) -> pd.DataFram
     return conform(pd.DataFrame(objects, columns=list(OBJECTS)), OBJECTS)
 
 
-def _plate_images(path: Path, name: str, wells: pd.DataFrame, objects: pd.DataFrame, generator: np.random.Generator) -> None:
+def _plate_images(
+    path: Path, name: str, wells: pd.DataFrame, objects: pd.DataFrame, generator: np.random.Generator
+) -> None:
     """Write a plate of 2 x 2 fields: dim round cells everywhere, a bright one with mask and saliency at each object."""
     names = sorted(wells["well"].unique())
     writer = PlateWriter(path, name, names, [Channel("DNA", "00FFFF", (200.0, 3000.0))], 0.65)
@@ -155,7 +167,246 @@ def _model(folder: Path, phenotypes: tuple[str, ...]) -> None:
                 "step": step,
                 "loss": np.exp(-step / 80) + fold / 50,
                 "select_loss": np.exp(-step / 90) + 0.05,
-                "select_auc": 1 - 0.5 * np.exp(-step / (60 + 9 * fold)), "best": True,
+                "select_auc": 1 - 0.5 * np.exp(-step / (60 + 9 * fold)),
+                "best": True,
             }
         )
         write_table(history, folder / f"history-{fold}.parquet")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three plates of 96 wells: the images of the second are gone, the controls of the third do not separate."""
+    return make_results(tmp_path_factory.mktemp("results") / "made-up", 3, 96)
+
+
+@pytest.fixture(scope="module")
+def report(results: Path) -> Path:
+    write_report(results, results / "report.html")
+    return results / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    quiet = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-sync", *quiet],
+        )
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Opened:
+    """A page and what it complained about or asked for."""
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+def open_report(browser: Any, path: Path) -> Opened:
+    opened = Opened(browser.new_page(viewport={"width": 1280, "height": 900}))
+    opened.page.on("console", lambda message: opened.complaints.append(message.text))
+    opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+    opened.page.on("dialog", lambda dialog: opened.complaints.append(f"dialog {dialog.message}"))
+    opened.page.on("request", lambda request: opened.requests.append(request.url))
+    opened.page.goto(path.as_uri())
+    opened.page.wait_for_selector("html[data-ready=yes]", timeout=60_000)
+    return opened
+
+
+@pytest.fixture
+def opened(browser: Any, report: Path) -> Iterator[Opened]:
+    opened = open_report(browser, report)
+    yield opened
+    opened.page.close()
+
+
+def column(page: Any, table: str, heading: str) -> list[str]:
+    """Return what a column of a table on the page says, row by row."""
+    headings = page.locator(f"#{table}-table th").all_inner_texts()
+    number = [text.split()[0] for text in headings].index(heading) + 1
+    return page.locator(f"#{table}-table tbody td:nth-child({number})").all_inner_texts()
+
+
+def test_report_loads_without_a_complaint_or_a_request(opened: Opened, report: Path) -> None:
+    assert opened.complaints == []
+    assert [url for url in opened.requests if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
+
+
+def test_report_is_small_and_the_same_when_written_again(results: Path, report: Path, tmp_path: Path) -> None:
+    write_report(results, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == report.read_bytes()
+    assert report.stat().st_size < 3e6
+
+
+def test_summary_counts_what_is_in_the_tables(opened: Opened, results: Path) -> None:
+    hits = pd.read_parquet(results / "hits.parquet")
+    called = hits[hits["hit"]]["perturbation"]
+    assert len(called) >= 3
+    text = " ".join(opened.page.inner_text("#summary").split())
+    assert f"{len(called)} of 139 perturbations are hits: {', '.join(called)}." in text
+    assert "3 plates with 288 wells: 48 negative controls, 24 positive controls and 216 samples" in text
+    assert "Plate P002 is left out of the calls: AUC of the controls below 0.7." in text
+
+
+def test_hit_table_sorts_searches_and_filters(opened: Opened, results: Path) -> None:
+    page, hits = opened.page, pd.read_parquet(results / "hits.parquet")
+    assert column(page, "hits", "rank")[:3] == ["1", "2", "3"]
+    page.click("#hits-table th button:text-is('effect')")
+    effects = [float(text) for text in column(page, "hits", "effect")]
+    assert effects == sorted(effects)
+    page.click("#hits-table th button:text-is('effect')")
+    effects = [float(text) for text in column(page, "hits", "effect")]
+    assert effects == sorted(effects, reverse=True)
+    assert page.get_attribute("#hits-table th:has(button:text-is('effect'))", "aria-sort") == "descending"
+    page.fill("#hits-search", "COMPOUND 43")
+    assert set(column(page, "hits", "perturbation")) == {name for name in hits["perturbation"] if "compound 43" in name}
+    page.fill("#hits-search", "")
+    page.check("#hits-only")
+    assert sorted(column(page, "hits", "perturbation")) == sorted(hits[hits["hit"]]["perturbation"])
+
+
+def test_hostile_names_come_out_as_text(opened: Opened) -> None:
+    page = opened.page
+    page.click("#hits-table button:text-is('Show more')")
+    shown = {" ".join(text.split()) for text in column(page, "hits", "perturbation")}
+    assert {" ".join(name.split()) for name in HOSTILE} <= shown
+    assert page.inner_text("h1") == SCREEN
+    assert page.locator("h1 b").count() == 0
+    hover_well(page, "B03")
+    assert HOSTILE[0] in page.inner_text("#vg-tooltip-element")
+    assert opened.complaints == []
+
+
+def hover_well(page: Any, well: str) -> None:
+    """Put the mouse over the middle of a well on the first plate map."""
+    row, number = parse_well(well)
+    page.locator("#map-z").scroll_into_view_if_needed()
+    box = page.locator("#map-z .mark-rect.role-mark").first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * (number + 0.4) / 12, box["y"] + box["height"] * (row + 0.4) / 8)
+    page.wait_for_selector("#vg-tooltip-element.visible")
+
+
+def test_plates_can_be_chosen_and_hovering_names_the_well(opened: Opened, results: Path) -> None:
+    page, wells = opened.page, pd.read_parquet(results / "wells.parquet").set_index(["plate", "well"])
+    for plate in ("P000", "P001", "P002"):
+        page.select_option("#plate", plate)
+        page.wait_for_timeout(100)
+        hover_well(page, "D08")
+        text = page.inner_text("#vg-tooltip-element")
+        assert "D08" in text
+        assert wells.loc[(plate, "D08"), "perturbation"] in text
+        assert f"{abs(wells.loc[(plate, 'D08'), 'z']):.3g}" in text
+        page.mouse.move(0, 0)
+    assert "left out" in page.inner_text("#plate-state")
+    page.click("#next")
+    assert page.input_value("#plate") == "P000"
+    assert page.inner_text("#plate-state") == ""
+
+
+def test_gallery_shows_cells_beside_controls(opened: Opened, results: Path) -> None:
+    page, hits = opened.page, pd.read_parquet(results / "hits.parquet")
+    wells = pd.read_parquet(results / "wells.parquet")
+    group = page.locator("article.group", has_text=hits["perturbation"][0]).first
+    assert group.locator("h4").all_inner_texts() == ["Highest scores", "Negative controls, cells drawn at random"]
+    assert page.locator("#suspects-mitotic").count() == 1
+    spread = page.evaluate(
+        """() => [...document.querySelectorAll('.frame img:not(.saliency)')].map((image) => {
+            const canvas = Object.assign(document.createElement('canvas'), {width: 48, height: 48});
+            const context = canvas.getContext('2d');
+            context.drawImage(image, 0, 0, 48, 48);
+            const values = [...context.getImageData(0, 0, 48, 48).data].filter((_, i) => i % 4 === 0);
+            return Math.max(...values) - Math.min(...values);
+        })"""
+    )
+    assert len(spread) > 30
+    assert min(spread) > 20
+    link = group.locator("figcaption a").first
+    plate, well = link.inner_text().split()
+    link.click()
+    assert page.input_value("#plate") == plate == "P000"
+    assert wells[wells["plate"].eq(plate) & wells["well"].eq(well)]["perturbation"].tolist() == [
+        hits["perturbation"][0]
+    ]
+
+
+def test_layers_of_the_gallery_can_be_switched(opened: Opened) -> None:
+    page = opened.page
+    assert page.locator("svg.outlines").first.is_visible()
+    assert not page.locator("img.saliency").first.is_visible()
+    page.uncheck("input[data-layer=outlines]")
+    page.check("input[data-layer=saliency]")
+    assert not page.locator("svg.outlines").first.is_visible()
+    assert page.locator("img.saliency").first.is_visible()
+
+
+def test_every_chart_is_drawn(opened: Opened) -> None:
+    empty = opened.page.evaluate(
+        "() => [...document.querySelectorAll('.chart')].filter((c) => !c.querySelector('svg, canvas')).map((c) => c.id)"
+    )
+    assert empty == []
+
+
+def test_one_phenotype_is_shown_at_a_time(browser: Any, tmp_path: Path) -> None:
+    folder = make_results(tmp_path / "two", 2, 96, images=False, phenotypes=("mitotic", "multinucleate"))
+    write_report(folder, folder / "report.html")
+    opened = open_report(browser, folder / "report.html")
+    assert set(column(opened.page, "hits", "phenotype")) == {"mitotic"}
+    opened.page.select_option("#phenotype", "multinucleate")
+    assert set(column(opened.page, "hits", "phenotype")) == {"multinucleate"}
+    assert opened.complaints == []
+    opened.page.close()
+
+
+def test_report_needs_only_the_tables_of_hits(results: Path, tmp_path: Path, browser: Any) -> None:
+    for name in ("hits", "wells", "plates"):
+        shutil.copy(results / f"{name}.parquet", tmp_path)
+    write_report(tmp_path, tmp_path / "report.html")
+    opened = open_report(browser, tmp_path / "report.html")
+    assert opened.complaints == []
+    assert "no pictures" in opened.page.inner_text("#gallery")
+    opened.page.close()
+
+
+def test_missing_tables_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"wells\.parquet: no such file"):
+        write_report(tmp_path, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_roc_is_that_of_a_small_table_worked_by_hand() -> None:
+    # Positives 3 and 1, negatives 2 and 0: of the four pairs three are in order, so the area is 3/4.
+    wells = pd.DataFrame({"score": [3.0, 1.0, 2.0, 0.0], "role": ["positive"] * 2 + ["negative"] * 2, "fold": 0})
+    roc = held_out_roc(wells.assign(phenotype="mitotic"))
+    assert roc["auc"].unique().tolist() == [0.75]
+    assert roc[["fpr", "tpr"]].to_numpy().tolist() == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
+
+
+def test_wells_that_all_folds_scored_are_not_held_out() -> None:
+    wells = pd.DataFrame({"score": [1.0, 0.0], "role": ["positive", "negative"], "phenotype": "a", "fold": pd.NA})
+    assert held_out_roc(wells).empty
+
+
+def test_pairs_of_replicates_lie_on_two_plates_where_they_can() -> None:
+    places = [("P1", "A01"), ("P1", "A02"), ("P2", "A01"), ("P2", "A02"), ("P3", "A01")]
+    wells = pd.DataFrame(places, columns=["plate", "well"]).assign(
+        phenotype="a", perturbation="x", role="sample", z=range(5), used=True
+    )
+    pairs = replicate_pairs(wells)
+    assert list(zip(pairs["well1"], pairs["well2"], strict=True)) == [("P1 A01", "P2 A01"), ("P3 A01", "P1 A02")]
+
+
+def test_compact_keeps_values_and_writes_missing_ones_as_null() -> None:
+    table = pd.DataFrame({"x": [1.23456, np.nan, np.inf], "n": [1, 2, 3], "name": ["a", None, "a"]})
+    columns = compact(table.assign(hit=[True, False, True]))["columns"]
+    assert columns["x"] == [1.235, None, None]
+    assert columns["n"] == [1, 2, 3]
+    assert columns["name"] == {"levels": ["a"], "codes": [0, -1, 0]}
+    assert columns["hit"] == [True, False, True]

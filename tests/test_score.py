@@ -269,7 +269,9 @@ def test_a_well_that_no_fold_may_score_has_no_score(tmp_path: Path) -> None:
         (screen.models / f"fold-{fold}.safetensors").unlink()
     wells = screen.score(tmp_path)["wells"].set_index("well")
     assert wells.loc[CONTROLS[2::3], "score"].notna().all()
+    assert (wells.loc[CONTROLS[2::3], "fold"] == 0).all()
     assert wells.loc[[*CONTROLS[0::3], *CONTROLS[1::3]], "score"].isna().all()
+    assert wells.loc[SAMPLES, "fold"].isna().all()
 
 
 @pytest.mark.parametrize("dask", [{"workers": 1}, {"workers": 2}, {"cluster": "local", "workers": 2}], ids=str)

@@ -63,7 +63,7 @@ def test_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", ".hidden", "a/b", "../x", "a\\b", "a b", "a\n", "a'", '"', "<b>", "a" * 101, "日" * 99, "-x", "a:b", "$x", "a;b", "~"],
+    ["", ".", "..", ".hidden", "a/b", "../x", "a\\b", "a b", "a\n", "a'", '"', "<b>", "a" * 101, "日" * 99, "-x"],
 )  # fmt: skip
 def test_what_is_no_name(name: str) -> None:
     with pytest.raises(ValueError, match="cannot name a folder"):

@@ -19,13 +19,23 @@ _EXTENT = 44
 _MAP_WIDTH = 318
 
 
-def volcano() -> dict[str, Any]:
-    """Return effect against significance; rows ``perturbation, effect, p, q, n_wells, group, rank, hit``."""
+def volcano(effects: Sequence[float], significances: Sequence[float]) -> dict[str, Any]:
+    """Return effect against significance; rows ``perturbation, effect, p, q, n_wells, group, label``.
+
+    Parameters
+    ----------
+    effects, significances
+        First and last of each axis; what lies beyond is drawn at its end, so that controls do not crowd out samples.
+    """
     tooltip = [_text("perturbation"), _number("effect"), _number("p"), _number("q"), _number("n_wells", "wells")]
     base = alt.Chart(alt.NamedData("rows")).transform_calculate(significance="-log(datum.p) / LN10")
     position = {
-        "x": alt.X("effect:Q", title="effect"),
-        "y": alt.Y("significance:Q", title="significance (−log₁₀ p)"),
+        "x": alt.X("effect:Q", title="effect", scale=alt.Scale(domain=list(effects), clamp=True)),
+        "y": alt.Y(
+            "significance:Q",
+            title="significance (−log₁₀ p)",
+            scale=alt.Scale(domain=list(significances), clamp=True),
+        ),
     }
     groups = ["hit", "not a hit", "positive control", "negative control"]
     points = base.mark_point(filled=True, size=55, opacity=0.8).encode(
@@ -41,13 +51,18 @@ def volcano() -> dict[str, Any]:
         tooltip=tooltip,
     )
     names = (
-        base.mark_text(align="right", dx=-7, fontSize=11, limit=140)
-        .encode(**position, text=alt.condition("datum.label", "perturbation:N", alt.value("")), tooltip=tooltip)
+        base.transform_filter("datum.label")
+        .mark_text(align="right", dx=-7, fontSize=11, limit=140)
+        .encode(**position, text="perturbation:N", tooltip=tooltip)
     )
-    return _spec((points + names).properties(width=760, height=380), "Effect against significance, a point each perturbation.")
+    return _spec(
+        (points + names).properties(width=760, height=380), "Effect against significance, a point each perturbation."
+    )
 
 
-def plate_map(field: str, title: str, domain: Sequence[float], rows: Sequence[str], columns: Sequence[int]) -> dict[str, Any]:
+def plate_map(
+    field: str, title: str, domain: Sequence[float], rows: Sequence[str], columns: Sequence[int]
+) -> dict[str, Any]:
     """Return a heat map of `field` over the wells of one plate; the page's signal ``chosen`` rings a well.
 
     Parameters
@@ -62,9 +77,16 @@ def plate_map(field: str, title: str, domain: Sequence[float], rows: Sequence[st
         All of the plate's, also those without a well.
     """
     diverging = field == "z"
-    scale = alt.Scale(domain=list(domain), clamp=True, **({"range": _DIVERGING} if diverging else {"scheme": "viridis"}))
+    scale = alt.Scale(
+        domain=list(domain), clamp=True, **({"range": _DIVERGING} if diverging else {"scheme": "viridis"})
+    )
     position = {
-        "x": alt.X("column:O", title=None, scale=alt.Scale(domain=list(columns)), axis=alt.Axis(orient="top", labelAngle=0, labelOverlap=True, ticks=False, domain=False)),
+        "x": alt.X(
+            "column:O",
+            title=None,
+            scale=alt.Scale(domain=list(columns)),
+            axis=alt.Axis(orient="top", labelAngle=0, labelOverlap=True, ticks=False, domain=False),
+        ),
         "y": alt.Y("row:O", title=None, scale=alt.Scale(domain=list(rows)), axis=alt.Axis(ticks=False, domain=False)),
     }
     tooltip = [
@@ -127,7 +149,7 @@ def control_strip(plates: Sequence[str], value: str) -> dict[str, Any]:
 
 
 def plate_quality(
-    plates: Sequence[str], measure: str, title: str, lines: Sequence[float], domain: Sequence[float] | None = None
+    plates: Sequence[str], measure: str, title: str, lines: Sequence[float], domain: Sequence[float]
 ) -> dict[str, Any]:
     """Return one measure of control separation by plate, with reference `lines`; rows ``plate, state`` and it.
 
@@ -143,7 +165,7 @@ def plate_quality(
                 f"{measure}:Q",
                 title=title,
                 axis=alt.Axis(tickCount=5, minExtent=_EXTENT),
-                scale=alt.Scale(domain=list(domain), clamp=True) if domain else alt.Scale(nice=True),
+                scale=alt.Scale(domain=list(domain), clamp=True),
             ),
             color=alt.Color("state:N", title=None, scale=alt.Scale(domain=states, range=["#222222", "#D55E00"])),
             shape=alt.Shape("state:N", title=None, scale=alt.Scale(domain=states, range=["circle", "cross"])),
@@ -168,7 +190,13 @@ def replicates() -> dict[str, Any]:
             y=alt.Y("z2:Q", title="z of another"),
             color=_role_color(["positive", "sample"]),
             shape=_role_shape(["positive", "sample"]),
-            tooltip=[_text("perturbation"), _text("well1", "first"), _number("z1"), _text("well2", "second"), _number("z2")],
+            tooltip=[
+                _text("perturbation"),
+                _text("well1", "first"),
+                _number("z1"),
+                _text("well2", "second"),
+                _number("z2"),
+            ],
         )
     )
     # The line on which replicates agree, over the whole range of both.
@@ -189,7 +217,7 @@ def losses() -> dict[str, Any]:
     chart = (
         alt.Chart(alt.NamedData("rows"))
         .transform_calculate(train="datum.loss", select="datum.select_loss")
-        .transform_fold(parts, as_=["part", "value"])
+        .transform_fold(["train", "select"], as_=["part", "value"])
         .mark_line(strokeWidth=1.6)
         .encode(
             x=alt.X("step:Q", title="training step"),
@@ -234,7 +262,9 @@ def roc() -> dict[str, Any]:
         chance.encode(x=alt.X("fpr:Q", title="false positive rate"), y=alt.Y("tpr:Q", title="true positive rate")),
         curves.encode(x="fpr:Q", y="tpr:Q"),
     )
-    return _spec(chart.properties(width=_WIDTH, height=220), "Receiver operating characteristic on held-out control wells.")
+    return _spec(
+        chart.properties(width=_WIDTH, height=220), "Receiver operating characteristic on held-out control wells."
+    )
 
 
 def calibration() -> dict[str, Any]:
@@ -253,7 +283,7 @@ def calibration() -> dict[str, Any]:
     return _spec(chart, "Calibration on held-out control fields.")
 
 
-def _spec(chart: alt.Chart | alt.LayerChart, description: str) -> dict[str, Any]:
+def _spec(chart: alt.Chart | alt.LayerChart | alt.FacetChart, description: str) -> dict[str, Any]:
     """Return the specification in the report's look."""
     font = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
     chart = (
@@ -271,7 +301,9 @@ def _spec(chart: alt.Chart | alt.LayerChart, description: str) -> dict[str, Any]
             tickColor="#999",
             titlePadding=8,
         )
-        .configure_legend(labelColor="#333", labelFontSize=11, titleFontSize=11, titleFontWeight="normal", symbolSize=60)
+        .configure_legend(
+            labelColor="#333", labelFontSize=11, titleFontSize=11, titleFontWeight="normal", symbolSize=60
+        )
         .configure_title(anchor="start", fontSize=13, fontWeight=600, color="#222", offset=10)
     )
     return chart.to_dict()

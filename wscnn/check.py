@@ -13,7 +13,7 @@ from wscnn.acquisitions.base import Acquisition
 from wscnn.config import controls as control_wells
 from wscnn.config import load_config, load_layout, load_plates
 from wscnn.errors import UserError
-from wscnn.hits import reachable
+from wscnn.hits import HITS, SUSPECTS, reachable
 from wscnn.index import choose, duplicates
 from wscnn.progress import progress
 from wscnn.tables import write_table
@@ -63,6 +63,7 @@ def check_screen(config_path: Path) -> Screen:
     layout = _attempt(problems, lambda: load_layout(Path(config["layout"]), names))
     if plates is None or layout is None:
         raise UserError(problems)
+    problems += _column_problems(layout, config["layout"])
     layout = _with_batch(layout, plates)
     warnings: list[str] = []
     pixel_sizes = set()
@@ -108,6 +109,15 @@ def _with_batch(layout: pd.DataFrame, plates: pd.DataFrame) -> pd.DataFrame:
         list(layout.columns).index("phenotype") + 1, "batch", layout["plate"].map(plates.set_index("plate")["batch"])
     )
     return layout
+
+
+def _column_problems(layout: pd.DataFrame, path: str) -> list[str]:
+    """Return which of the user's further columns could not stand beside the results' own."""
+    own = list(layout.columns)[list(layout.columns).index("phenotype") + 1 :]
+    taken = [name for name in own if name in HITS or name in SUSPECTS or name in ("used", "control_phenotype")]
+    if not taken:
+        return []
+    return [f"{path}: column {', '.join(taken)}: the results have columns of that name; rename it"]
 
 
 def _read_names(

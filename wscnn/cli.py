@@ -253,6 +253,20 @@ def show(results: Path, top: int, as_json: bool) -> None:
     click.echo(f"table:  {results / 'hits.parquet'}\nreport: {results / 'report.html'}")
 
 
+@main.command()
+@click.argument("results", type=_PATH)
+@click.option("--well", required=True, metavar="PLATE/WELL", help="Such as plate1/B03.")
+@click.option("--output", type=_PATH, help="Write a picture (PNG) here instead of opening napari.")
+def view(results: Path, well: str, output: Path | None) -> None:
+    """Look at a well with its masks: in napari where it is installed, else as a picture."""
+    from wscnn.view import view_well
+
+    plate, _, name = well.rpartition("/")
+    if not plate:
+        raise UserError(f"--well: '{well}' names no plate; write it as plate1/B03")
+    view_well(results, plate, name, output)
+
+
 @main.group()
 def simulate() -> None:
     """Make images whose truth is known."""
@@ -261,7 +275,7 @@ def simulate() -> None:
 @simulate.command("screen")
 @click.argument("folder", type=_PATH)
 @click.option("--plates", default=2, show_default=True)
-@click.option("--wells", default=96, show_default=True, help="Wells a plate: 6, 12, 24, 48, 96, 384 or 1536.")
+@click.option("--wells", default=96, show_default=True, help="Wells a plate: 12, 24, 48, 96, 384 or 1536.")
 @click.option("--fields", default=4, show_default=True, help="Fields a well.")
 @click.option("--size", default=540, show_default=True, help="Side of a field, pixels.")
 @click.option(
@@ -294,5 +308,21 @@ def simulate() -> None:
 def simulate_screen(folder: Path, **knobs: Any) -> None:
     """Write a screen to FOLDER: images, plates.tsv, layout.tsv, config.yaml, and the truth."""
     from wscnn.simulate.screen import simulate_screen as make
+
+    make(folder, **knobs)
+
+
+@simulate.command("circles")
+@click.argument("folder", type=_PATH)
+@click.option("--n-per-class", default=2000, show_default=True, help="Images of each class.")
+@click.option("--fraction", default=0.1, show_default=True, help="Part of a positive image's ellipses that is circles.")
+@click.option("--circles", type=click.IntRange(1), help="This many circles in each positive image instead.")
+@click.option(
+    "--axis-ratio", nargs=2, type=float, default=(0.5, 0.7), show_default=True, help="Of the ellipses, from and to."
+)
+@click.option("--seed", default=0, show_default=True)
+def simulate_circles(folder: Path, **knobs: Any) -> None:
+    """Write images of ellipses, and of ellipses with rare circles, to FOLDER, with the circles' boxes."""
+    from wscnn.simulate.circles import simulate_circles as make
 
     make(folder, **knobs)

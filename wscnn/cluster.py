@@ -63,7 +63,7 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
                     n_workers=1 if in_threads else workers,
                     threads_per_worker=workers if in_threads else 1,
                     processes=not in_threads,
-                    dashboard_address=_dashboard("127.0.0.1"),
+                    dashboard_address="127.0.0.1:0",
                     # Wells in flight are bounded by the caller; Dask's own limit would pause or kill workers.
                     memory_limit=None,
                     silence_logs=logging.ERROR,
@@ -120,7 +120,7 @@ def _slurm_cluster(settings: dict[str, Any]) -> Any:
         memory=settings["memory"],
         walltime=settings["walltime"],
         job_extra_directives=settings["extra"],
-        scheduler_options={"dashboard_address": _dashboard("")},
+        scheduler_options={"dashboard_address": ":0"},
     )
     # A submission that Slurm refuses would otherwise be repeated for ever, out of sight.
     try:
@@ -135,13 +135,8 @@ def _slurm_cluster(settings: dict[str, Any]) -> Any:
     return cluster
 
 
-def _dashboard(host: str) -> str | None:
-    """Return the address for the dashboard, on any free port of `host`, or None where bokeh is not installed."""
-    return f"{host}:0" if importlib.util.find_spec("bokeh") else None
-
-
 def _announced(client: Client) -> Client:
-    """Return `client`, having logged its dashboard's address where it has one."""
-    if client.dashboard_link and importlib.util.find_spec("bokeh"):
+    """Return `client`, having logged its dashboard's address; without bokeh there is none."""
+    if importlib.util.find_spec("bokeh"):
         log(f"Dask dashboard: {client.dashboard_link}")
     return client

@@ -214,7 +214,8 @@ def load_layout(path: Path, plates: Sequence[str] | None) -> pd.DataFrame:
         try:
             places[well] = parse_well(well)
         except ValueError as error:
-            problems.append(f"{path}, {_lines(lines)}: {error}")
+            if well:
+                problems.append(f"{path}, {_lines(lines)}: {error}")
     for name, lines in _by_value(table["plate"]):
         if name and plates is not None and name not in plates:
             problems.append(f"{path}, {_lines(lines)}: plate '{name}' is not in the table of plates")

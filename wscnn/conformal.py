@@ -64,10 +64,11 @@ def rank_sum_p(u: Array, strata: Sequence[tuple[Stratum, ...]]) -> Array:
     """Return P(U <= u) where nothing acts: the p-value of several wells taken together.
 
     U counts the pairs of a null value and one of the perturbation's own values, both of the same reference set, in
-    which the null value is at least as large (ties count against the perturbation); it is summed over the sets. That is
-    the Wilcoxon-Mann-Whitney statistic, stratified (van Elteren, 1960). One value in one set gives the conformal p-value
-    (u + 1) / (n + 1) (Vovk, Gammerman and Shafer, 2005). Its law under exchangeability within every set is known exactly, whatever the scores' distribution, and is used up
-    to about 5e7 steps of work; beyond, the normal law with its exact mean and variance.
+    which the null value is at least as large (ties count against the perturbation); it is summed over the sets. That
+    is the Wilcoxon-Mann-Whitney statistic, stratified (van Elteren, 1960). One value in one set gives the conformal
+    p-value (u + 1) / (n + 1) (Vovk, Gammerman and Shafer, 2005). The law of U under exchangeability within every
+    set is known exactly, whatever the scores' distribution, and is used up to about 5e7 steps of work; beyond, the
+    normal law with its exact mean and variance.
 
     Parameters
     ----------

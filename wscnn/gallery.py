@@ -88,7 +88,9 @@ def make_gallery(results: Results) -> Gallery:
     pictures = iter(cut_pictures(results.folder / "plates", places, side) if len(places) else [])
     groups = []
     for plan in plans:
-        rows = [Row(caption, [p for p in (next(pictures) for _ in range(len(cells))) if p]) for caption, cells in plan.rows]
+        rows = [
+            Row(caption, [p for p in (next(pictures) for _ in range(len(cells))) if p]) for caption, cells in plan.rows
+        ]
         rows = [row for row in rows if row.pictures]
         if rows:
             groups.append(Group(plan.name, plan.phenotype, plan.hit, rows))
@@ -107,7 +109,10 @@ class _Plan:
 
 def _control_rows(wells: pd.DataFrame, objects: pd.DataFrame, phenotype: str) -> _Plan:
     rows = [
-        (f"{role.capitalize()} controls, highest scores", top_cells(_of_wells(objects, wells, phenotype, role=role), CELLS))
+        (
+            f"{role.capitalize()} controls, highest scores",
+            top_cells(_of_wells(objects, wells, phenotype, role=role), CELLS),
+        )
         for role in ("positive", "negative")
     ]
     return _Plan("controls", phenotype, None, rows)
@@ -141,7 +146,9 @@ def _with_comparison(plan: _Plan, results: Results, side: int, seed: int) -> _Pl
         if store.is_dir() and len(chosen):
             drawn.append(random_cells(store, sorted(chosen), len(cells), side, seed))
     comparison = concat(drawn).assign(phenotype=plan.phenotype)
-    return _Plan(plan.name, plan.phenotype, plan.hit, [*plan.rows, ("Negative controls, cells drawn at random", comparison)])
+    return _Plan(
+        plan.name, plan.phenotype, plan.hit, [*plan.rows, ("Negative controls, cells drawn at random", comparison)]
+    )
 
 
 def _of_wells(objects: pd.DataFrame, wells: pd.DataFrame, phenotype: str, **where: str) -> pd.DataFrame:
@@ -161,7 +168,9 @@ def _objects(folder: Path, wells: pd.DataFrame) -> pd.DataFrame:
                 table = read_table(folder / f"{plate}.parquet")
                 yield table[table["well"].isin(rows["well"])]
 
-    empty = pd.DataFrame(columns=["plate", "well", "field", "phenotype", "object", "y", "x", "y0", "x0", "y1", "x1", "score"])
+    empty = pd.DataFrame(
+        columns=["plate", "well", "field", "phenotype", "object", "y", "x", "y0", "x0", "y1", "x1", "score"]
+    )
     found = concat(of_plates())
     return empty if found.empty else found
 

@@ -137,7 +137,9 @@ def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hi
     UserError
         When a column is missing, a well is there twice, or a role does not exist.
     """
-    table = check_wells(table, source)
+    place = ["plate", "row", "column", "phenotype"]
+    # In one order whatever the order of files, so that sums, and so the tables' bytes, come out the same.
+    table = check_wells(table, source).sort_values(place, ignore_index=True)
     places = table if layout is None else layout
     extras = [name for name in table.columns if name not in {*WELLS, *LAYOUT, "used", "z", "p"}]
     plates = pd.Index(sorted({*table["plate"], *places["plate"]}), dtype="str")
@@ -148,6 +150,8 @@ def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hi
         quality = _quality(screen, part, places, plates, str(phenotype))
         screen = replace(screen, usable=quality["status"].eq("ok").to_numpy())
         calls = _call(screen, part, n_tests)
+        for doubt in plate_qc.doubts(quality[screen.usable], corrected=screen.method == "bscore"):
+            log(f"hits: '{phenotype}': {doubt}")
         scored.append(calls.wells)
         called.append(calls.perturbations.assign(phenotype=phenotype))
         qualities.append(quality.assign(replicate_correlation=_replicate_correlation(screen)))
@@ -155,7 +159,6 @@ def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hi
     ranked = _rank(pd.concat(called, ignore_index=True), hits["fdr"])
     ranked = conform(ranked.merge(_constant(table, extras), on=["perturbation", "role"], how="left"), HITS)
     log(f"hits: {int(ranked['hit'].sum())} called in {n_tests} tests at a false discovery rate of {hits['fdr']:g}")
-    place = ["plate", "row", "column", "phenotype"]
     return Tables(
         hits=ranked,
         wells=_arranged(pd.concat(scored), extras).sort_values(place, ignore_index=True),
@@ -483,7 +486,7 @@ def _describe(screen: Phenotype, part: pd.DataFrame, treated: Mask) -> pd.DataFr
 
     def column(name: str) -> Array:
         values = part[name] if name in part else pd.Series(np.nan, index=part.index)
-        return values.to_numpy(dtype=float, na_value=np.nan)
+        return np.asarray(values.to_numpy(dtype=float, na_value=np.nan), dtype=np.float64)
 
     fields, objects, cells = column("n_fields_used"), column("n_objects"), column("n_cells")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -604,8 +607,8 @@ def _suspects(screen: Phenotype, part: pd.DataFrame) -> pd.DataFrame:
     centre, scale = median(negatives), spread(negatives)
     height = median(screen.controls(screen.score, screen.positive)) - centre
     z = (screen.score - centre[screen.plate]) / scale[screen.plate]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        position = 100 * (screen.score - centre[screen.plate]) / height[screen.plate]
+    height[~(height > 0)] = np.nan
+    position = 100 * (screen.score - centre[screen.plate]) / height[screen.plate]
     reason = plate_qc.suspects(z, position, screen.negative, screen.positive)
     found = part.assign(z=z, position=position, reason=reason)[reason != ""]
     return found[list(SUSPECTS)].astype(SUSPECTS)

@@ -81,7 +81,7 @@ def find_objects(
     Returns
     -------
     labels
-        Shape (h, w), uint32: 0 or the object's number, which is its row in the table counted from 1.
+        Shape (h, w), uint32: 0 or the object's number, which is its row in the table, counted from 1.
     smooth
         The smoothed saliency, shape (h, w).
     objects
@@ -91,13 +91,12 @@ def find_objects(
     places = _maxima(detector, threshold, extent.distance / stride)
     smooth = ndimage.gaussian_filter(gradient, extent.sigma) if len(places) else np.zeros_like(gradient)
     centres = (places + 0.5) * stride - 0.5
-    rows = []
+    rows: list[list[float]] = []
     for number, centre in enumerate(centres, 1):
         window, mask = _mask(smooth, centre, np.delete(centres, number - 1, 0), stride, extent)
         labels[window][mask] = number
         rows.append([*_measures(window, mask), detector[tuple(places[number - 1])]])
-    objects = pd.DataFrame(rows, columns=COLUMNS, dtype="float64")
-    return labels, smooth, objects.astype(dict.fromkeys(COLUMNS[2:7], "int32"))
+    return labels, smooth, pd.DataFrame(np.array(rows, dtype=float).reshape(-1, len(COLUMNS)), columns=COLUMNS)
 
 
 def write_masks(
@@ -136,27 +135,28 @@ def write_masks(
     pd.DataFrame
         The columns of `wscnn.tables.OBJECTS`, in pixels of the mosaic, by phenotype and number.
     """
-    tables = [pd.DataFrame(columns=[*COLUMNS, "field", "phenotype", "object"])]
+    tables = []
+    corners = fields[["y", "x"]].to_numpy()
     for p, (phenotype, threshold) in enumerate(thresholds.items()):
         masks, layer = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8)
+        found = []
         n = 0
-        rows = fields[["field", "y", "x"]].to_numpy().tolist()
-        for (field, top, left), detector, gradient in zip(rows, maps[:, p], gradients[:, p], strict=True):
-            labels, smooth, found = find_objects(detector, gradient, threshold, stride, extent)
-            if found.empty:
-                continue
-            box = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
-            masks[box] = np.where(labels > 0, labels + n, 0)
-            layer[box] = np.rint(smooth * (255 / (smooth.max() or 1)))
-            found[["y", "y0", "y1"]] += top
-            found[["x", "x0", "x1"]] += left
-            numbers = np.arange(n + 1, n + 1 + len(found))
-            tables.append(found.assign(field=field, phenotype=phenotype, object=numbers))
-            n += len(found)
+        for (top, left), detector, gradient in zip(corners.tolist(), maps[:, p], gradients[:, p], strict=True):
+            labels, smooth, objects = find_objects(detector, gradient, threshold, stride, extent)
+            found.append(objects)
+            if len(objects):
+                box = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
+                masks[box] = np.where(labels > 0, labels + n, 0)
+                layer[box] = np.rint(smooth * (255 / (smooth.max() or 1)))
+                n += len(objects)
         plate.write_label(well, phenotype, masks)
         plate.write_label(well, f"{phenotype}_saliency", layer)
-    filled = [table for table in tables if len(table)] or tables
-    return conform(pd.concat(filled).assign(plate=plate.name, well=well), OBJECTS)
+        table = pd.concat(found, ignore_index=True)
+        row = np.repeat(np.arange(len(fields)), [len(objects) for objects in found])
+        table[["y", "x", "y0", "x0", "y1", "x1"]] += np.tile(corners[row], 3)
+        numbers = np.arange(1, n + 1)
+        tables.append(table.assign(field=fields["field"].to_numpy()[row], phenotype=phenotype, object=numbers))
+    return conform(pd.concat(tables).assign(plate=plate.name, well=well), OBJECTS)
 
 
 def _maxima(detector: np.ndarray, threshold: float, distance: float) -> np.ndarray:

@@ -91,8 +91,12 @@ def centre_and_scale(negatives: Array, positive_median: Array, method: str) -> t
 
 
 def smallest_rest(method: str) -> int:
-    """Return how many negative controls a plate needs beside those that are left out, to be normalised."""
-    return {"robust_z": 2, "control_percent": 1}.get(method, 0)
+    """Return how many negative controls a plate needs beside those that are left out, to be normalised.
+
+    Three for `robust_z`: the MAD of three values, the smaller of their gaps, strays more than that of two, so that next
+    to three controls around a treated well two around a control would not be the worse position.
+    """
+    return {"robust_z": 3, "control_percent": 1}.get(method, 0)
 
 
 def held_out_groups(

@@ -5,9 +5,9 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 
-# A field without a nucleus has no two classes of pixels: its brightest places stand less than this many times the
-# background's scatter above it.
-_MIN_CONTRAST = 6.0
+# Nuclei stand out from the background by more than this many times the noise of a pixel, and by more than rounding.
+_MIN_CONTRAST = 2.0
+_LEAST = 2.0
 # Pieces smaller than this part of the typical nucleus are debris.
 _MIN_PART = 0.2
 # Peaks of the distance map closer than this many typical radii belong to one nucleus.
@@ -26,11 +26,10 @@ def count_nuclei(image: np.ndarray) -> int:
     image
         Shape (y, x), any numeric type.
     """
-    smooth = ndimage.gaussian_filter(image.astype(np.float32), 1.0)
-    background = float(np.median(smooth[smooth <= np.median(smooth)]))
-    below = smooth[smooth <= background]
-    noise = 1.4826 * float(np.median(background - below)) if below.size else 0.0
-    if float(np.quantile(smooth, 0.999)) - background <= max(_MIN_CONTRAST * noise, 1e-3 * abs(background)):
+    pixels = image.astype(np.float32)
+    smooth = ndimage.gaussian_filter(pixels, 1.0)
+    noise = 1.4826 * float(np.median(np.abs(pixels - smooth)))
+    if float(np.quantile(smooth, 0.999) - np.quantile(smooth, 0.25)) <= max(_MIN_CONTRAST * noise, _LEAST):
         return 0
     mask = ndimage.binary_fill_holes(smooth > threshold_otsu(np.minimum(smooth, np.quantile(smooth, 0.995))))
     labels, n = ndimage.label(mask)

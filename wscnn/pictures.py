@@ -1,9 +1,10 @@
 """Pictures of cells cut from staged plates, each with the outline of the mask and the saliency as layers over it."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -15,9 +16,11 @@ from skimage.measure import find_contours
 
 from wscnn.store import Channel, Plate
 
-#: Colour of the saliency layer; its opacity is the saliency.
+#: What the saliency's label image is called: the phenotype's name and this.
+SALIENCY = "_saliency"
+# Colour of the saliency layer; its opacity is the saliency.
 _SALIENCY_RGB = (255, 176, 0)
-#: Share of a plate's cut-out pixels that may be shown as full brightness.
+# Share of a plate's cut-out pixels that may be shown as full brightness.
 _SATURATED = 0.001
 
 
@@ -57,7 +60,7 @@ def picture_side(objects: pd.DataFrame) -> int:
     if objects.empty:
         return 64
     sides = np.maximum(objects["y1"] - objects["y0"], objects["x1"] - objects["x0"])
-    return int(np.clip(3 * sides.median(), 48, 160)) // 2 * 2
+    return int(np.clip(3 * np.median(sides), 48, 160)) // 2 * 2
 
 
 def random_cells(store: Path, wells: Sequence[str], n: int, side: int, seed: int) -> pd.DataFrame:
@@ -83,10 +86,11 @@ def random_cells(store: Path, wells: Sequence[str], n: int, side: int, seed: int
     found = []
     for well in wells:
         mosaic = plate.read(well).astype(np.float32)
-        for field in plate.fields(well).itertuples():
-            pixels = mosaic[:, field.y : field.y + field.height, field.x : field.x + field.width]
+        for field in plate.fields(well).to_dict("records"):
+            top, left = int(field["y"]), int(field["x"])
+            pixels = mosaic[:, top : top + int(field["height"]), left : left + int(field["width"])]
             for y, x in _find_cells(_overlay(pixels, plate.channels), side):
-                found.append((plate.name, well, field.field, float(y + field.y), float(x + field.x)))
+                found.append((plate.name, well, field["field"], float(y + top), float(x + left)))
     cells = pd.DataFrame(found, columns=["plate", "well", "field", "y", "x"])
     chosen = np.random.default_rng(seed).permutation(len(cells))[:n]
     return cells.iloc[np.sort(chosen)].reset_index(drop=True)
@@ -107,40 +111,50 @@ def cut_pictures(plates: Path, places: pd.DataFrame, side: int) -> list[Picture 
     side
         Height and width of a picture in pixels of the mosaic.
     """
-    pictures: dict[int, Picture] = {}
-    places = places.reset_index(drop=True)
-    for name, on_plate in places.groupby("plate"):
+    pictures: list[Picture | None] = [None] * len(places)
+    for name, numbers in places.groupby("plate", sort=True).indices.items():
         store = plates / f"{name}.zarr"
-        if not store.is_dir():
-            continue
-        plate = Plate(store)
-        cuts, layers = {}, {}
-        for well, in_well in on_plate.groupby("well"):
-            mosaic, fields = plate.read(str(well)), plate.fields(str(well)).set_index("field")
-            present = plate.labels(str(well))
-            wanted = {label for p in in_well["phenotype"].unique() for label in (p, f"{p}_saliency")}
-            labels = {label: plate.read_label(str(well), label) for label in sorted(wanted.intersection(present))}
-            for row in in_well.itertuples():
-                box = _box(row.y, row.x, side, fields.loc[row.field])
-                cuts[row.Index] = _pad(mosaic[(slice(None), *box)], side)
-                layers[row.Index] = {name: _pad(image[box], side) for name, image in labels.items()}
-        ranges = _contrast(list(cuts.values()), plate.channels)
-        for index, cut in cuts.items():
-            row = places.loc[index]
-            score = row.get("score")
-            mask, saliency = layers[index].get(row["phenotype"]), layers[index].get(f"{row['phenotype']}_saliency")
-            pictures[index] = Picture(
-                plate=row["plate"],
-                well=row["well"],
-                field=int(row["field"]),
-                y=float(row["y"]),
-                x=float(row["x"]),
-                score=None if score is None or pd.isna(score) else float(score),
-                image=_data_uri(imagecodecs.jpeg8_encode(compose(cut, plate.channels, ranges), level=90), "jpeg"),
-                outline="" if mask is None else _path(outlines(mask)),
-                saliency="" if saliency is None else _data_uri(_saliency_layer(saliency), "png"),
-            )
-    return [pictures.get(index) for index in places.index]
+        if store.is_dir():
+            chosen = places.iloc[numbers].to_dict("records")
+            for number, picture in zip(numbers, _cut_plate(Plate(store), chosen, side), strict=True):
+                pictures[number] = picture
+    return pictures
+
+
+def _cut_plate(plate: Plate, places: list[dict[Hashable, Any]], side: int) -> list[Picture]:
+    """Return the pictures of one plate; each well is read once."""
+    cuts: dict[int, np.ndarray] = {}
+    layers: dict[int, dict[str, np.ndarray]] = {}
+    for well in sorted({place["well"] for place in places}):
+        mosaic, fields = plate.read(well), plate.fields(well).set_index("field")
+        own = [(number, place) for number, place in enumerate(places) if place["well"] == well]
+        wanted = {label for _, place in own for label in (place["phenotype"], place["phenotype"] + SALIENCY)}
+        labels = {label: plate.read_label(well, label) for label in plate.labels(well) if label in wanted}
+        for number, place in own:
+            box = _box(place["y"], place["x"], side, fields.loc[place["field"]])
+            cuts[number] = _pad(mosaic[:, box[0], box[1]], side)
+            layers[number] = {label: _pad(image[box], side) for label, image in labels.items()}
+    ranges = _contrast(list(cuts.values()), plate.channels)
+    return [
+        _picture(place, compose(cuts[number], plate.channels, ranges), layers[number])
+        for number, place in enumerate(places)
+    ]
+
+
+def _picture(place: dict[Hashable, Any], image: np.ndarray, layers: dict[str, np.ndarray]) -> Picture:
+    score = place.get("score")
+    mask, saliency = layers.get(place["phenotype"]), layers.get(place["phenotype"] + SALIENCY)
+    return Picture(
+        plate=place["plate"],
+        well=place["well"],
+        field=int(place["field"]),
+        y=float(place["y"]),
+        x=float(place["x"]),
+        score=None if score is None or pd.isna(score) else float(score),
+        image=_data_uri(imagecodecs.jpeg8_encode(image, level=90), "jpeg"),
+        outline="" if mask is None else _path(outlines(mask)),
+        saliency="" if saliency is None else png_uri(_saliency_layer(saliency)),
+    )
 
 
 def compose(image: np.ndarray, channels: Sequence[Channel], ranges: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -170,7 +184,7 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 def png_uri(rgb: np.ndarray) -> str:
     """Return an image, uint8 (y, x, 3 or 4), as a ``data:`` address."""
-    return _data_uri(imagecodecs.png_encode(np.ascontiguousarray(rgb)), "png")
+    return _data_uri(imagecodecs.png_encode(np.ascontiguousarray(rgb), level=9), "png")
 
 
 def _box(y: float, x: float, side: int, field: pd.Series) -> tuple[slice, slice]:
@@ -215,14 +229,15 @@ def _path(lines: Sequence[np.ndarray]) -> str:
     return "".join("M" + "L".join(f"{x + 0.5:.1f} {y + 0.5:.1f}" for y, x in line) + "Z" for line in lines)
 
 
-def _saliency_layer(saliency: np.ndarray) -> bytes:
+def _saliency_layer(saliency: np.ndarray) -> np.ndarray:
+    """Return saliency (y, x) as one colour whose opacity it is, uint8 (y, x, 4)."""
     rgba = np.empty((*saliency.shape, 4), np.uint8)
     rgba[..., :3] = _SALIENCY_RGB
     # In 16 steps: the eye sees no more, and the file packs to a third.
     rgba[..., 3] = saliency // 16 * 14
     rgba[rgba[..., 3] == 0] = 0
-    return imagecodecs.png_encode(rgba, level=9)
+    return rgba
 
 
-def _data_uri(data: bytes, kind: str) -> str:
+def _data_uri(data: bytes | bytearray, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -13,6 +13,10 @@ Mask = NDArray[np.bool_]
 #: A control well nearer to the other class contradicts its label when its z lies on that class's side of this.
 SUSPECT_Z = 3.0
 
+#: Beyond this, in robust SDs, the border of plates, or the typical sample, is told to be unlike the rest.
+DOUBTFUL_EDGE = 0.5
+DOUBTFUL_SHIFT = 1.0
+
 # Fewer values than this on a side say nothing about a plate.
 _FEW = 3
 
@@ -170,6 +174,32 @@ def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
     return ["; ".join(texts[row]) for row in table]
 
 
+def doubts(quality: pd.DataFrame, corrected: bool) -> list[str]:
+    """Return in words what the plates that count hold against taking negative controls for wells without effect.
+
+    Parameters
+    ----------
+    quality
+        What `measure` returned, a row a plate.
+    corrected
+        Whether row and column effects are taken off.
+    """
+    found = []
+    edge, shift = quality["edge_effect"].median(), quality["sample_shift"].median()
+    if abs(edge) > DOUBTFUL_EDGE and not corrected:
+        found.append(
+            f"wells on the plates' border lie {edge:+.1f} robust SDs from the inner ones (median over plates), which "
+            "passes for an effect; normalize: bscore takes row and column effects off"
+        )
+    if abs(shift) > DOUBTFUL_SHIFT:
+        found.append(
+            f"the typical sample lies {shift:+.1f} robust SDs from the negative controls (median over plates): either "
+            "most perturbations act, or the negative controls differ from samples in something else, such as reagent "
+            "or place, and p-values are off by that"
+        )
+    return found
+
+
 def suspects(z: Array, position: Array, negative: Mask, positive: Mask) -> NDArray[np.object_]:
     """Return for each well why its score contradicts its control label, empty where it does not.
 
@@ -179,13 +209,13 @@ def suspects(z: Array, position: Array, negative: Mask, positive: Mask) -> NDArr
         (wells,) distance from the plate's negative controls in their robust SDs.
     position
         (wells,) 0 at the median of the plate's negative controls, 100 at that of the positive ones; NaN where the
-        plate has none.
+        plate has none, or where the positive ones do not lie above.
     negative, positive
         (wells,) masks.
     """
     reasons = np.full(len(z), "", dtype=object)
     reasons[negative & (z >= SUSPECT_Z) & ~(position < 50)] = "negative control that looks positive"
-    reasons[positive & (z < SUSPECT_Z) & (position < 50)] = "positive control that looks negative"
+    reasons[positive & (z < SUSPECT_Z) & ~(position >= 50)] = "positive control that looks negative"
     return reasons
 
 

@@ -107,8 +107,10 @@ def flag(numbers: pd.DataFrame, channels: Sequence[str], settings: Mapping[str, 
 # At a dead line this part more of its pixels change one way than the other, by this part of the field's mean, and by
 # so many robust standard deviations of all lines' steps.
 _AGREE, _JUMP, _STANDS_OUT = 0.8, 0.05, 6.0
+# A field of fewer pixels along a side has no spectrum to speak of.
+_LEAST_SIDE = 32
 # Power below this part of the noise cannot be told from none.
-_FLOOR = 0.02
+_FLOOR = 0.05
 # Fibres and clumps of dye are longer than a plate's largest cells are as a rule, so many times.
 _LONG = 1.5
 
@@ -131,6 +133,8 @@ def _spectrum(field: np.ndarray) -> tuple[float, float]:
     a blurred field.
     """
     n = min(field.shape)
+    if n < _LEAST_SIDE:
+        return 0.0, 0.0
     window = np.hanning(n).astype(np.float32)
     spectrum = np.zeros(n // 2 + 1)
     for lines in (_thinned(field, 32, n)[:, :n], _thinned(field, n, 32).T[:, :n]):

@@ -1,7 +1,10 @@
 """The report: one HTML file that opens offline and shows what was run, what was found and how far to trust it."""
 
+import base64
+import gzip
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,11 @@ from wscnn.progress import log
 from wscnn.results import Results, concat, read_results
 from wscnn.wells import plate_format, row_letters
 
+# How well a plate's controls separate: column, title, reference lines, and least and smallest greatest value shown.
+_MEASURES: tuple[tuple[str, str, list[float], float, float], ...] = (
+    ("z_prime", "Z′", [0, 0.5], -1, 1),
+    ("ssmd", "SSMD", [3], 0, 5),
+)
 # Groups of fields by predicted probability.
 _GROUPS = 10
 # Fewer pairs of replicates have no correlation worth naming.
@@ -90,15 +98,17 @@ def write_report(results: Path, output: Path) -> None:
     found = read_results(results)
     log(f"report: {found.wells['plate'].nunique()} plates, {len(found.hits)} rows of hits")
     roc = held_out_roc(found.controls)
+    data = page_data(found, roc)
     content = {
         "screen": found.screen,
         "version": wscnn.__version__,
         "summary": summarise(found, roc),
         "gallery": make_gallery(found),
-        "data": page_data(found, roc),
+        "packed": pack(data),
+        "charts": sorted(data["charts"]),
         "phenotypes": found.phenotypes,
         "plates": sorted(found.wells["plate"].unique()),
-        "vega": vl_convert.javascript_bundle(),
+        "vega": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
     }
     loader = jinja2.PackageLoader("wscnn")
     # Every value is escaped unless the template says otherwise: names come from users.
@@ -149,12 +159,13 @@ def page_data(results: Results, roc: pd.DataFrame) -> dict[str, Any]:
         "calibration": calibration(results),
         "suspects": results.suspects,
     }
-    shown: dict[str, tuple[str, dict[str, Any]]] = {"volcano": ("hits", charts.volcano())}
-    for name, (field, title, domain, lettered, numbered) in maps.items():
-        shown[name] = ("wells", charts.plate_map(field, title, domain, lettered, numbered))
+    shown: dict[str, tuple[str, dict[str, Any]]] = {"volcano": ("hits", charts.volcano(*_sample_ranges(results.hits)))}
+    for name, (field, title, colors, lettered, numbered) in maps.items():
+        shown[name] = ("wells", charts.plate_map(field, title, colors, lettered, numbered))
     shown["control-strip"] = ("controls", charts.control_strip(plates, "z"))
-    for measure, title, lines, domain in (("z_prime", "Z′", [0, 0.5], [-1, 1]), ("ssmd", "SSMD", [3], None)):
+    for measure, title, lines, low, high in _MEASURES:
         if measure in results.plates and results.plates[measure].notna().any():
+            domain = [low, max(high, float(results.plates[measure].max()))]
             shown[f"plate-{measure}"] = ("plates", charts.plate_quality(plates, measure, title, lines, domain))
     shown["replicates"] = ("pairs", charts.replicates())
     shown["roc"] = ("roc", charts.roc())
@@ -174,7 +185,7 @@ def held_out_roc(controls: pd.DataFrame) -> pd.DataFrame:
 
     A row a point of a curve. Wells without a fold (scored by all folds) are not held out and have no part in it.
     """
-    curves = []
+    curves: list[pd.DataFrame] = []
     held_out = controls[controls["score"].notna() & controls["fold"].notna()]
     for (phenotype, fold), scored in held_out.groupby(["phenotype", "fold"]):
         positive = scored["role"].eq("positive").to_numpy()
@@ -184,7 +195,7 @@ def held_out_roc(controls: pd.DataFrame) -> pd.DataFrame:
         tpr = np.concatenate([[0.0], by_score["tp"] / positive.sum()])
         fpr = np.concatenate([[0.0], by_score["fp"] / (~positive).sum()])
         curve = pd.DataFrame({"fpr": fpr, "tpr": tpr, "step": np.arange(len(fpr))})
-        curves.append(curve.assign(phenotype=phenotype, fold=str(fold), auc=np.trapezoid(tpr, fpr)))
+        curves.append(curve.assign(phenotype=str(phenotype), fold=str(fold), auc=np.trapezoid(tpr, fpr)))
     return concat(curves)
 
 
@@ -219,13 +230,19 @@ def replicate_pairs(wells: pd.DataFrame) -> pd.DataFrame:
     Wells are taken in turn from the plates, so that a pair lies on two plates where it can; no well is in two pairs.
     """
     key = ["phenotype", "perturbation", "role"]
-    usable = wells[wells["role"].isin(["sample", "positive"]) & wells["z"].notna()]
+    usable = wells[wells["role"].isin(["sample", "positive"]) & wells["z"].notna() & wells["used"]]
     usable = usable.assign(turn=usable.groupby([*key, "plate"]).cumcount(), name=usable["plate"] + " " + usable["well"])
     usable = usable.sort_values([*key, "turn", "plate", "well"])
     number = usable.groupby(key).cumcount()
     usable = usable.assign(pair=number // 2)[[*key, "pair", "z", "name"]]
     pairs = usable[number % 2 == 0].merge(usable[number % 2 == 1], on=[*key, "pair"], suffixes=("1", "2"))
     return pairs.rename(columns={"name1": "well1", "name2": "well2"}).drop(columns="pair")
+
+
+def pack(data: Mapping[str, Any]) -> str:
+    """Return `data` as the page's script unpacks it: JSON, gzip, base64; equal data give equal text."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def compact(table: pd.DataFrame) -> dict[str, Any]:
@@ -237,7 +254,7 @@ def _compact_column(column: pd.Series) -> dict[str, Any] | list[Any]:
     if pd.api.types.is_bool_dtype(column):
         return [bool(value) for value in column]
     if pd.api.types.is_numeric_dtype(column):
-        return [_short(value) for value in column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)]
+        return [_short(float(value)) for value in column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)]
     codes, levels = pd.factorize(column.astype("str").where(column.notna(), None))
     return {"levels": [str(level) for level in levels], "codes": codes.tolist()}
 
@@ -273,9 +290,9 @@ def _agreement(pairs: pd.DataFrame) -> dict[str, float]:
     """Return for each phenotype the correlation of sample wells' z with their replicates'; none from few pairs."""
     samples = pairs[pairs["role"] == "sample"]
     return {
-        str(phenotype): float(np.corrcoef(own["z1"], own["z2"])[0, 1])
+        str(phenotype): float(own["z1"].corr(own["z2"]))
         for phenotype, own in samples.groupby("phenotype")
-        if len(own) >= _FEW_PAIRS and own["z1"].nunique() > 1 and own["z2"].nunique() > 1
+        if len(own) >= _FEW_PAIRS
     }
 
 
@@ -308,10 +325,19 @@ def _hit_groups(hits: pd.DataFrame) -> pd.DataFrame:
     return hits.assign(group=group, label=label)
 
 
+def _sample_ranges(hits: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """Return the ranges of effect and of significance that hold every sample."""
+    samples = (hits[hits["role"] == "sample"] if "role" in hits else hits).dropna(subset=["effect", "p"])
+    effects = [min(samples["effect"].min(), -1.0), max(samples["effect"].max(), 1.0)] if len(samples) else [-1.0, 1.0]
+    margin = 0.08 * (effects[1] - effects[0])
+    top = -np.log10(samples["p"].min()) if len(samples) else 1.0
+    return [effects[0] - margin, effects[1] + margin], [0.0, 1.08 * max(top, 1.0)]
+
+
 def _uncrowded(ranked: pd.DataFrame, hits: pd.DataFrame) -> list[Any]:
     """Return the labels of those rows of `ranked` whose names do not run into one before, in the chart of `hits`."""
     x, y = ranked["effect"], -np.log10(ranked["p"])
-    width, height = np.ptp(hits["effect"].dropna()), np.ptp(-np.log10(hits["p"].dropna()))
+    width, height = (np.ptp(limits) for limits in _sample_ranges(hits))
     chosen: list[Any] = []
     for index in ranked.index:
         if all(abs(x[index] - x[i]) > 0.2 * width or abs(y[index] - y[i]) > 0.035 * height for i in chosen):
@@ -335,7 +361,7 @@ def _map_wells(wells: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
     if "flags" in fields:
         flagged = fields[fields["flags"].fillna("") != ""].drop_duplicates(["plate", "well", "flags"])
         words = flagged.groupby(["plate", "well"])["flags"].agg(", ".join).rename("flags").reset_index()
-        table = table.merge(words, on=["plate", "well"], how="left")
+        table = table.merge(words, on=["plate", "well"], how="left").fillna({"flags": "none"})
     return table
 
 
@@ -369,4 +395,3 @@ def _count_range(counts: pd.Series) -> list[float]:
 def _quantile(values: pd.Series, share: float) -> float:
     known = values.dropna().astype("float64")
     return float(known.quantile(share)) if len(known) else 0.0
-

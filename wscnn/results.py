@@ -12,9 +12,6 @@ from wscnn.errors import UserError
 from wscnn.tables import FIELDS, WELLS, read_table
 
 
-_NUMBERS = {name: "Float64" for name in ("n_fields", "n_fields_used", "n_objects", "n_cells")} | {"fold": "Int8"}
-
-
 @dataclass(frozen=True)
 class Results:
     """What a finished screen left in its results folder; tables that a stage may leave out are empty."""
@@ -62,11 +59,7 @@ def read_results(folder: Path) -> Results:
     wells = read_table(folder / "wells.parquet")
     if wells.empty:
         raise UserError(f"{folder / 'wells.parquet'}: holds no well; run the stages score and hits first")
-    # Tables of the user's own scores need not have all columns.
-    absent = {name: "" if name == "control_phenotype" else pd.NA for name in [*WELLS, "control_phenotype"]}
-    wells = wells.assign(**{name: value for name, value in absent.items() if name not in wells})
-    wells = wells.astype({name: kind for name, kind in _NUMBERS.items()})
-    wells["control_phenotype"] = wells["control_phenotype"].fillna("")
+    wells = _complete(wells)
     suspects = folder / "suspects.parquet"
     histories = sorted((folder / "model").glob("history-*.parquet"))
     return Results(
@@ -79,6 +72,17 @@ def read_results(folder: Path) -> Results:
         history=concat(read_table(path).assign(fold=path.stem.removeprefix("history-")) for path in histories),
         cards=[json.loads(path.read_text()) for path in sorted((folder / "model").glob("fold-*.json"))],
     )
+
+
+def _complete(wells: pd.DataFrame) -> pd.DataFrame:
+    """Return `wells` with all columns: tables of the user's own scores need not have all of them."""
+    columns = [*wells.columns, *(name for name in [*WELLS, "control_phenotype"] if name not in wells)]
+    counts = ["n_fields", "n_fields_used", "n_objects", "n_cells"]
+    table = wells.reindex(columns=columns).astype({**dict.fromkeys(counts, "Float64"), "fold": "Int8"})
+    table["control_phenotype"] = table["control_phenotype"].fillna("").astype("str")
+    if "used" not in table:
+        table["used"] = table["score"].notna()
+    return table
 
 
 def concat(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

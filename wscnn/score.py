@@ -29,8 +29,9 @@ from wscnn.wells import check_name, parse_well
 
 #: Fewer wells than this that all folds may score tell too little to make the folds' scales common.
 MIN_COMMON_WELLS = 8
-# Pixels of fields in one pass: bounds the memory of activations. A pass takes one field at least.
-_PIXELS = {"cpu": 2**18, "cuda": 2**21}
+# Pixels of fields in one pass, which takes one field at least: bounds the memory of activations. On CPUs few are best:
+# activations stay in the cache, and a field without a detection costs no backward pass.
+_PIXELS = {"cpu": 2**16, "cuda": 2**21}
 # Wells being read, and wells being finished, at a time, at most.
 _WINDOW = 8
 
@@ -113,7 +114,10 @@ def score_plate(
     places, thresholds = (_thresholds(cards, level, models) for level in ("place", "field"))
     quality = _quality(plate, qc)
     device = pick_device(score["device"])
+    # Channels last: convolutions of few channels are a fifth to two fifths faster on CPUs.
     networks = [model.to(device).requires_grad_(False) for model, _ in folds]
+    for network in networks:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     todo = []
     for name, rows in quality[quality["used"]].groupby("well", sort=False):
@@ -135,9 +139,7 @@ def score_plate(
             found.append(table)
 
     table_of_objects = pd.concat([conform(pd.DataFrame(columns=list(OBJECTS)), OBJECTS), *found])
-    per_field, per_well = _summaries(
-        plate, screen, quality, cards[0].phenotypes, todo, [card.fold for card in cards], logits, table_of_objects
-    )
+    per_field, per_well = _summaries(plate, screen, quality, cards, todo, logits, table_of_objects)
     write_table(table_of_objects, objects)
     write_table(per_field, fields)
     write_table(per_well, wells)
@@ -282,9 +284,8 @@ def _summaries(
     plate: Plate,
     screen: str,
     quality: pd.DataFrame,
-    phenotypes: Sequence[str],
+    cards: Sequence[Card],
     scored: Sequence[_Well],
-    fold_names: Sequence[int],
     logits: Sequence[pd.DataFrame],
     objects: pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -294,7 +295,7 @@ def _summaries(
     long["aligned"] = align_folds(long)
     by_field, by_well = ["well", "field", "phenotype"], ["well", "phenotype"]
 
-    classes = pd.DataFrame({"phenotype": list(phenotypes)})
+    classes = pd.DataFrame({"phenotype": cards[0].phenotypes})
     fields = quality.merge(classes, how="cross")
     fields = fields.merge(
         long.groupby(by_field).agg(score=("aligned", "mean"), score_sd=("aligned", "std"), margin=("margin", "mean")),
@@ -324,7 +325,11 @@ def _summaries(
     wells["n_cells"] = ours.groupby(by_well, sort=False)["cells"].sum(skipna=False)
     by_fold = long.groupby([*by_well, "fold"])["aligned"].mean().groupby(by_well)
     wells = wells.join(by_fold.agg(score="mean", score_sd="std")).reset_index()
-    held_out = {well.name: fold_names[well.folds[0]] for well in scored if len(well.folds) == 1 < len(fold_names)}
+    held_out = {
+        well.name: cards[well.folds[0]].fold
+        for well in scored
+        if len(well.folds) == 1 and f"{plate.name}/{well.name}" in cards[well.folds[0]].parts.get("test", [])
+    }
     place = wells["well"].map(parse_well)
     wells = wells.assign(
         screen=screen,

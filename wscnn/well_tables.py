@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from wscnn.config import DEFAULT_PHENOTYPE
 from wscnn.errors import UserError
@@ -23,23 +22,24 @@ _NAMED = 5
 
 
 def read_wells(paths: Sequence[Path]) -> pd.DataFrame:
-    """Return tables of wells as one; text tables (CSV, TSV) are read as such, plates and wells as text."""
-    parts = []
-    for path in paths:
-        if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-            parts.append(_read_text(path))
-        else:
-            parts.append(pa.Table.from_pandas(read_table(path), preserve_index=False))
-    parts = [part for part in parts if part.num_rows] or parts[:1]
-    return pa.concat_tables(parts, promote_options="permissive").to_pandas()
+    """Return tables of wells as one: Parquet, or text (CSV, TSV), of which plates and wells are read as text.
+
+    Raises
+    ------
+    UserError
+        When a file is missing or is no table.
+    """
+    parts = [
+        _read_text(path) if path.suffix.lower() in (".csv", ".tsv", ".txt") else read_table(path) for path in paths
+    ]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
-def _read_text(path: Path) -> pa.Table:
+def _read_text(path: Path) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path, sep=None, engine="python", dtype={"plate": "str", "well": "str"})
+        return pd.read_csv(path, sep=None, engine="python", dtype={"plate": "str", "well": "str"}, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a table ({error})") from None
-    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def join_layout(wells: pd.DataFrame, layout: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

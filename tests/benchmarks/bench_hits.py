@@ -61,14 +61,14 @@ def main() -> None:
         for path in paths:
             pq.read_table(path)
         reading = time.perf_counter() - start
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         settings = section("hits", f'{{"normalize": "{arguments.normalize}"}}')
         call_hits(paths, layout, folder / "out", hits=settings)
-        took = time.perf_counter() - start
+        took, busy = time.perf_counter() - start, time.process_time() - busy
         sizes = {path.name: path.stat().st_size for path in sorted((folder / "out").iterdir())}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{arguments.plates} plates, {arguments.plates * ROWS * COLUMNS} wells, {arguments.normalize}")
-    print(f"  {took:.1f} s (reading the files alone: {reading:.1f} s), peak {peak:.2f} GiB")
+    print(f"  {took:.1f} s, {busy:.1f} s of processor (reading the files alone: {reading:.1f} s), peak {peak:.2f} GiB")
     print("  " + ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items()))
 
 

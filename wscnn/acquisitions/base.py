@@ -118,4 +118,5 @@ def present(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
         names = set(os.listdir(folder))  # noqa: PTH208 - names alone, for many files
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
-    return table[[os.path.basename(path) in names for path in table["path"]]].reset_index(drop=True)  # noqa: PTH119
+    there = np.array([os.path.basename(path) in names for path in table["path"]], dtype=bool)  # noqa: PTH119
+    return table[there].reset_index(drop=True)

@@ -1,6 +1,7 @@
 """Exports of Yokogawa's CellVoyager CV7000 and CV8000: ``MeasurementData.mlf``, ``.mrf``, ``.mes`` and TIFFs."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,10 @@ class CellVoyager(Acquisition):
                 elif "HorizontalPixelDimension" in found:
                     sizes[found.get("Ch", "")] = real(found["HorizontalPixelDimension"])
             except ValueError as error:
-                raise UserError(f"{detail}: pixel size of channel {found.get('Ch')}: {error}") from None
-        path = detail.parent / Path(settings).name
-        if settings and path.is_file():
+                raise UserError(f"{detail}: pixel size of a channel: {error}; copy it again") from None
+        path = detail.parent / os.path.basename(settings)  # noqa: PTH119
+        # Other than Path.is_file, this takes a name that no file can have for one that is not there.
+        if settings and os.path.isfile(path):  # noqa: PTH113
             for _, element in elements(path, {"Channel"}):
                 found = attributes(element)
                 known = [found.get("Fluorophore", ""), found.get("Acquisition", "")]

@@ -57,7 +57,8 @@ def elements(path: Path, names: Collection[str]) -> Iterator[tuple[str, Element]
     except DefusedXmlException:
         raise UserError(f"{path}: declares XML entities, which no instrument does; export the plate again") from None
     except (ParseError, ValueError, LookupError) as error:
-        raise UserError(f"{path}: not valid XML ({error}); copy it again from the instrument") from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not valid XML ({reason}); copy it again from the instrument") from None
 
 
 def local(tag: str) -> str:

@@ -62,7 +62,9 @@ class OmeZarr(Acquisition):
                 row, column = path.parts
                 wells[well_name(*parse_well(row + column))] = self.folder / path
         except _MALFORMED as error:
-            raise UserError(f"{self.folder}: broken metadata of the plate ({error!r}); convert it again") from None
+            raise UserError(
+                f"{self.folder}: broken metadata of the plate ({repr(error)[:200]}); convert it again"
+            ) from None
         rows = [row for well, folder in wells.items() for row in self._well_rows(plate, well, folder)]
         return pd.DataFrame(rows, columns=list(INDEX))
 
@@ -92,7 +94,9 @@ class OmeZarr(Acquisition):
             rounds = sorted({int(entry.get("acquisition", 0)) for entry in entries})
             chosen = [_inside(entry["path"]) for entry in entries if int(entry.get("acquisition", 0)) == rounds[0]]
         except _MALFORMED as error:
-            raise UserError(f"{folder}: broken metadata of the well ({error!r}); convert the plate again") from None
+            raise UserError(
+                f"{folder}: broken metadata of the well ({repr(error)[:200]}); convert the plate again"
+            ) from None
         if len(rounds) > 1:
             log(f"{folder}: has {len(rounds)} acquisitions; only number {rounds[0]} is taken")
         rows = []
@@ -145,8 +149,11 @@ def _image(folder: Path) -> _Image:
             math.nan if shift is None else (shift[axis] + scale[axis] * (shape[axis] - 1) / 2) * unit
             for axis in (-2, -1)
         )
+        if any(map(math.isinf, (y, x, scale[-1]))):
+            raise ValueError("a place or pixel size is infinite")
     except _MALFORMED as error:
-        raise UserError(f"{folder}: broken metadata of the image ({error!r}); convert the plate again") from None
+        reason = repr(error)[:200]
+        raise UserError(f"{folder}: broken metadata of the image ({reason}); convert the plate again") from None
     return _Image(array, dict(zip(axes, shape, strict=True)), channels, y, x, scale[-1] * unit)
 
 

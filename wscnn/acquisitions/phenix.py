@@ -184,4 +184,7 @@ def _length(parts: Mapping[str, Element], name: str) -> float:
     unit = {local(key): value for key, value in parts[name].attrib.items()}.get("Unit", "m")
     if unit not in _MICROMETRES:
         raise ValueError(f"{name} has the unit '{unit[:20]}'")
-    return real(_text(parts, name)) * _MICROMETRES[unit]
+    value = real(_text(parts, name)) * _MICROMETRES[unit]
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value:g} um")
+    return value

@@ -1,21 +1,21 @@
 """Real nuclei to compose fields from: each cut out with a soft edge, then turned, mirrored and scaled anew."""
 
+import csv
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import pandas as pd
 from scipy import ndimage
-from skimage.feature import peak_local_max
 from skimage.io import imread
+from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
 from wscnn.config import shipped
 from wscnn.errors import UserError
 
 #: The phenotypes that nuclei can show and the classes of nuclei that count as each.
-NUCLEI_PHENOTYPES = {
+NUCLEI_PHENOTYPES: dict[str, tuple[str, ...]] = {
     "mitotic": ("Prometaphase", "Metaphase", "Anaphase"),
     "prometaphase": ("Prometaphase",),
     "metaphase": ("Metaphase",),
@@ -73,7 +73,7 @@ class Nuclei:
     spacing = 90.0
     distance = 1.0
     # Nuclei shine through each other.
-    merge = np.add
+    merge: np.ufunc = np.add
 
     def __init__(self, half: str = "all") -> None:
         if half not in ("all", "first", "second"):
@@ -106,31 +106,32 @@ class _Nucleus(NamedTuple):
 @cache
 def _nuclei() -> list[_Nucleus]:
     """Return all nuclei that are fit for use, cut out of their crops."""
-    crops = nuclei_crops()
+    images, rows = nuclei_crops()
     nuclei = []
-    for row in crops.table[crops.table["left_out"] == ""].itertuples():
-        signal = cut_out(crops.images[row.tile])
-        variants = [pair(signal, apart) for apart in _DAUGHTERS_APART] if row.kind == "Anaphase" else [signal]
-        nuclei.append(_Nucleus(variants, row.kind, row.source, row.half, row.scale))
+    for image, row in zip(images, rows, strict=True):
+        if not row["left_out"]:
+            signal = cut_out(image)
+            variants = [pair(signal, apart) for apart in _DAUGHTERS_APART] if row["class"] == "Anaphase" else [signal]
+            nuclei.append(_Nucleus(variants, row["class"], row["source"], row["half"], float(row["scale"])))
     return nuclei
 
 
-class Crops(NamedTuple):
-    """The crops that ship, as they came."""
+def nuclei_crops() -> tuple[np.ndarray, list[dict[str, str]]]:
+    """Return the crops that ship, as they came, and a row of ``resources/nuclei.tsv`` for each.
 
-    images: np.ndarray  # (n, 64, 64) uint8
-    table: pd.DataFrame  # tile, kind, source, half, scale, name, left_out
-
-
-def nuclei_crops() -> Crops:
-    """Return the crops of ``resources/nuclei.png`` with their table (``resources/README.md`` tells its columns)."""
-    table = pd.read_csv(shipped("resources/nuclei.tsv"), sep="\t", keep_default_na=False).rename(
-        columns={"class": "kind"}
-    )
+    Returns
+    -------
+    images
+        (n, 64, 64) uint8.
+    rows
+        ``tile, class, source, half, scale, name, left_out``; ``resources/README.md`` tells what they are.
+    """
+    with shipped("resources/nuclei.tsv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
     sheet = imread(shipped("resources/nuclei.png"))
-    rows, columns = (side // _TILE for side in sheet.shape)
-    tiles = sheet.reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2).reshape(-1, _TILE, _TILE)
-    return Crops(tiles[: len(table)], table)
+    down, across = (side // _TILE for side in sheet.shape)
+    tiles = sheet.reshape(down, _TILE, across, _TILE).swapaxes(1, 2).reshape(-1, _TILE, _TILE)
+    return tiles[: len(rows)], rows
 
 
 def cut_out(crop: np.ndarray) -> np.ndarray:
@@ -153,12 +154,9 @@ def cut_out(crop: np.ndarray) -> np.ndarray:
     centre = np.hypot(y, x)
     bright = smooth > 0.3 * np.percentile(smooth[centre < 7], 80)
     bright = ndimage.binary_fill_holes(ndimage.binary_closing(bright, iterations=2))
-    # Touching nuclei part at the waist between them.
-    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(bright), 2)
-    markers = np.zeros(crop.shape, int)
-    peaks = peak_local_max(depth, min_distance=7, labels=ndimage.label(bright)[0])
-    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    parts = watershed(-depth, markers, mask=bright)
+    # Touching nuclei part at the waist between them, where it is at least half a pixel narrower than either.
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(bright), 1.5)
+    parts = watershed(-depth, ndimage.label(h_maxima(depth, 0.5))[0], mask=bright)
     own = parts == parts.flat[np.where(parts > 0, centre, np.inf).argmin()]
     others = ndimage.binary_dilation(bright & ~own)
     reach = own | (ndimage.binary_dilation(own, iterations=2) & ~others)

@@ -1,6 +1,7 @@
 """One field of a simulated screen: cells placed, then seen by a microscope and its camera."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -158,7 +159,7 @@ def fibre(rng: np.random.Generator, size: int) -> np.ndarray:
     angle = rng.uniform(0, np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = (points - size / 2) @ turn + size / 2
-    dense = np.concatenate([np.linspace(a, b, size // 8) for a, b in zip(points[:-1], points[1:], strict=True)])
+    dense = np.concatenate([np.linspace(a, b, size // 8) for a, b in pairwise(points)])
     inside = dense[((dense >= 0) & (dense < size)).all(1)].astype(int)
     drawn = np.zeros((size, size), np.float32)
     drawn[inside[:, 0], inside[:, 1]] = 1

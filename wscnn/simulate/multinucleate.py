@@ -9,7 +9,7 @@ from wscnn.simulate.cells import Drawn
 from wscnn.simulate.fields import compose, expose, optics
 
 #: The phenotypes that drawn cells can show and the classes of cells that count as each.
-MULTINUCLEATE_PHENOTYPES = {"multinucleate": ("2 nuclei", "3 nuclei", "4 nuclei")}
+MULTINUCLEATE_PHENOTYPES: dict[str, tuple[str, ...]] = {"multinucleate": ("2 nuclei", "3 nuclei", "4 nuclei")}
 
 # How often multinucleate cells have two, three and four nuclei.
 _NUCLEI = np.array([0.6, 0.25, 0.15])
@@ -28,7 +28,7 @@ class MultinucleateCells:
     spacing = 120.0
     distance = 0.88
     # Cells abut and do not shine through each other.
-    merge = np.maximum
+    merge: np.ufunc = np.maximum
 
     def __init__(self) -> None:
         # One large sheet of grain, cut anew for each cell; the same for every screen.
@@ -151,9 +151,7 @@ def draw_multinucleate(
         rng = np.random.default_rng([seed, i])
         light = optics(rng, size, 1.0)
         prevalence = {"multinucleate": fraction * float(label)}
-        composed = compose(
-            rng, bank, size, int(rng.integers(5, 31)), prevalence, "multinucleate" if planted[i] else ""
-        )
+        composed = compose(rng, bank, size, int(rng.integers(5, 31)), prevalence, "multinucleate" if planted[i] else "")
         images[i] = expose(rng, composed.signal, light, 1.0)
         rows += [{"image": i} | cell for cell in composed.cells]
     return images, labels, pd.DataFrame(rows).drop(columns=["phenotype", "source"])

@@ -23,7 +23,10 @@ from wscnn.tables import conform, write_table
 from wscnn.wells import PLATE_FORMATS, check_name, well_name
 
 #: What can be rare among each kind of cells, and the classes of cells that count as it.
-PHENOTYPES = {"nuclei": NUCLEI_PHENOTYPES, "multinucleate": MULTINUCLEATE_PHENOTYPES}
+PHENOTYPES: dict[str, dict[str, tuple[str, ...]]] = {
+    "nuclei": NUCLEI_PHENOTYPES,
+    "multinucleate": MULTINUCLEATE_PHENOTYPES,
+}
 
 #: A row a cell of the truth; places in raw pixels of the field, boxes half open.
 CELLS = {
@@ -119,7 +122,7 @@ class Knobs:
         check_phenotypes(self.phenotypes, known)
         problems = []
         if self.wells not in _FORMATS:
-            problems.append(f"wells: {self.wells}; plates with controls and samples have {', '.join(map(str, _FORMATS))}")
+            problems.append(f"wells: {self.wells}; use one of {', '.join(map(str, _FORMATS))}")
         lowest = {"plates": 1, "fields": 1, "size": 64, "strong": 0, "weak": 0, "replicates": 1, "faults": 0, "seed": 0}
         for name, low in lowest.items():
             if getattr(self, name) < low:
@@ -138,8 +141,9 @@ class Knobs:
                 f"{self.n_perturbations} perturbations in {self.replicates} replicates; ask for fewer hits or "
                 "replicates, or more wells"
             )
-        if self.faults > self.plates * self.wells * self.fields:
-            problems.append(f"faults: {self.faults}, but the screen has {self.plates * self.wells * self.fields} fields")
+        n_fields = self.plates * self.wells * self.fields
+        if self.faults > n_fields:
+            problems.append(f"faults: {self.faults}, but the screen has {n_fields} fields")
         if problems:
             raise UserError(problems)
 
@@ -211,7 +215,7 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
         for plate in plates:
             (partial / "images" / plate).mkdir(parents=True)
 
-        def make(number: int) -> list[dict[str, object]]:
+        def make(number: int) -> pd.DataFrame:
             well = wells[number]
             return _make_well(
                 np.random.default_rng([chosen.seed, number]), chosen, well, light[well.plate], bank, partial / "images"
@@ -219,9 +223,9 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
 
         with ThreadPoolExecutor(workers or cpu_count()) as pool:
             made = progress(pool.map(make, range(len(wells))), len(wells), "wells simulated")
-            cells = pd.DataFrame([row for rows in made for row in rows], columns=list(CELLS))
+            cells = pd.concat(list(made), ignore_index=True)
         (partial / "truth").mkdir()
-        write_table(conform(cells, CELLS), partial / "truth" / "cells.parquet")
+        write_table(cells, partial / "truth" / "cells.parquet")
         _write_tsv(hits, partial / "truth" / "hits.tsv")
         faults = [(well.plate, well.well, number, fault) for well in wells for number, fault in well.faults.items()]
         _write_tsv(pd.DataFrame(faults, columns=["plate", "well", "field", "fault"]), partial / "truth" / "faults.tsv")
@@ -234,7 +238,7 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
 
 def _draw_hits(rng: np.random.Generator, knobs: Knobs) -> pd.DataFrame:
     """Return a row a perturbation: perturbation, phenotype (empty where it does nothing), prevalence, hit."""
-    rows = []
+    rows: list[tuple[str, float, str]] = []
     for hit, n, (highest, lowest) in (("strong", knobs.strong, _STRONG), ("weak", knobs.weak, _WEAK)):
         for part in np.linspace(highest, lowest, n):
             phenotype = knobs.phenotypes[len(rows) % len(knobs.phenotypes)]
@@ -258,15 +262,14 @@ def _draw_plate(
     for i in range(knobs.n_controls):
         shown = knobs.phenotypes[i % len(knobs.phenotypes)]
         contents.append((f"{shown}-control", "positive", shown, none | {shown: knobs.prevalence}))
-    samples = list(hits.itertuples(index=False))
+    samples = list(zip(hits["perturbation"], hits["phenotype"], hits["prevalence"], strict=True))
     for i in range(knobs.wells - len(contents)):
-        sample = samples[i % len(samples)]
-        acts = {sample.phenotype: sample.prevalence} if sample.phenotype else {}
-        contents.append((sample.perturbation, "sample", "", none | acts))
+        perturbation, shown, prevalence = samples[i % len(samples)]
+        contents.append((perturbation, "sample", "", none | ({shown: prevalence} if shown else {})))
     contents = [contents[i] for i in rng.permutation(knobs.wells)]
     planted = _plant_label_noise(rng, knobs, [role == "negative" for _, role, _, _ in contents])
     slope = 0.08 * knobs.nuisance * rng.normal()
-    for i, (perturbation, role, phenotype, prevalence) in enumerate(contents):
+    for i, (perturbation, role, phenotype, chances) in enumerate(contents):
         row, column = divmod(i, columns)
         # Wells at the edge dry out: fewer cells, brighter stain. A dispenser's rows differ steadily.
         edge = knobs.nuisance * (row in (0, rows - 1) or column in (0, columns - 1))
@@ -278,7 +281,7 @@ def _draw_plate(
             perturbation=perturbation,
             role=role,
             phenotype=phenotype,
-            prevalence=prevalence,
+            prevalence=chances,
             cells_per_field=(knobs.size / spacing) ** 2 * crowd,
             gain=float(gain),
             planted=planted.get(i, {}),
@@ -304,8 +307,8 @@ def _plant_faults(rng: np.random.Generator, knobs: Knobs, wells: list[_Well]) ->
 
 def _make_well(
     rng: np.random.Generator, knobs: Knobs, well: _Well, light: Optics, bank: CellBank, images: Path
-) -> list[dict[str, object]]:
-    """Write the images of one well; return a row for each of its cells."""
+) -> pd.DataFrame:
+    """Write the images of one well; return a row for each of its cells, columns `CELLS`."""
     rows: list[dict[str, object]] = []
     for number in range(1, knobs.fields + 1):
         fault = well.faults.get(number, "")
@@ -317,7 +320,7 @@ def _make_well(
         tifffile.imwrite(images / well.plate / name, image, photometric="minisblack", metadata=None)
         where = {"plate": well.plate, "well": well.well, "field": number}
         rows += [where | {"cell": i} | cell for i, cell in enumerate(composed.cells, 1)]
-    return rows
+    return conform(pd.DataFrame(rows, columns=list(CELLS)), CELLS)
 
 
 def _write_tsv(table: pd.DataFrame, path: Path) -> None:

@@ -1,5 +1,7 @@
-const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
+const packed = Uint8Array.from(atob(byId("data").textContent), (character) => character.charCodeAt(0));
+const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+const data = JSON.parse(await new Response(unpacked).text());
 const PAGE = 50;
 
 /* Tables come by column, each text once: make them rows. */
@@ -22,6 +24,17 @@ function format(value) {
   if (Number.isInteger(value)) return String(value);
   const size = Math.abs(value);
   return size < 0.001 ? value.toExponential(1) : size < 1 ? value.toFixed(3) : value.toFixed(size < 100 ? 2 : 0);
+}
+
+/* A hit leads to its pictures, a well to its plate. */
+function linkOf(table, column, row) {
+  const link = document.createElement("a");
+  if (table === "hits" && column === "perturbation" && byId(`hit-${row.rank}`)) link.href = `#hit-${row.rank}`;
+  else if (column === "plate" || column === "well") {
+    link.href = "#plates";
+    link.addEventListener("click", () => showPlate(row.plate, row.well));
+  } else return null;
+  return link;
 }
 
 /* A sortable, searchable table. Cells are written as text, never as HTML. */
@@ -60,10 +73,10 @@ function makeTable(name, keep) {
     return state.up ? order : -order;
   }
   function draw() {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const text = (row) => columns.map((column) => format(row[column.name])).join("\t").toLowerCase();
+    const sought = search.value.trim().toLowerCase();
+    const found = (row) => columns.some(({ name, text }) => text && format(row[name]).toLowerCase().includes(sought));
     let shown = all.filter((row) => ofPhenotype(row) && keep(row));
-    if (words.length) shown = shown.filter((row) => words.every((word) => text(row).includes(word)));
+    if (sought) shown = shown.filter(found);
     if (state.column) shown.sort(compare);
     body.replaceChildren(...shown.slice(0, state.limit).map((row) => {
       const tr = document.createElement("tr");
@@ -72,12 +85,10 @@ function makeTable(name, keep) {
         const td = tr.insertCell();
         td.classList.toggle("text", column.text);
         const value = format(row[column.name]);
-        const target = name === "hits" && column.name === "perturbation" ? byId(`hit-${row.rank}`) : null;
+        const target = linkOf(name, column.name, row);
         if (target) {
-          const link = document.createElement("a");
-          link.href = `#${target.id}`;
-          link.textContent = value;
-          td.append(link);
+          target.textContent = value;
+          td.append(target);
         } else td.textContent = value;
       }
       return tr;
@@ -96,7 +107,7 @@ function makeTable(name, keep) {
   return draw;
 }
 
-/* Charts: each view is made once; its rows change with the phenotype, the maps' with the plate too. */
+/* Charts: each view is made once, when it first has rows; they change with the phenotype, the maps' with the plate too. */
 const views = {};
 const wellsOf = Map.groupBy ? Map.groupBy(rows.wells, (row) => row.plate) : rows.wells.reduce(
   (map, row) => map.set(row.plate, [...(map.get(row.plate) ?? []), row]), new Map());
@@ -104,26 +115,33 @@ const isMap = (name) => name.startsWith("map-");
 const rowsOf = (name) => (isMap(name) ? wellsOf.get(plate.value) ?? [] : rows[data.charts[name].rows])
   .filter(ofPhenotype).map((row) => ({ ...row }));
 
-async function makeChart(name) {
+async function drawChart(name) {
+  const shown = rowsOf(name);
+  const place = byId(name);
+  (place.closest("figure:not(.stack)") ?? place).hidden = shown.length === 0;
+  if (shown.length === 0) return;
+  if (views[name]) {
+    await views[name].data("rows", shown).runAsync();
+    return;
+  }
   const { spec } = data.charts[name];
-  const { view } = await window.vegaEmbed(byId(name), { ...spec, datasets: { ...spec.datasets, rows: rowsOf(name) } }, {
-    renderer: rowsOf(name).length > 3000 ? "canvas" : "svg",
+  const { view } = await window.vegaEmbed(place, { ...spec, datasets: { ...spec.datasets, rows: shown } }, {
+    renderer: shown.length > 3000 ? "canvas" : "svg",
     actions: { export: true, source: false, compiled: false, editor: false },
     downloadFileName: name,
   });
   views[name] = view;
 }
-function refresh(names) {
-  return Promise.all(names.filter((name) => views[name]).map((name) => views[name].data("rows", rowsOf(name)).runAsync()));
-}
+const drawCharts = (names) => Promise.all(names.map(drawChart));
 
-const maps = Object.keys(data.charts).filter(isMap);
+const charts = Object.keys(data.charts);
+const maps = charts.filter(isMap);
 function showPlate(name, well) {
   plate.value = name;
   const states = rows.plates.filter((row) => row.plate === name && ofPhenotype(row) && row.state !== "used");
   byId("plate-state").textContent = states.length ? `left out of the calls: ${states[0].reasons ?? ""}` : "";
   for (const map of maps) views[map]?.signal("chosen", well ?? "");
-  return refresh(maps);
+  return drawCharts(maps);
 }
 
 const onlyHits = byId("hits-only");
@@ -140,7 +158,7 @@ for (const [id, step] of [["previous", -1], ["next", 1]]) {
     showPlate(plate.options[(plate.selectedIndex + step + n) % n].value);
   });
 }
-phenotype?.addEventListener("change", () => { for (const draw of drawTables) draw(); refresh(Object.keys(data.charts)); });
+phenotype?.addEventListener("change", () => { for (const draw of drawTables) draw(); drawCharts(charts); });
 for (const link of document.querySelectorAll("a[data-plate]")) {
   link.addEventListener("click", () => showPlate(link.dataset.plate, link.dataset.well));
 }
@@ -149,6 +167,6 @@ for (const box of document.querySelectorAll("input[data-layer]")) {
   box.addEventListener("change", apply);
   apply();
 }
-await Promise.all(Object.keys(data.charts).filter(byId).map(makeChart));
 await showPlate(plate.value);
+await drawCharts(charts.filter((name) => !isMap(name)));
 document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,138 @@
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wscnn.acquisitions.tiff import MAX_PIXELS, read_tiff
+from wscnn.errors import UserError
+
+IMAGE = np.random.default_rng(0).integers(0, 4096, (70, 90)).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"byteorder": ">"},
+        {"bigtiff": True},
+        {"rowsperstrip": 7},
+        {"tile": (32, 48)},
+        {"compression": "lzw"},
+        {"compression": "zlib", "predictor": True},
+        {"compression": "zstd", "tile": (16, 16)},
+        {"compression": "packbits", "byteorder": ">"},
+        {"photometric": "miniswhite"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_file_gives_the_pixels_that_were_written(tmp_path: Path, options: dict) -> None:
+    path = tmp_path / "a b'ü.tif"
+    tifffile.imwrite(path, IMAGE, **{"photometric": "minisblack"} | options)
+    image = read_tiff(path)
+    assert image.dtype == np.uint16 and image.dtype.isnative
+    np.testing.assert_array_equal(image, IMAGE)
+
+
+def test_pages_are_counted_from_zero(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.stack([IMAGE, IMAGE + 1, IMAGE + 2]), photometric="minisblack")
+    np.testing.assert_array_equal(read_tiff(path, 2), IMAGE + 2)
+    with pytest.raises(UserError, match=r"stack\.tif: has no page 3 \(it has 3\)"):
+        read_tiff(path, 3)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint32", "int32", "float32", "float64"])
+def test_other_types_are_taken_when_nothing_is_lost(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "other.tif"
+    tifffile.imwrite(path, IMAGE.astype(dtype), photometric="minisblack")
+    image = read_tiff(path)
+    assert image.dtype == np.uint16
+    np.testing.assert_array_equal(image, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (IMAGE.astype(np.int16) - 5000, "cannot be kept"),
+        (IMAGE.astype(np.uint32) + 65000, "cannot be kept"),
+        (IMAGE.astype(np.float32) + 0.5, "cannot be kept"),
+        (np.where(IMAGE > 4000, np.nan, IMAGE).astype(np.float32), "not numbers"),
+        (IMAGE.astype(np.complex64), "complex64"),
+    ],
+)
+def test_values_that_would_be_lost_are_refused(tmp_path: Path, image: np.ndarray, words: str) -> None:
+    path = tmp_path / "lossy.tif"
+    tifffile.imwrite(path, image, photometric="minisblack")
+    with pytest.raises(UserError, match=rf"lossy\.tif: .*{words}"):
+        read_tiff(path)
+
+
+def test_colour_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "colour.tif"
+    tifffile.imwrite(path, np.zeros((20, 30, 3), np.uint8), photometric="rgb")
+    with pytest.raises(UserError, match=r"colour\.tif: a colour image \(RGB\)"):
+        read_tiff(path)
+
+
+def test_what_is_no_file_with_an_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.tif").touch()
+    (tmp_path / "text.tif").write_text("not an image")
+    (tmp_path / "folder.tif").mkdir()
+    (tmp_path / "loop.tif").symlink_to(tmp_path / "loop.tif")
+    (tmp_path / "nopage.tif").write_bytes(b"II*\0\0\0\0\0")
+    for name in ("missing", "empty", "text", "folder", "loop", "nopage"):
+        with pytest.raises(UserError, match=rf"{name}\.tif: "):
+            read_tiff(tmp_path / f"{name}.tif")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "lzw"}, {"tile": (16, 16)}, {"compression": "packbits"}], ids=str
+)
+def test_truncated_anywhere_is_an_error_or_whole(tmp_path: Path, options: dict) -> None:
+    path = tmp_path / "whole.tif"
+    tifffile.imwrite(path, IMAGE, photometric="minisblack", **options)
+    data = path.read_bytes()
+    for size in np.linspace(0, len(data) - 1, 60).astype(int):
+        cut = tmp_path / "cut.tif"
+        cut.write_bytes(data[:size])
+        with pytest.raises(UserError, match=r"cut\.tif: "):
+            read_tiff(cut)
+
+
+def test_claimed_sizes_do_not_fill_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.tif"
+    tifffile.imwrite(path, np.zeros((16, 16), np.uint8), photometric="minisblack", compression="zlib")
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        places = [tiff.pages[0].tags[name] for name in ("ImageWidth", "ImageLength")]
+        for tag in places:
+            struct.pack_into("<I" if tag.dtype == 4 else "<H", data, tag.valueoffset, 65535)
+    path.write_bytes(data)
+    assert MAX_PIXELS < 65535**2
+    with pytest.raises(UserError, match=r"bomb\.tif: claims 65535 x 65535"):
+        read_tiff(path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), compression=st.sampled_from([None, "lzw", "zlib"]), tiled=st.booleans())
+def test_flipped_bytes_never_end_in_anything_but_an_image_or_a_named_error(
+    tmp_path: Path, data: st.DataObject, compression: str | None, tiled: bool
+) -> None:
+    path = tmp_path / "fuzz.tif"
+    tifffile.imwrite(
+        path, IMAGE[:24, :32], photometric="minisblack", compression=compression, tile=(16, 16) if tiled else None
+    )
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        image = read_tiff(path)
+    except UserError as error:
+        assert "fuzz.tif" in str(error)
+    else:
+        assert image.ndim == 2 and image.dtype in (np.uint8, np.uint16)

@@ -1,0 +1,297 @@
+"""`check` finds all that is wrong, at once, and names file, line and what to do."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wscnn.check import Screen, check_screen, write_screen
+from wscnn.errors import UserError
+from wscnn.model import WSCNN, Card, save_model
+from wscnn.tables import read_table
+
+PATTERN = r"(?P<well>[A-Z]+\d+)_s(?P<field>\d+)_w(?P<channel>\d)\.tif"
+ROWS = "ABCDEFGH"
+
+
+class Setup:
+    """A screen of two 96-well plates, two fields and two channels, complete and without a fault."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plates = {"P1": "images/P1", "P2": "images/P2"}
+        #: Role and phenotype by column: negatives in 3 and 10, positives in 5 and 8.
+        roles = {3: "negative\t", 10: "negative\t", 5: "positive\trare", 8: "positive\trare"}
+        self.layout = ["well\tperturbation\trole\tphenotype\tdose"]
+        for row in ROWS:
+            for column in range(1, 13):
+                name = {"negative\t": "DMSO", "positive\trare": "drug"}.get(
+                    roles.get(column, ""), f"g{row}{column // 2}"
+                )
+                self.layout.append(f"{row}{column:02d}\t{name}\t{roles.get(column, 'sample' + chr(9))}\t1")
+        self.config: dict = {
+            "screen": "s",
+            "plates": str(folder / "plates.tsv"),
+            "layout": str(folder / "layout.tsv"),
+            "acquisition": {"channels": {"1": "DNA", "2": "actin"}, "pattern": PATTERN},
+        }
+        for images in self.plates.values():
+            (folder / images).mkdir(parents=True)
+            for row in ROWS:
+                for column in range(1, 13):
+                    for field in (1, 2):
+                        for channel in (1, 2):
+                            (folder / images / f"{row}{column:02d}_s{field}_w{channel}.tif").touch()
+
+    def check(self) -> Screen:
+        rows = [f"{plate}\t{self.folder / images}\tb{plate}" for plate, images in self.plates.items()]
+        (self.folder / "plates.tsv").write_text("\n".join(["plate\timages\tbatch", *rows]) + "\n")
+        (self.folder / "layout.tsv").write_text("\n".join(self.layout) + "\n")
+        (self.folder / "config.yaml").write_text(json.dumps(self.config))
+        return check_screen(self.folder / "config.yaml")
+
+    def problems(self) -> list[str]:
+        with pytest.raises(UserError) as raised:
+            self.check()
+        return raised.value.problems
+
+    def replace(self, well: str, change: Callable[[str], str]) -> int:
+        """Change a well's row; return its line in the file."""
+        at = next(i for i, row in enumerate(self.layout) if row.startswith(well))
+        self.layout[at] = change(self.layout[at])
+        return at + 1
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    return Setup(tmp_path)
+
+
+def test_a_faultless_screen(setup: Setup) -> None:
+    screen = setup.check()
+    assert screen.plates["plate"].tolist() == ["P1", "P2"]
+    assert screen.layout.columns.tolist() == [
+        "plate", "well", "row", "column", "perturbation", "role", "phenotype", "batch", "dose",
+    ]  # fmt: skip
+    assert len(screen.layout) == 2 * 96
+    assert screen.layout.groupby("plate")["batch"].unique().str[0].to_dict() == {"P1": "bP1", "P2": "bP2"}
+    assert not any("edge" in warning or "one well only" in warning for warning in screen.warnings)
+
+
+def test_tables_that_are_written(setup: Setup, tmp_path: Path) -> None:
+    screen = setup.check()
+    write_screen(screen, tmp_path / "out" / "layout.parquet", tmp_path / "out" / "controls.parquet")
+    assert read_table(tmp_path / "out" / "layout.parquet").equals(screen.layout.reset_index(drop=True))
+    controls = read_table(tmp_path / "out" / "controls.parquet")
+    assert controls.columns.tolist() == ["plate", "well", "row", "column", "role", "phenotype"]
+    assert controls["role"].value_counts().to_dict() == {"negative": 32, "positive": 32}
+
+
+def test_controls_do_not_change_with_the_name_of_a_sample(setup: Setup, tmp_path: Path) -> None:
+    write_screen(setup.check(), tmp_path / "l1", tmp_path / "c1")
+    setup.replace("A01", lambda row: row.replace("gA0", "mended"))
+    write_screen(setup.check(), tmp_path / "l2", tmp_path / "c2")
+    assert (tmp_path / "c1").read_bytes() == (tmp_path / "c2").read_bytes()
+    assert (tmp_path / "l1").read_bytes() != (tmp_path / "l2").read_bytes()
+
+
+def test_well_without_images(setup: Setup) -> None:
+    for path in (setup.folder / "images/P2").glob("C04*"):
+        path.unlink()
+    line = setup.replace("C04", lambda row: row)
+    (told,) = setup.problems()
+    assert told.startswith(f"{setup.folder / 'layout.tsv'}: plate 'P2': no image of well C04 (line {line}) in ")
+    setup.replace("C04", lambda row: row.replace("sample", "exclude"))
+    setup.check()
+
+
+def test_images_without_a_row(setup: Setup) -> None:
+    setup.layout = [row for row in setup.layout if not row.startswith("H12")]
+    told = setup.problems()
+    assert len(told) == 2
+    assert "plate 'P1': no row for well H12, of which there are images" in told[0]
+
+
+def test_missing_field(setup: Setup) -> None:
+    for path in (setup.folder / "images/P1").glob("B07_s2_*"):
+        path.unlink()
+    line = setup.replace("B07", lambda row: row)
+    (told,) = setup.problems()
+    assert f"plate 'P1', well B07 ({setup.folder / 'layout.tsv'}, line {line}): field 2 is missing" in told
+    assert "role exclude" in told
+    setup.config["acquisition"]["missing_fields"] = "accept"
+    assert any("well B07" in warning and "field 2 is missing" in warning for warning in setup.check().warnings)
+
+
+def test_missing_channel_of_a_field(setup: Setup) -> None:
+    (setup.folder / "images/P1/B07_s2_w2.tif").unlink()
+    (told,) = setup.problems()
+    assert "well B07" in told
+    assert "field 2 has no channel actin" in told
+
+
+def test_channel_that_no_file_has(setup: Setup) -> None:
+    setup.config["acquisition"]["channels"] = {"1": "DNA", "5": "tubulin"}
+    told = setup.problems()
+    assert len(told) == 2
+    assert "no image of channel tubulin ('5' in acquisition.channels); unlisted channels there are 2" in told[0]
+
+
+def test_no_listed_channel_at_all(setup: Setup) -> None:
+    setup.config["acquisition"]["channels"] = {"DAPI": "DNA"}
+    told = setup.problems()
+    assert len(told) == 2
+    assert "the instrument's channels here are 1, 2" in told[0]
+
+
+def test_two_files_for_one_field(setup: Setup) -> None:
+    (setup.folder / "images/P1/B7_s02_w2.tif").touch()
+    (told,) = setup.problems()
+    assert "B07_s2_w2.tif" in told
+    assert "B7_s02_w2.tif: both are well B07, field 2, channel actin" in told
+
+
+def test_time_point_that_there_is_not(setup: Setup) -> None:
+    setup.config["acquisition"]["time"] = 4
+    told = setup.problems()
+    assert len(told) == 2
+    assert "has time points 1 and planes 1; correct acquisition.time" in told[0]
+
+
+def test_missing_and_unmatched_folders_of_some_plates(setup: Setup) -> None:
+    setup.plates |= {"P3": "images/none", "P4": "images/empty"}
+    (setup.folder / "images/empty").mkdir()
+    told = setup.problems()
+    assert len(told) == 2
+    assert "images/none: no such folder" in told[1]
+    assert "images/empty: holds no file" in told[0]
+
+
+def test_one_folder_given_for_two_plates(setup: Setup) -> None:
+    setup.plates["P2"] = "images/P1"
+    (told,) = setup.problems()
+    assert "plates 'P1' and 'P2' have the same images" in told
+
+
+def test_too_few_controls(setup: Setup) -> None:
+    setup.layout = [setup.layout[0]] + [
+        row.replace("negative", "sample") if row[0] != "A" else row.replace("positive\trare", "positive\tother")
+        for row in setup.layout[1:]
+    ]
+    setup.layout = [
+        row.replace("positive\tother", "positive\tfew") if row.startswith("A05") else row for row in setup.layout
+    ]
+    setup.layout = [row.replace("positive\tother", "sample\t") for row in setup.layout]
+    told = setup.problems()
+    # On two plates: A03 and A10 are four negative wells, A05 two wells of phenotype few.
+    assert len(told) == 1
+    assert "2 wells of class few, but three folds need at least 3" in told[0]
+
+
+def test_no_positive_and_no_negative(setup: Setup) -> None:
+    setup.layout = [row.replace("positive\trare", "sample\t").replace("negative", "sample") for row in setup.layout]
+    told = "\n".join(setup.problems())
+    assert "0 wells of class negative" in told
+    assert "no well has role positive" in told
+    assert "plate 'P1' has no well with role negative, against which" in told
+
+
+def test_all_problems_at_once(setup: Setup) -> None:
+    (setup.folder / "images/P1/B07_s2_w2.tif").unlink()
+    for path in (setup.folder / "images/P2").glob("C04*"):
+        path.unlink()
+    setup.plates["P3"] = "images/none"
+    setup.layout = [row.replace("positive\trare", "sample\t") for row in setup.layout]
+    told = setup.problems()
+    assert len(told) == 4
+
+
+def test_faults_of_both_tables_at_once(setup: Setup) -> None:
+    setup.plates["../x"] = "images/P1"
+    setup.replace("A01", lambda row: row.replace("sample", "smaple"))
+    told = setup.problems()
+    assert len(told) == 2
+    assert "plates.tsv, line 4: plate: '../x' cannot name a folder" in told[0]
+    assert "layout.tsv, line 2: role: 'smaple' is not one of" in told[1]
+
+
+def test_column_that_the_hit_table_has(setup: Setup) -> None:
+    setup.layout[0] = setup.layout[0].replace("dose", "effect")
+    (told,) = setup.problems()
+    assert "column effect: the results have columns of that name; rename it" in told
+
+
+def test_model_that_is_not_there(setup: Setup) -> None:
+    setup.config["model"] = {"checkpoint": str(setup.folder / "model")}
+    (told,) = setup.problems()
+    assert "holds no model" in told
+
+
+def test_model_that_does_not_fit(setup: Setup) -> None:
+    folder = setup.folder / "model"
+    folder.mkdir()
+    network = WSCNN("wscnn4", "noisy_or", n_channels=1, n_classes=2)
+    card = Card("wscnn4", "noisy_or", "same", ["tubulin"], 0.5, ["negative", "rare"], "other", 0, {}, {})
+    save_model(folder / "fold-0.safetensors", network, card)
+    setup.config["model"] = {"checkpoint": str(folder)}
+    setup.config["acquisition"]["pixel_size_um"] = 0.65
+    setup.config["mosaic"] = {"downsample": 2}
+    told = setup.problems()
+    assert len(told) == 2
+    assert "no channel tubulin" in told[0]
+    assert "a mosaic pixel is 1.3 um, but the model was trained at 0.5 um" in told[1]
+
+
+def test_trained_model_needs_no_positive_controls(setup: Setup) -> None:
+    folder = setup.folder / "model"
+    folder.mkdir()
+    network = WSCNN("wscnn4", "noisy_or", n_channels=1, n_classes=2)
+    card = Card("wscnn4", "noisy_or", "same", ["actin"], None, ["negative", "rare"], "other", 0, {}, {})
+    save_model(folder / "fold-0.safetensors", network, card)
+    setup.config["model"] = {"checkpoint": str(folder)}
+    setup.layout = [row.replace("positive\trare", "sample\t") for row in setup.layout]
+    assert len(setup.check().layout) == 192
+
+
+def test_warnings_of_a_poor_layout(setup: Setup) -> None:
+    wanted = {"A01": "negative\t", "B01": "negative\t", "C01": "negative\t", "A12": "positive\trare"}
+    wanted |= {"B12": "positive\trare", "C12": "positive\trare", "A06": "sample\t", "B06": "sample\t"}
+    setup.plates = {"P1": "images/P1"}
+    setup.layout = ["well\tperturbation\trole\tphenotype"] + [
+        f"{well}\t{well}\t{role}" for well, role in wanted.items()
+    ]
+    for path in (setup.folder / "images/P1").iterdir():
+        if path.name[:3] not in wanted:
+            path.unlink()
+    warnings = "\n".join(setup.check().warnings)
+    assert "2 of 2 perturbations have one well only" in warnings
+    assert "all control wells of class negative lie in the two outermost columns" in warnings
+    assert "all control wells of class rare lie in the two outermost columns" in warnings
+    # Three negative wells: no p-value below 1/4, whatever the scores.
+    assert "2 of 2 perturbations can never be called" in warnings
+
+
+def test_plates_in_one_folder_told_apart_by_the_pattern(setup: Setup) -> None:
+    for plate in ("P1", "P2"):
+        for path in (setup.folder / "images" / plate).iterdir():
+            shutil.move(path, setup.folder / "images" / f"{plate}_{path.name}")
+    setup.plates = {"P1": "images", "P2": "images"}
+    setup.config["acquisition"]["pattern"] = "(?P<plate>P.)_" + PATTERN
+    assert len(setup.check().layout) == 192
+
+
+def test_config_from_standard_input(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.check()
+    with (setup.folder / "config.yaml").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert len(check_screen(Path("-")).layout) == 192
+
+
+def test_real_plate(sbs96: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(Path(__file__).parents[1] / "config", tmp_path / "config")
+    (tmp_path / "ExampleSBSImages").symlink_to(sbs96, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    screen = check_screen(Path("config/examples/sbs96/config.yaml"))
+    assert len(screen.layout) == 96

@@ -1,0 +1,212 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from wscnn.config import complete_config
+from wscnn.errors import UserError
+from wscnn.index import index_plate
+from wscnn.stage import stage_plate
+from wscnn.store import Plate
+
+PATTERN = r"(?P<well>[A-Z]\d\d)_s(?P<field>\d+)_w(?P<channel>\d)(?:_z(?P<z>\d+))?\.tif"
+
+
+def write(folder: Path, name: str, image: np.ndarray, **options: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(folder / name, image, photometric="minisblack", **options)
+
+
+def raw(*key: int) -> np.ndarray:
+    """Return a raw field of 24 x 36 pixels, a different one for every key."""
+    return np.random.default_rng(key).integers(100, 4000, (24, 36)).astype(np.uint16)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Return a plate of 3 wells x 3 fields x 2 channels; the last well misses field 2."""
+    for w, well in enumerate(("A01", "B02", "B11")):
+        for field in (1, 2, 3):
+            for channel in (1, 2):
+                if (well, field) != ("B11", 2):
+                    write(tmp_path / "images", f"{well}_s{field}_w{channel}.tif", raw(w, field, channel))
+    return tmp_path / "images"
+
+
+def stage(images: Path, out: Path, **sections: dict[str, Any]) -> Path:
+    """Index and stage a folder as plate `p`; return the folder of results."""
+    acquisition = {"pattern": PATTERN, "channels": {"1": "DNA", "2": "GFP"}} | sections.pop("acquisition", {})
+    config = complete_config({"screen": "s", "plates": "", "layout": "", "acquisition": acquisition} | sections, "test")
+    index_plate("p", images, config["acquisition"], out / "index.parquet")
+    stage_plate(
+        "p",
+        out / "index.parquet",
+        images,
+        out / "p.zarr",
+        out / "p.json",
+        out / "qc.parquet",
+        acquisition=config["acquisition"],
+        mosaic=config["mosaic"],
+        illumination=config["illumination"],
+        quality=config["qc"],
+        dask=config["dask"],
+    )
+    return out
+
+
+def means(image: np.ndarray, factor: int) -> np.ndarray:
+    """Return block means, rounded half up."""
+    height, width = image.shape
+    blocks = image.reshape(height // factor, factor, width // factor, factor).astype(np.float64)
+    return np.floor(blocks.mean((1, 3)) + 0.5).astype(np.uint16)
+
+
+def outcome(out: Path) -> tuple[dict[str, np.ndarray], bytes, dict]:
+    plate = Plate(out / "p.zarr")
+    pixels = {well: plate.read(well) for well in plate.wells}
+    return pixels, (out / "qc.parquet").read_bytes(), json.loads((out / "p.json").read_text())
+
+
+def test_every_pixel_is_where_it_belongs(images: Path, tmp_path: Path) -> None:
+    out = stage(images, tmp_path / "out", mosaic={"downsample": 2})
+    plate = Plate(out / "p.zarr")
+    assert plate.wells == ["A01", "B02", "B11"] and [channel.name for channel in plate.channels] == ["DNA", "GFP"]
+    for w, well in enumerate(plate.wells):
+        mosaic = plate.read(well)
+        assert mosaic.shape == (2, 24, 36) and mosaic.dtype == np.uint16
+        fields = plate.fields(well)
+        assert fields["field"].tolist() == ([1, 3] if well == "B11" else [1, 2, 3])
+        for field, y, x in zip(fields["field"], fields["y"], fields["x"], strict=True):
+            for c in (0, 1):
+                np.testing.assert_array_equal(mosaic[c, y : y + 12, x : x + 18], means(raw(w, field, c + 1), 2))
+    assert (plate.read("B11")[:, :12, 18:] == 0).all(), "a place without a field stays empty"
+
+
+def test_tables_say_what_was_staged(images: Path, tmp_path: Path) -> None:
+    out = stage(images, tmp_path / "out", mosaic={"downsample": 1})
+    table = pd.read_parquet(out / "qc.parquet")
+    assert table.columns[:6].tolist() == ["plate", "well", "field", "used", "flags", "n_cells"]
+    assert list(zip(table["well"], table["field"], strict=True))[:4] == [("A01", 1), ("A01", 2), ("A01", 3), ("B02", 1)]
+    assert len(table) == 8 and table["used"].dtype == bool and table["n_cells"].isna().all()
+    assert table.loc[0, "mean_DNA"] == pytest.approx(raw(0, 1, 1).mean())
+    manifest = json.loads((out / "p.json").read_text())
+    assert manifest["wells"] == ["A01", "B02", "B11"] and manifest["channels"] == ["DNA", "GFP"]
+    assert manifest["fields"] == 8 and manifest["images"] == 16 and manifest["bytes"] == 16 * 24 * 36 * 2
+
+
+def test_the_window_is_the_plates_range(images: Path, tmp_path: Path) -> None:
+    plate = Plate(stage(images, tmp_path / "out", mosaic={"downsample": 1}) / "p.zarr")
+    pixels = np.concatenate([raw(w, field, 1).ravel() for w in range(3) for field in (1, 2, 3) if (w, field) != (2, 2)])
+    low, high = np.percentile(pixels, [1, 99.5])
+    assert plate.channels[0].window == (pytest.approx(low, abs=40), pytest.approx(high, abs=40))
+
+
+@pytest.mark.parametrize("cluster", [{"workers": 1}, {"workers": 3}, {"cluster": "local", "workers": 2}], ids=str)
+def test_any_number_of_workers_gives_the_same(images: Path, tmp_path: Path, cluster: dict) -> None:
+    usual = outcome(stage(images, tmp_path / "one", illumination={"method": "retrospective"}))
+    other = outcome(stage(images, tmp_path / "two", illumination={"method": "retrospective"}, dask=cluster))
+    assert usual[1:] == other[1:]
+    for well, pixels in usual[0].items():
+        np.testing.assert_array_equal(pixels, other[0][well])
+
+
+def test_planes_are_projected_or_chosen(tmp_path: Path) -> None:
+    for z in (1, 2, 3):
+        write(tmp_path / "images", f"A01_s1_w1_z{z}.tif", raw(z))
+    channels = {"channels": {"1": "DNA"}}
+    projected = stage(tmp_path / "images", tmp_path / "max", acquisition=channels, mosaic={"downsample": 1})
+    np.testing.assert_array_equal(Plate(projected / "p.zarr").read("A01")[0], np.max([raw(1), raw(2), raw(3)], axis=0))
+    chosen = stage(tmp_path / "images", tmp_path / "z", acquisition=channels | {"z": 2}, mosaic={"downsample": 1})
+    np.testing.assert_array_equal(Plate(chosen / "p.zarr").read("A01")[0], raw(2))
+    with pytest.raises(UserError, match="no plane 7"):
+        stage(tmp_path / "images", tmp_path / "no", acquisition=channels | {"z": 7})
+
+
+def test_all_bad_files_are_named_and_nothing_is_left(images: Path, tmp_path: Path) -> None:
+    out = stage(images, tmp_path / "out")
+    (images / "A01_s1_w2.tif").write_bytes((images / "A01_s1_w2.tif").read_bytes()[:300])
+    (images / "B02_s3_w1.tif").write_bytes(b"")
+    write(images, "B11_s1_w1.tif", raw(1)[:12])
+    write(images, "B11_s3_w2.tif", raw(1).astype(np.uint8))
+    shutil.rmtree(out / "p.zarr")
+    with pytest.raises(UserError) as caught:
+        stage(images, out)
+    assert len(caught.value.problems) == 4
+    for name in ("A01_s1_w2.tif", "B02_s3_w1.tif", "B11_s1_w1.tif", "B11_s3_w2.tif"):
+        assert sum(name in problem for problem in caught.value.problems) == 1
+    assert sorted(entry.name for entry in out.iterdir()) == ["index.parquet", "qc.parquet"]
+
+
+def test_a_bad_file_stops_the_flat_field_as_well(images: Path, tmp_path: Path) -> None:
+    (images / "A01_s1_w2.tif").write_bytes(b"")
+    with pytest.raises(UserError, match=r"A01_s1_w2\.tif: the file is empty"):
+        stage(images, tmp_path / "out", illumination={"method": "retrospective"})
+    assert not (tmp_path / "out" / "p.zarr").exists()
+
+
+def test_a_missing_channel_or_plane_of_a_field_is_named(images: Path, tmp_path: Path) -> None:
+    (images / "B02_s2_w2.tif").unlink()
+    with pytest.raises(UserError, match="well B02, field 2 has no image of channel GFP"):
+        stage(images, tmp_path / "out")
+
+
+def test_instrument_flat_field_that_is_not_there_is_an_error(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no flat field of channel DNA"):
+        stage(images, tmp_path / "out", illumination={"method": "instrument"})
+
+
+def test_vignetting_is_taken_off_before_downsampling_or_after_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y, x = (np.mgrid[:60, :60] + 0.5) / 30 - 1
+    gain = 1 - 0.3 * (y**2 + x**2)
+    gain /= gain.mean()
+    for well in range(12):
+        for field in range(1, 9):
+            scene = 2000 + 1500 * (rng.random((60, 60)) < 0.05)
+            write(tmp_path / "images", f"A{well + 1:02d}_s{field}_w1.tif", rng.poisson(scene * gain).astype(np.uint16))
+    flatness = {}
+    for method in ("none", "retrospective"):
+        out = stage(
+            tmp_path / "images",
+            tmp_path / method,
+            acquisition={"channels": {"1": "DNA"}},
+            illumination={"method": method},
+            mosaic={"downsample": 2},
+        )
+        plate = Plate(out / "p.zarr")
+        mean = np.mean(
+            [
+                plate.read(well)[0, a : a + 30, b : b + 30]
+                for well in plate.wells
+                for a, b in zip(plate.fields(well)["y"], plate.fields(well)["x"], strict=True)
+            ],
+            axis=0,
+        )
+        coarse = mean.reshape(5, 6, 5, 6).mean((1, 3))
+        flatness[method] = coarse.std() / coarse.mean()
+    print(flatness)
+    assert flatness["retrospective"] < flatness["none"] / 8
+
+
+def test_the_real_plate_is_staged(sbs96: Path, tmp_path: Path) -> None:
+    out = stage(
+        sbs96,
+        tmp_path / "out",
+        acquisition={
+            "pattern": r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif",
+            "channels": {"1": "GFP", "2": "DNA"},
+            "nuclei": "DNA",
+        },
+    )
+    plate = Plate(out / "p.zarr")
+    assert len(plate.wells) == 96 and plate.shape == (8, 12)
+    assert plate.read("H12").shape == (2, 320, 320) and plate.read("H12").dtype == np.uint8
+    first = tifffile.imread(sbs96 / "Channel2-01-A-01.tif")
+    np.testing.assert_array_equal(plate.read("A01", ["DNA"])[0], means(first, 2))
+    table = pd.read_parquet(out / "qc.parquet")
+    assert table["used"].sum() >= 95 and table["n_cells"].between(50, 500).all()

@@ -1,0 +1,221 @@
+"""One well to look at: in napari where it is installed, else as a picture."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import vl_convert
+
+from wscnn.atomic import atomic_path
+from wscnn.errors import UserError
+from wscnn.pictures import SALIENCY, compose, outlines, png_uri
+from wscnn.progress import log
+from wscnn.store import Plate
+from wscnn.tables import read_table
+from wscnn.wells import parse_well, well_name
+
+#: Pixels along the picture's longer side.
+PICTURE_SIDE = 1400
+# Points of napari's, in the colour of the outlines.
+_YELLOW = "#ffd400"
+
+
+def view_well(results: Path, plate: str, well: str, output: Path | None) -> None:
+    """Show a well with its masks, saliency and objects.
+
+    Parameters
+    ----------
+    results
+        A screen's results folder.
+    plate, well
+        Which; ``B3`` and ``B03`` are the same well.
+    output
+        PNG to write; None opens napari where it is installed, and else writes ``<plate>_<well>.png`` here.
+
+    Raises
+    ------
+    UserError
+        When there is no such plate or well.
+    """
+    store = results / "plates" / f"{plate}.zarr"
+    if not store.is_dir():
+        there = ", ".join(sorted(path.stem for path in (results / "plates").glob("*.zarr"))) or "none"
+        raise UserError(f"{results}: no plate '{plate}'; plates there: {there}")
+    try:
+        name = well_name(*parse_well(well))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    opened = Plate(store)
+    if name not in opened.wells:
+        raise UserError(f"plate '{plate}' has no well {name}; it has {_some(opened.wells)}")
+    objects = _objects(results / "objects" / f"{plate}.parquet", name)
+    if output is None and importlib.util.find_spec("napari"):
+        _show(opened, name, objects)
+        return
+    if output is None:
+        output = Path(f"{plate}_{name}.png")
+        log("napari is not installed (pip install 'wscnn[view]'): writing a picture instead")
+    with atomic_path(output) as partial:
+        partial.write_bytes(draw_well(opened, name, objects, _treatment(results / "wells.parquet", plate, name)))
+    log(f"{output}: plate {plate}, well {name}, {len(objects)} objects")
+
+
+def draw_well(plate: Plate, well: str, objects: pd.DataFrame, treatment: str = "") -> bytes:
+    """Return a picture (PNG) of a well: its mosaic in the plate's contrast, masks outlined, field borders and a scale.
+
+    Parameters
+    ----------
+    plate, well
+        Which.
+    objects
+        Its detected objects, columns of `wscnn.tables.OBJECTS`.
+    treatment
+        What was done to it, for the title.
+    """
+    mosaic = plate.read(well)
+    height, width = mosaic.shape[1:]
+    step = max(1, -(-max(height, width) // PICTURE_SIDE))
+    shown = compose(_shrink(mosaic, step), plate.channels, [channel.window for channel in plate.channels])
+    x = alt.X("x:Q", scale=alt.Scale(domain=[0, width], nice=False), axis=None)
+    y = alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False), axis=None)
+    zoom = PICTURE_SIDE / 2 / max(height, width)
+    size = {"width": width * zoom, "height": height * zoom}
+    center = alt.InlineData([{"x": width / 2, "y": height / 2, "image": png_uri(shown)}])
+    layers: list[alt.Chart] = [
+        alt.Chart(center).mark_image(**size).encode(x=x, y=y, url="image:N"),
+        _borders(plate.fields(well), height, width).encode(x=x, y=y),
+    ]
+    phenotypes = [label for label in plate.labels(well) if not label.endswith(SALIENCY)]
+    lines = _outline_points(plate, well, phenotypes)
+    if lines:
+        color = alt.Color("phenotype:N", title=None, scale=alt.Scale(domain=phenotypes, range=_colors(len(phenotypes))))
+        layers.append(
+            alt.Chart(alt.InlineData(lines))
+            .mark_line(strokeWidth=1.4)
+            .encode(
+                x=x, y=y, detail="line:N", order="order:Q", color=color if len(phenotypes) > 1 else alt.value(_YELLOW)
+            )
+        )
+    if plate.pixel_size_um:
+        layers += _scale_bar(plate.pixel_size_um, height, width, x, y)
+    counts = objects.groupby("phenotype").size()
+    words = ", ".join(f"{counts.get(name, 0)} {name}" for name in phenotypes) or "not scored"
+    channels = ", ".join(channel.name for channel in plate.channels)
+    title = alt.TitleParams(
+        " ".join([plate.name, well, treatment]).strip(), subtitle=f"{words} · {channels}", anchor="start", offset=8
+    )
+    chart = alt.layer(*layers).properties(**size, title=title)
+    chart = (
+        chart.configure(font="Liberation Sans, Arial, sans-serif", background="white", padding=12)
+        .configure_view(stroke=None)
+        .configure_title(fontSize=18, subtitleFontSize=13, subtitleColor="#555")
+        .configure_legend(orient="bottom", labelFontSize=13)
+    )
+    return vl_convert.vegalite_to_png(chart.to_dict(), scale=2)
+
+
+def _show(plate: Plate, well: str, objects: pd.DataFrame) -> None:
+    """Open a well in napari and wait until its window is closed."""
+    import napari
+
+    viewer = napari.Viewer(title=f"{plate.name} {well}")
+    scale = [plate.pixel_size_um or 1.0] * 2
+    single = len(plate.channels) == 1
+    for image, channel in zip(plate.read(well), plate.channels, strict=True):
+        color: Any = "gray" if single else napari.utils.Colormap(["#000000", f"#{channel.color}"], name=channel.name)
+        viewer.add_image(
+            image, name=channel.name, colormap=color, contrast_limits=channel.window, blending="additive", scale=scale
+        )
+    for label in plate.labels(well):
+        image = plate.read_label(well, label)
+        if label.endswith(SALIENCY):
+            viewer.add_image(image, name=label, colormap="inferno", blending="additive", visible=False, scale=scale)
+        else:
+            viewer.add_labels(image.astype(np.int32), name=label, scale=scale).contour = 1
+    if len(objects):
+        viewer.add_points(
+            objects[["y", "x"]].to_numpy(),
+            name="objects",
+            features=objects[["phenotype", "object", "field", "score"]].reset_index(drop=True),
+            face_color="transparent",
+            border_color=_YELLOW,
+            size=30,
+            scale=scale,
+            visible=False,
+        )
+    if plate.pixel_size_um:
+        viewer.scale_bar.visible, viewer.scale_bar.unit = True, "um"
+    napari.run()
+
+
+def _objects(path: Path, well: str) -> pd.DataFrame:
+    """Return the objects of a well; no row where the plate has not been scored."""
+    if not path.is_file():
+        return pd.DataFrame(columns=["phenotype"])
+    table = read_table(path)
+    return table[table["well"] == well]
+
+
+def _treatment(path: Path, plate: str, well: str) -> str:
+    """Return a well's perturbation; empty where hits have not been called yet."""
+    if not path.is_file():
+        return ""
+    wells = read_table(path)
+    names = wells.loc[(wells["plate"] == plate) & (wells["well"] == well), "perturbation"]
+    return "" if names.empty else f"· {names.iloc[0]}"
+
+
+def _shrink(mosaic: np.ndarray, step: int) -> np.ndarray:
+    """Return a mosaic (channel, y, x) brought down by `step`, by means over squares."""
+    n, height, width = mosaic.shape
+    cut = mosaic[:, : height // step * step, : width // step * step].astype(np.float32)
+    return cut.reshape(n, height // step, step, width // step, step).mean((2, 4))
+
+
+def _borders(fields: pd.DataFrame, height: int, width: int) -> alt.Chart:
+    """Return the lines between fields."""
+    points = [
+        {"line": f"{axis}{at}", axis: at, other: end}
+        for axis, other, length, far in (("y", "x", height, width), ("x", "y", width, height))
+        for at in sorted({int(at) for at in fields[axis]} - {0, length})
+        for end in (0, far)
+    ]
+    # With one field there is no line; a chart needs a row all the same.
+    points = points or [{"line": "none", "x": 0, "y": 0}]
+    return alt.Chart(alt.InlineData(points)).mark_line(color="#777", strokeWidth=0.8).encode(detail="line:N")
+
+
+def _outline_points(plate: Plate, well: str, phenotypes: list[str]) -> list[dict[str, Any]]:
+    points = []
+    for phenotype in phenotypes:
+        for number, line in enumerate(outlines(plate.read_label(well, phenotype))):
+            points += [
+                {"x": x + 0.5, "y": y + 0.5, "order": order, "line": f"{phenotype}{number}", "phenotype": phenotype}
+                for order, (y, x) in enumerate(line.tolist())
+            ]
+    return points
+
+
+def _scale_bar(pixel_size_um: float, height: int, width: int, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """Return a bar of a round length, about a tenth of the picture, at its lower right."""
+    goal = width * pixel_size_um / 10
+    length = max(n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if n <= max(goal, 1))
+    right, bottom = 0.97 * width, 0.97 * height
+    left = right - length / pixel_size_um
+    bar = alt.Chart(alt.InlineData([{"x": left, "y": bottom}, {"x": right, "y": bottom}]))
+    text = alt.Chart(alt.InlineData([{"x": (left + right) / 2, "y": bottom}]))
+    return [
+        bar.mark_line(color="white", strokeWidth=4).encode(x=x, y=y),
+        text.mark_text(color="white", dy=-12, fontSize=14, text=f"{length} µm").encode(x=x, y=y),
+    ]
+
+
+def _colors(n: int) -> list[str]:
+    return [_YELLOW, "#56B4E9", "#D55E00", "#CC79A7", "#009E73"][:n]
+
+
+def _some(wells: list[str]) -> str:
+    return f"{wells[0]} to {wells[-1]}" if len(wells) > 1 else wells[0]
