@@ -46,8 +46,9 @@ def test_bscore_by_hand():
     Sweep by hand of the sample columns: row medians 9, 10, 12 leave (0, 1, -1) in every row but for the residuals +4 at
     (0, 1) and -2 at (2, 2). With those in place, rows: (9, 14, 8), (10, 11, 9), (12, 13, 9): medians 9, 10, 12;
     left (0, 5, -1), (0, 1, -1), (0, 1, -3): column medians 0, 1, -1; left (0, 4, 0), (0, 0, 0), (0, 0, -2), whose row
-    and column medians are 0. Seven of nine residuals are 0, so the MAD is 0 and the mean absolute deviation, (4 + 2) / 9,
-    times 1.2533 scales. The controls' column has no sample: its effect is not known, and stays in their scores.
+    and column medians are 0. Seven of nine residuals are 0, so the MAD is 0 and the mean absolute deviation,
+    (4 + 2) / 9, times 1.2533 scales. The controls' column has no sample: its effect is not known, and stays in their
+    scores.
     """
     residuals = np.zeros((3, 4))
     residuals[0, 1], residuals[2, 2], residuals[1, 3] = 4, -2, 7

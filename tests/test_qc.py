@@ -7,13 +7,14 @@ from scipy import ndimage
 
 from wscnn.acquisitions.tiff import read_tiff
 from wscnn.config import section
+from wscnn.mosaic import block_means
 from wscnn.qc import NUMBERS, flag, measure
 from wscnn.simulate.cells import Nuclei
 from wscnn.simulate.fields import compose, expose, optics
 from wscnn.simulate.multinucleate import MultinucleateCells
 
 SETTINGS = section("qc", "{}")
-SIDE = 300
+SIDE = 480  # raw; fields are measured as they are staged, at half the resolution
 
 
 def table(fields: list[np.ndarray]) -> pd.DataFrame:
@@ -35,14 +36,17 @@ def plate(request: pytest.FixtureRequest) -> tuple[list[np.ndarray], dict[str, n
     light = optics(rng, SIDE, 0.0)
 
     def one(fault: str = "") -> np.ndarray:
-        n = 0 if fault == "empty" else max(rng.poisson(12), 2)
-        return expose(rng, compose(rng, bank, SIDE, n, {}, "").signal, light, rng.lognormal(0, 0.15), fault)
+        n = 0 if fault == "empty" else max(rng.poisson(24), 4)
+        raw = expose(rng, compose(rng, bank, SIDE, n, {}, "").signal, light, rng.lognormal(0, 0.15), fault)
+        if fault == "row":
+            raw[197] = 0
+        elif fault == "columns":
+            raw[:, 201:206] = 65535
+        elif fault == "half":
+            raw[SIDE // 2 :] = 0
+        return np.rint(block_means(raw, 2)).astype(np.uint16)
 
-    faulty = {fault: one(fault) for fault in ("blurred", "saturated", "empty", "fibre")}
-    faulty["row"], faulty["columns"], faulty["half"] = one(), one(), one()
-    faulty["row"][97] = 0
-    faulty["columns"][:, 200:203] = 65535
-    faulty["half"][150:] = 0
+    faulty = {name: one(name) for name in ("blurred", "saturated", "empty", "fibre", "row", "columns", "half")}
     return [one() for _ in range(60)], faulty
 
 

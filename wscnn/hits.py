@@ -150,7 +150,9 @@ def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hi
         quality = _quality(screen, part, places, plates, str(phenotype))
         screen = replace(screen, usable=quality["status"].eq("ok").to_numpy())
         calls = _call(screen, part, n_tests)
-        for doubt in plate_qc.doubts(quality[screen.usable], corrected=screen.method == "bscore"):
+        samples = calls.perturbations.query("role == 'sample'")
+        above = samples["n_agree"].sum() / max(samples["n_wells"].sum(), 1)
+        for doubt in plate_qc.doubts(quality[screen.usable], above, corrected=screen.method == "bscore"):
             log(f"hits: '{phenotype}': {doubt}")
         scored.append(calls.wells)
         called.append(calls.perturbations.assign(phenotype=phenotype))

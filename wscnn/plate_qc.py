@@ -17,6 +17,9 @@ SUSPECT_Z = 3.0
 DOUBTFUL_EDGE = 0.5
 DOUBTFUL_SHIFT = 1.0
 
+#: More sample wells than this above 95 % of the negative controls are told.
+DOUBTFUL_SHARE = 0.2
+
 # Fewer values than this on a side say nothing about a plate.
 _FEW = 3
 
@@ -174,13 +177,15 @@ def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
     return ["; ".join(texts[row]) for row in table]
 
 
-def doubts(quality: pd.DataFrame, corrected: bool) -> list[str]:
-    """Return in words what the plates that count hold against taking negative controls for wells without effect.
+def doubts(quality: pd.DataFrame, above: float, corrected: bool) -> list[str]:
+    """Return in words what speaks against taking negative controls for wells in which nothing acts.
 
     Parameters
     ----------
     quality
-        What `measure` returned, a row a plate.
+        What `measure` returned of the plates that count, a row a plate.
+    above
+        Share of the sample wells above 95 % of the negative controls, normalised; 0.05 where nothing acts.
     corrected
         Whether row and column effects are taken off.
     """
@@ -191,11 +196,12 @@ def doubts(quality: pd.DataFrame, corrected: bool) -> list[str]:
             f"wells on the plates' border lie {edge:+.1f} robust SDs from the inner ones (median over plates), which "
             "passes for an effect; normalize: bscore takes row and column effects off"
         )
-    if abs(shift) > DOUBTFUL_SHIFT:
+    if abs(shift) > DOUBTFUL_SHIFT or above > DOUBTFUL_SHARE:
         found.append(
-            f"the typical sample lies {shift:+.1f} robust SDs from the negative controls (median over plates): either "
-            "most perturbations act, or the negative controls differ from samples in something else, such as reagent "
-            "or place, and p-values are off by that"
+            f"the typical sample lies {shift:+.1f} robust SDs from the negative controls (median over plates), and "
+            f"{above:.0%} of the sample wells lie above 95% of the negative controls: either many perturbations act, "
+            "or the controls differ from samples in something else, such as reagent or place, and p-values are off "
+            "by that"
         )
     return found
 

@@ -112,7 +112,7 @@ _LEAST_SIDE = 32
 # Power below this part of the noise cannot be told from none.
 _FLOOR = 0.05
 # Fibres and clumps of dye are longer than a plate's largest cells are as a rule, so many times.
-_LONG = 1.5
+_LONG = 2.5
 
 
 def _outlying(values: np.ndarray) -> np.ndarray:
@@ -129,8 +129,8 @@ def _thinned(field: np.ndarray, rows: int, columns: int) -> np.ndarray:
 def _spectrum(field: np.ndarray) -> tuple[float, float]:
     """Return the slope of log power over log frequency, 1/32 to 1/4 cycles a pixel, and the variance of the noise.
 
-    Along rows and columns. The camera's noise, whose power is that of the highest frequencies, is taken off first: it would pass for detail in
-    a blurred field.
+    Along rows and columns. The camera's noise, whose power is that of the highest frequencies, is taken off first: it
+    would pass for detail in a blurred field.
     """
     n = min(field.shape)
     if n < _LEAST_SIDE:

@@ -98,14 +98,12 @@ def write_report(results: Path, output: Path) -> None:
     found = read_results(results)
     log(f"report: {found.wells['plate'].nunique()} plates, {len(found.hits)} rows of hits")
     roc = held_out_roc(found.controls)
-    data = page_data(found, roc)
     content = {
         "screen": found.screen,
         "version": wscnn.__version__,
         "summary": summarise(found, roc),
         "gallery": make_gallery(found),
-        "packed": pack(data),
-        "charts": sorted(data["charts"]),
+        "packed": pack(page_data(found, roc)),
         "phenotypes": found.phenotypes,
         "plates": sorted(found.wells["plate"].unique()),
         "vega": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),

@@ -190,16 +190,17 @@ def _chosen(index: pd.DataFrame, channels: Sequence[str], acquisition: Mapping[s
                 f"acquisition.z: {source} has no plane {acquisition['z']}; it has {', '.join(map(str, planes))}"
             )
     problems = duplicates(table)
-    planes = table.pivot_table(index=_FIELD, columns="channel", values="z", aggfunc="nunique", fill_value=0)
-    planes = planes.reindex(columns=channels, fill_value=0)
-    usual = int(planes.stack().mode().iloc[0])
-    for (well, number, channel), n in planes.stack()[lambda found: found != usual].items():
-        beside = table.loc[(table["well"] == well) & (table["field"] == number), "path"].iloc[0]
-        what = "no image" if n == 0 else f"{n} planes where other fields have {usual}"
-        problems.append(
-            f"{source}: well {well}, field {number} has {what} of channel {channel} (beside {beside}); "
-            "add the missing files or remove the field's others, and index again"
-        )
+    counts = {key: rows["channel"].value_counts() for key, rows in table.groupby(_FIELD)}
+    usual = max(int(count.max()) for count in counts.values())
+    for (well, number), count in counts.items():
+        for channel in channels:
+            if (n := int(count.get(channel, 0))) != usual:
+                what = "no image" if n == 0 else f"{n} planes where other fields have {usual}"
+                beside = table.loc[(table["well"] == well) & (table["field"] == number), "path"].iloc[0]
+                problems.append(
+                    f"{source}: well {well}, field {number} has {what} of channel {channel} (beside {beside}); "
+                    "add the missing files or remove the field's others, and index again"
+                )
     if problems:
         raise UserError(problems[:_MAX_PROBLEMS])
     places = table["well"].map({well: parse_well(well) for well in table["well"].unique()})
@@ -241,7 +242,7 @@ def _pixel_size(table: pd.DataFrame) -> float | None:
     if sizes.empty:
         return None
     if sizes.max() > 1.001 * sizes.min():
-        odd = table.loc[sizes.idxmax(), "path"]
+        odd = table["path"].iloc[int(np.nanargmax(table["pixel_size_um"]))]
         raise UserError(f"{odd}: its pixels are {sizes.max():g} um, others' {sizes.min():g}; stage them as two plates")
     return float(sizes.iloc[0])
 
@@ -419,7 +420,7 @@ def _read(rows: pd.DataFrame, plan: Plan) -> Reading:
         some = projected[:: plan.downsample]
         top = some.max()
         highest.append(float(top))
-        at_highest.append(float((some == top).mean()))
+        at_highest.append(np.count_nonzero(some == top) / some.size)
     if problems:
         raise UserError(problems)
     return Reading(np.stack(sums), np.array(highest), np.array(at_highest))

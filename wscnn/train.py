@@ -168,13 +168,13 @@ def train_fold(
 def field_threshold(negative: np.ndarray, positive: np.ndarray) -> float:
     """Return the log-odds above which the mean of true positive and true negative rate is highest.
 
-    Where several do as well, the middle of them.
+    Cuts lie halfway between two values; of several that do as well, the middle one.
     """
     values = np.unique(np.concatenate([negative, positive]))
     cuts = (values[:-1] + values[1:]) / 2 if len(values) > 1 else values
     rate = (positive[None] > cuts[:, None]).mean(1) + (negative[None] <= cuts[:, None]).mean(1)
     best = cuts[np.isclose(rate, rate.max())]
-    return float((best[0] + best[-1]) / 2)
+    return float(best[len(best) // 2])
 
 
 def place_threshold(negative: np.ndarray, positive: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import pandas as pd
 from wscnn.config import DEFAULT_PHENOTYPE
 from wscnn.errors import UserError
 from wscnn.progress import log
-from wscnn.tables import read_table
+from wscnn.tables import WELLS, read_table
 from wscnn.wells import parse_well
 
 ROLES = ["negative", "positive", "sample", "exclude"]
@@ -50,8 +50,9 @@ def join_layout(wells: pd.DataFrame, layout: pd.DataFrame) -> tuple[pd.DataFrame
     """
     layout = layout.rename(columns={"phenotype": "control_phenotype"})
     if "batch" not in layout:
-        layout["batch"] = ""
-    layout = layout.drop(columns=["row", "column"], errors="ignore")
+        layout = layout.assign(batch="")
+    # What was scored comes from the tables of wells, whatever a layout's further columns are called.
+    layout = layout[[name for name in layout.columns if name in ("plate", "well") or name not in WELLS]]
     own = [name for name in wells.columns if name in layout.columns and name not in ("plate", "well")]
     joined = wells.drop(columns=own).merge(layout, on=["plate", "well"], how="left", validate="many_to_one")
     unknown = joined["role"].isna()

@@ -1,20 +1,26 @@
-"""Power and calibration of hit calling beside simpler ways: ``python tests/benchmarks/power_hits.py [screens]``.
+"""Power of hit calling beside simpler ways, and its calibration.
 
-Made-up screens of 96-well plates with plate shifts and scales; a tenth of the perturbations act, at effect 0 none. On
-the same normalised wells: this package's q, the mean z above 3, and the Mann-Whitney and Student's t tests of a
-perturbation's wells against all negative controls, with Benjamini-Hochberg at 0.05. "found" is the share of true hits
-that are called, "false" the share of calls that are false (a screen without calls has none), averaged over screens.
+``python tests/benchmarks/power_hits.py [screens]`` makes up screens of 96-well plates with plate shifts and scales; a
+tenth of the perturbations act, at effect 0 none. On the same normalised wells: this package's q, the mean z above
+3, and the Mann-Whitney and Student's t tests of a perturbation's wells against all negative controls, with
+Benjamini-Hochberg at 0.05. "found" is the share of true hits that are called, "false" the share of calls that are
+false (a screen without calls has none), averaged over screens.
+
+With ``--null`` nothing acts, and plate, edge and row effects disturb the scores: how often p falls below levels.
 """
 
 import argparse
 import itertools
+import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control, mannwhitneyu, ttest_ind
+from scipy.stats import false_discovery_control, kstest, mannwhitneyu, ttest_ind
 
 from wscnn.config import section
 from wscnn.hits import analyse
+from wscnn.normalize import Array
 from wscnn.wells import well_name
 
 ROWS, COLUMNS, POSITIVES, SETS = 8, 12, 4, 4
@@ -74,11 +80,56 @@ def compare(screen: pd.DataFrame, normalize: str = "robust_z") -> dict[str, tupl
     }
 
 
+#: Screens in which nothing acts: settings, and what disturbs the scores.
+NULLS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    "plate effects, null: plate": ({"null": "plate"}, {}),
+    "plate effects, null: pooled": ({"null": "pooled"}, {}),
+    "plate effects, lognormal, pooled": ({"null": "pooled"}, {"noise": "lognormal"}),
+    "edge, row, bscore, null: plate": ({"normalize": "bscore", "null": "plate"}, {"edge": 1.5}),
+    "edge, row, bscore, null: pooled": ({"normalize": "bscore", "null": "pooled"}, {"edge": 1.5}),
+    "edge, row, robust_z (uncorrected)": ({}, {"edge": 1.5}),
+}
+
+
+def null_p(keys: dict[str, str], kinds: dict[str, Any], screens: int) -> tuple[Array, Array]:
+    """Return the p-values (screens, perturbations) of screens without hits, and which screens call one."""
+    p, called = [], []
+    for seed in range(screens):
+        screen = made_up_screen(3, 16, 0.0, 0.0, seed, **kinds)
+        hits = analyse(screen, None, source="screen", hits=section("hits", json.dumps(keys))).hits
+        samples = hits[hits["role"] == "sample"].sort_values("perturbation")
+        p.append(samples["p"].to_numpy())
+        called.append(samples["hit"].any())
+    return np.stack(p), np.array(called)
+
+
+def independent(p: Array) -> Array:
+    """Return one perturbation's p of each of the sets: they share no plate, so they are nearly independent."""
+    return p[:, :: p.shape[1] // SETS][:, :SETS].ravel()
+
+
+def calibrate(screens: int) -> None:
+    """Print how p-values lie where nothing acts."""
+    levels = (0.5, 0.1, 0.05, 0.01, 0.001)
+    print(f"{screens} screens of {3 * SETS} plates without a hit; KS: that p is not smaller than uniform")
+    print(f"{'':36}" + "".join(f"p<={level:<7g}" for level in levels) + "    KS   realised FDR")
+    for name, (keys, kinds) in NULLS.items():
+        p, called = null_p(keys, kinds, screens)
+        shares = "".join(f"{(p <= level).mean():<10.4f}" for level in levels)
+        test = kstest(independent(p), "uniform", alternative="greater").pvalue
+        error = np.sqrt(called.mean() * (1 - called.mean()) / screens)
+        print(f"{name:36}{shares}{test:>6.2f}{called.mean():>9.3f} +- {error:.3f}", flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("screens", type=int, nargs="?", default=20)
+    parser.add_argument("--null", action="store_true", help="Print the calibration instead.")
     arguments = parser.parse_args()
+    if arguments.null:
+        calibrate(arguments.screens)
+        return
     ways = ["wscnn", "z > 3", "Mann-Whitney", "Student's t"]
     print(f"{'':34}" + "".join(f"{way:>16}" for way in ways))
     print(f"{'noise':10}{'replicates':>11}{'controls':>9}{'SD':>4}" + f"{'found':>9}{'false':>7}" * len(ways))

@@ -45,7 +45,7 @@ def test_all_that_is_promised_is_there(finished: Path):
     results = finished / "results" / "small"
     for table in ("hits", "wells", "plates", "suspects", "layout", "controls"):
         assert (results / f"{table}.parquet").is_file(), table
-    for plate in ("P1", "P2"):
+    for plate in ("plate1", "plate2"):
         for stage in ("index", "qc", "wells", "fields", "objects"):
             assert (results / stage / f"{plate}.parquet").is_file(), (stage, plate)
         HCS.from_zarr(zarr.open_group(results / "plates" / f"{plate}.zarr", mode="r"))
@@ -131,7 +131,7 @@ def kill(process: psutil.Process) -> None:
 def test_a_broken_image_stops_its_plate_only(screen: Path, finished: Path, tmp_path: Path, snakemake):
     folder = tmp_path / "screen"
     shutil.copytree(screen, folder)
-    victim = sorted((folder / "images" / "P2").glob("*.tif"))[7]
+    victim = sorted((folder / "images" / "plate2").glob("*.tif"))[7]
     whole = victim.read_bytes()
     victim.write_bytes(whole[: len(whole) // 2])
     failed = snakemake(folder, "--configfile", "config.yaml", "--keep-going")
@@ -139,13 +139,13 @@ def test_a_broken_image_stops_its_plate_only(screen: Path, finished: Path, tmp_p
     assert victim.name in failed.stdout + failed.stderr
     assert "Traceback" not in failed.stdout + failed.stderr
     plates = folder / "results" / "small" / "plates"
-    assert sorted(path.name for path in plates.iterdir()) == ["P1.json", "P1.zarr"]
+    assert sorted(path.name for path in plates.iterdir()) == ["plate1.json", "plate1.zarr"]
 
     victim.write_bytes(whole)
     done = snakemake(folder, "--configfile", "config.yaml")
     log = done.stdout + done.stderr
     assert done.returncode == 0, log
-    assert "--plate P2" in log and "wscnn stage --plate P1" not in log
+    assert "--plate plate2" in log and "wscnn stage --plate plate1" not in log
     assert tables(folder) == tables(finished)
 
 

@@ -135,6 +135,9 @@ async function drawChart(name) {
 const drawCharts = (names) => Promise.all(names.map(drawChart));
 
 const charts = Object.keys(data.charts);
+for (const place of document.querySelectorAll(".chart")) {
+  if (!data.charts[place.id]) (place.closest("figure:not(.stack)") ?? place).hidden = true;
+}
 const maps = charts.filter(isMap);
 function showPlate(name, well) {
   plate.value = name;

@@ -1,0 +1,377 @@
+"""Training: held-out wells stay held out, what is learnt is the rare object, and mistakes are told before it starts."""
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wscnn.config import section
+from wscnn.errors import UserError
+from wscnn.fit import Examples, auc, evaluate, field_auc, fit, recipe_of
+from wscnn.model import WSCNN, load_model
+from wscnn.store import Channel, PlateWriter
+from wscnn.tables import read_table, write_table
+from wscnn.train import assign_parts, field_threshold, place_threshold, train_fold
+
+SIDE = 64
+
+
+def disc(y: np.ndarray, x: np.ndarray, at: tuple[float, float]) -> np.ndarray:
+    return (np.hypot(y - at[0], x - at[1]) < 4.5).astype(float)
+
+
+def ring(y: np.ndarray, x: np.ndarray, at: tuple[float, float]) -> np.ndarray:
+    return (np.abs(np.hypot(y - at[0], x - at[1]) - 4) < 1.5).astype(float)
+
+
+def cross(y: np.ndarray, x: np.ndarray, at: tuple[float, float]) -> np.ndarray:
+    dy, dx = np.abs(y - at[0]), np.abs(x - at[1])
+    return ((np.minimum(dy, dx) < 1.2) & (np.maximum(dy, dx) < 6)).astype(float)
+
+
+def draw(rng: np.random.Generator, objects: dict, side: int = SIDE) -> np.ndarray:
+    """Return an image (side, side) with so many of each kind of object, none on another."""
+    y, x = np.mgrid[:side, :side]
+    places = [(row, column) for row in range(8, side, 16) for column in range(8, side, 16)]
+    chosen = rng.permutation(len(places))
+    kinds = [kind for kind, number in objects.items() for _ in range(number)]
+    image = rng.normal(0.1, 0.03, (side, side))
+    for kind, place in zip(kinds, chosen, strict=False):
+        at = np.array(places[place]) + rng.uniform(-2, 2, 2)
+        image += kind(y, x, at) * rng.uniform(0.7, 1.0)
+    return image
+
+
+def screen(
+    folder: Path,
+    contents: dict[str, dict],
+    n_plates: int = 2,
+    n_fields: int = 2,
+    side: int = SIDE,
+    pixel_sizes: tuple = (1.0, 1.0),
+) -> dict:
+    """Write plates whose row A, B, ... holds six control wells of each class; return the arguments of train_fold."""
+    rng = np.random.default_rng(0)
+    rows, stores, qcs = [], [], []
+    for number in range(n_plates):
+        name = f"plate{number}"
+        wells = {f"{'ABCDEF'[i]}{c + 1:02d}": label for i, label in enumerate(contents) for c in range(6)}
+        channels = [Channel("DNA", "0000FF", (0, 4000))]
+        writer = PlateWriter(folder / f"{name}.zarr", name, list(wells), channels, pixel_sizes[number])
+        for well, label in wells.items():
+            images = np.concatenate([draw(rng, contents[label], side) for _ in range(n_fields)], axis=1)
+            boxes = [{"field": i + 1, "y": 0, "x": i * side, "height": side, "width": side} for i in range(n_fields)]
+            mosaic = np.clip(images * 3000, 0, 65535).astype(np.uint16)[None]
+            writer.write_well(well, mosaic, pd.DataFrame(boxes), (side, side))
+        for well, label in wells.items():
+            role, phenotype = ("negative", "") if label == "negative" else ("positive", label)
+            rows.append({"plate": name, "well": well, "row": 0, "column": 0, "role": role, "phenotype": phenotype})
+        quality = pd.DataFrame({"plate": name, "well": list(wells) * n_fields}).sort_values("well", ignore_index=True)
+        write_table(quality.assign(field=[1, 2] * len(wells), used=True), folder / f"{name}.qc.parquet")
+        stores.append(folder / f"{name}.zarr")
+        qcs.append(folder / f"{name}.qc.parquet")
+    write_table(pd.DataFrame(rows), folder / "controls.parquet")
+    return {"controls": folder / "controls.parquet", "stores": stores, "qcs": qcs}
+
+
+def run(data: dict, output: Path, fold: int = 0, model: dict | None = None, **train) -> Path:
+    """Train a fold for a few steps; return the file of its weights."""
+    quick = {"steps": 45, "batch": 8, "crop": 64, "evaluations": 3, "device": "cpu"}
+    path = output / f"fold-{fold}.safetensors"
+    train_fold(
+        fold,
+        data["controls"],
+        data["stores"],
+        data["qcs"],
+        path,
+        screen="s",
+        model=section("model", json.dumps(model or {})),
+        train=section("train", json.dumps(quick | train)),
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def rings(tmp_path_factory) -> dict:
+    """A screen whose positive fields show two rings among discs."""
+    return screen(tmp_path_factory.mktemp("rings"), {"negative": {disc: 6}, "ring": {disc: 4, ring: 2}})
+
+
+@pytest.fixture(scope="module")
+def trained(rings, tmp_path_factory) -> Path:
+    return run(rings, tmp_path_factory.mktemp("model"))
+
+
+controls_tables = st.lists(
+    st.tuples(st.sampled_from(["p1", "p2", "p3"]), st.sampled_from(["", "a", "b"])), min_size=9, max_size=80
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=controls_tables, seed=st.integers(0, 99), order=st.randoms())
+def test_parts_are_even_over_classes_and_plates_and_do_not_depend_on_order(rows, seed, order):
+    rows += [("p1", phenotype) for phenotype in ("", "a", "b") for _ in range(3)]
+    table = pd.DataFrame(
+        {
+            "plate": plate,
+            "well": f"A{number + 1:02d}",
+            "role": "positive" if phenotype else "negative",
+            "phenotype": phenotype,
+        }
+        for number, (plate, phenotype) in enumerate(rows)
+    )
+    parts = assign_parts(table, seed)
+    for keys in (["phenotype"], ["phenotype", "plate"]):
+        for _, group in table.assign(part=parts).groupby(keys):
+            counts = np.bincount(group["part"], minlength=3)
+            assert counts.max() - counts.min() <= 1
+    shuffled = table.sample(frac=1, random_state=order.randrange(1000))
+    assert assign_parts(shuffled, seed).sort_index().equals(parts)
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        (["negative"] * 5, "no positive control"),
+        (["positive"] * 5, "no negative control"),
+        (["negative"] * 2 + ["positive"] * 3, "class 'negative' has 2 control wells"),
+        (["negative"] * 3 + ["positive"] * 1, "class 'rare' has 1 control wells"),
+    ],
+)
+def test_too_few_controls_are_told(roles, message):
+    table = pd.DataFrame(
+        {"plate": "p", "well": f"A{i:02d}", "role": role, "phenotype": "rare" if role == "positive" else ""}
+        for i, role in enumerate(roles)
+    )
+    with pytest.raises(UserError, match=message):
+        assign_parts(table, 0)
+
+
+@settings(deadline=None)
+@given(
+    negative=st.lists(st.integers(-5, 5), min_size=1, max_size=20),
+    positive=st.lists(st.integers(-5, 5), min_size=1, max_size=20),
+)
+def test_area_under_the_curve_counts_pairs(negative, positive):
+    pairs = [(p > n) + (p == n) / 2 for p in positive for n in negative]
+    assert auc(np.array(negative), np.array(positive)) == pytest.approx(np.mean(pairs))
+    threshold = field_threshold(np.array(negative, float), np.array(positive, float))
+
+    def right(cut):
+        return np.mean(np.array(positive) > cut) + np.mean(np.array(negative) <= cut)
+
+    # Between the values there is no better cut.
+    between = [(a + b) / 2 for a in (*negative, *positive) for b in (*negative, *positive) if a != b]
+    if between:
+        assert right(threshold) >= max(map(right, between)) - 1e-9
+
+
+def test_place_threshold_allows_one_false_object_in_ten_fields():
+    negative, positive = np.full((20, 9, 9), -5.0), np.full((20, 9, 9), -5.0)
+    negative[:5, 4, 4] = [1, 2, 3, 4, 5]
+    positive[:, 4, 4] = 6
+    assert place_threshold(negative, positive) == 3
+    # Where positive fields hold very many, negative ones may hold 1/20 of that: 1.2 of 24, so all.
+    many = np.full((20, 40, 40), -5.0)
+    many[:, 1::7, 1::10] = 6
+    assert place_threshold(negative, many) == 0
+
+
+def test_a_rare_object_is_learnt_and_held_out_wells_are_told_apart(trained, rings):
+    model, card = load_model(trained)
+    assert card.metrics["test"]["ring"]["well_auc"] >= 0.95
+    assert card.classes == ["negative", "ring"] and card.channels == ["DNA"] and card.pixel_size_um == 1.0
+    # The map is highest at the rings, not at the discs.
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    image = rng.normal(0.1, 0.03, (SIDE, SIDE)) + disc(y, x, (14, 14)) + disc(y, x, (14, 46)) + ring(y, x, (46, 30))
+    _, maps = evaluate(model, torch.tensor(image * 0.75, dtype=torch.float32)[None, None])
+    place = np.unravel_index(maps[0, 0].argmax(), maps[0, 0].shape)
+    assert np.hypot(*(np.array(place) * model.stride + 3.5 - (46, 30))) < 16
+
+
+def test_parts_on_the_card_share_no_well_and_hold_all(trained, rings):
+    card = load_model(trained)[1]
+    wells = [well for part in card.parts.values() for well in part]
+    table = read_table(rings["controls"])
+    assert sorted(wells) == sorted(table["plate"] + "/" + table["well"])
+    assert set(card.parts) == {"train", "select", "test"} and {len(part) for part in card.parts.values()} == {8}
+
+
+def test_folds_rotate_the_parts(trained, rings, tmp_path):
+    first = load_model(trained)[1].parts
+    second = load_model(run(rings, tmp_path, fold=1, steps=3, evaluations=1))[1].parts
+    assert second["train"] == first["select"] and second["select"] == first["test"]
+
+
+def test_history_tells_each_evaluation(trained):
+    history = read_table(trained.with_name("history-0.parquet"))
+    assert list(history.columns) == ["step", "loss", "select_auc", "learning_rate", "seconds", "best"]
+    assert list(history["step"]) == [15, 30, 45] and history["best"].iloc[0]
+    assert history["select_auc"].between(0, 1).all() and history["seconds"].is_monotonic_increasing
+    assert sorted(path.name for path in trained.parent.iterdir()) == [
+        "fold-0.json",
+        "fold-0.safetensors",
+        "history-0.parquet",
+    ]
+
+
+def test_same_seed_same_bytes_and_another_seed_others(trained, rings, tmp_path):
+    again = run(rings, tmp_path / "again")
+    assert again.read_bytes() == trained.read_bytes()
+    assert again.with_suffix(".json").read_bytes() == trained.with_suffix(".json").read_bytes()
+    first, second = (run(rings, tmp_path / str(seed), seed=seed, steps=2, evaluations=1) for seed in (0, 1))
+    assert first.read_bytes() != second.read_bytes()
+
+
+def test_a_killed_training_goes_on_with_the_same_result(trained, rings, tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=run, args=(rings, tmp_path))
+    process.start()
+    state = tmp_path / ".fold-0.resume"
+    deadline = time.monotonic() + 120
+    while not state.exists() and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    assert state.exists() and not (tmp_path / "fold-0.safetensors").exists()
+    at = torch.load(state, weights_only=True)["rows"][-1]["step"]
+    path = run(rings, tmp_path)
+    history = read_table(path.with_name("history-0.parquet"))
+    assert history["seconds"].iloc[-1] > 0 and at in set(history["step"])
+    assert path.read_bytes() == trained.read_bytes()
+    assert not state.exists()
+
+
+def test_a_state_of_other_settings_or_a_broken_one_is_not_gone_on_from(trained, rings, tmp_path):
+    (tmp_path / ".fold-0.resume").write_bytes(b"PK\x03\x04 cut short")
+    assert run(rings, tmp_path).read_bytes() == trained.read_bytes()
+
+
+def test_fields_flagged_in_quality_control_are_left_out(rings, tmp_path):
+    quality = read_table(rings["qcs"][0])
+    bad = (quality["well"] == "A01") | ((quality["well"] == "B01") & (quality["field"] == 1))
+    write_table(quality.assign(used=~bad), tmp_path / "qc.parquet")
+    data = rings | {"qcs": [tmp_path / "qc.parquet", rings["qcs"][1]]}
+    card = load_model(run(data, tmp_path, steps=1, evaluations=1))[1]
+    wells = [well for part in card.parts.values() for well in part]
+    assert "plate0/A01" not in wells and "plate0/B01" in wells
+
+
+def test_memory_is_bounded(rings, tmp_path):
+    card = load_model(run(rings, tmp_path, steps=1, evaluations=1, max_fields=8))[1]
+    # Eight fields, evenly from two plates and two classes: at most eight wells a part, at least four.
+    counts = pd.Series([well.split("/")[0] + well.split("/")[1][0] for well in card.parts["train"]]).value_counts()
+    assert len(counts) == 4 and counts.max() <= 2
+
+
+def test_several_phenotypes_are_learnt_side_by_side(tmp_path):
+    contents = {"negative": {disc: 6}, "cross": {disc: 4, cross: 3}, "ring": {disc: 4, ring: 3}}
+    data = screen(tmp_path, contents, n_plates=1)
+    card = load_model(run(data, tmp_path, steps=100, evaluations=2))[1]
+    assert card.classes == ["negative", "cross", "ring"] and set(card.thresholds) == {"cross", "ring"}
+    assert all(card.metrics["test"][name]["well_auc"] >= 0.9 for name in ("cross", "ring"))
+
+
+def test_frozen_layers_stay_and_the_start_is_the_other_model(trained, rings, tmp_path):
+    path = run(rings, tmp_path, steps=5, evaluations=1, start_from=str(trained.parent), freeze=2)
+    before, after = load_model(trained)[0].state_dict(), load_model(path)[0].state_dict()
+    for name, tensor in before.items():
+        if name.startswith(("blocks.0", "blocks.1")):
+            assert torch.equal(tensor, after[name]), name
+    assert not torch.equal(before["classify.weight"], after["classify.weight"])
+    with pytest.raises(UserError, match=r"train\.freeze"):
+        run(rings, tmp_path / "x", freeze=2)
+    with pytest.raises(UserError, match="cannot be the start"):
+        run(rings, tmp_path / "y", start_from=str(trained.parent), model={"architecture": "wscnn4"})
+
+
+def test_papers_preset_trains(rings, tmp_path):
+    path = run(
+        rings, tmp_path, preset="paper", steps=2, evaluations=1, model={"architecture": "compact", "pool": "max"}
+    )
+    assert load_model(path)[1].settings["train"]["preset"] == "paper"
+    recipe = recipe_of(section("train", '{"preset": "paper"}'))
+    assert (recipe["optimizer"], recipe["batch"], recipe["learning_rate"]) == ("sgd", 50, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("constant", "field 1: all pixels have one value"),
+        ("small", "smaller than the 40 px"),
+        ("pixel size", "plates that are trained on together need one pixel size"),
+        ("channel", "has no channel GFP"),
+        ("no fields", "too few control wells with usable fields"),
+        ("no images", "no control well has images"),
+    ],
+)
+def test_bad_input_is_told_before_the_first_step(tmp_path, spoil, message):
+    contents: dict = {"negative": {disc: 6}, "ring": {ring: 6}}
+    model = {"channels": ["GFP"]} if spoil == "channel" else {}
+    sizes = (1.0, 0.5) if spoil == "pixel size" else (1.0, 1.0)
+    data = screen(tmp_path, contents, side=32 if spoil == "small" else 48, pixel_sizes=sizes)
+    if spoil == "constant":
+        plate = zarr.open_array(data["stores"][0] / "A/01/0/0", mode="r+")
+        plate[...] = 7
+    if spoil == "no fields":
+        for path in data["qcs"]:
+            quality = read_table(path)
+            write_table(quality.assign(used=quality["well"].str.startswith("A")), path)
+    if spoil == "no images":
+        write_table(read_table(data["controls"]).assign(plate="other"), data["controls"])
+    with pytest.raises(UserError, match=message):
+        run(data, tmp_path / "out", model=model)
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").glob("*.safetensors"))
+
+
+def bags(rng: np.random.Generator, n: int, negative: dict, positive: dict) -> Examples:
+    """Return `n` images of each class with so many objects of each kind."""
+    images = [draw(rng, contents) for contents in (negative, positive) for _ in range(n)]
+    labels = torch.repeat_interleave(torch.arange(2), n)
+    return Examples(
+        torch.tensor(np.stack(images), dtype=torch.float32)[:, None], labels, [str(i) for i in range(2 * n)]
+    )
+
+
+# The algorithmic unit tests of Raff and Holt (NeurIPS 2023) in image form: kinds and numbers of objects in training
+# (negative, positive) and in the test. A ring makes an image positive. In the first test a detector that has learnt
+# "positive unless I see a cross" fails, in the second one that has learnt how many objects there are besides discs.
+UNIT_TESTS = {
+    "single concept": (
+        ({disc: 5, cross: 2}, {disc: 5, ring: 2}),
+        ({disc: 5}, {disc: 5, ring: 2, cross: 2}),
+    ),
+    "false frequency": (
+        ({disc: 5, cross: 1}, {disc: 5, cross: 1, ring: 2}),
+        ({disc: 3, cross: 12}, {disc: 5, cross: 1, ring: 1}),
+    ),
+}
+
+
+@pytest.mark.parametrize("test", UNIT_TESTS)
+@pytest.mark.parametrize(
+    ("architecture", "pool", "settings"),
+    [
+        ("compact", "noisy_or", {"steps": 120, "batch": 16, "crop": 64}),
+        ("wscnn4", "max", {"steps": 60, "batch": 8, "crop": 80, "learning_rate": 1e-3}),
+    ],
+    ids=["default", "paper"],
+)
+def test_presence_is_learnt_and_not_absence_or_frequency(test, architecture, pool, settings):
+    rng = np.random.default_rng(1)
+    seen, unseen = UNIT_TESTS[test]
+    torch.manual_seed(0)
+    network = WSCNN(architecture, pool, 1, 2)
+    recipe = recipe_of(section("train", json.dumps(settings | {"evaluations": 2})))
+    fit(network, bags(rng, 40, *seen), bags(rng, 10, *seen), recipe, seed=0)
+    test_bags = bags(rng, 20, *unseen)
+    logits, _ = evaluate(network, test_bags.fields)
+    assert field_auc(logits, test_bags)[0] >= 0.9

@@ -1,0 +1,101 @@
+"""A well as a picture."""
+
+import importlib.util
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pandas as pd
+import pytest
+
+from wscnn.errors import UserError
+from wscnn.store import Channel, Plate, PlateWriter
+from wscnn.tables import OBJECTS, conform, write_table
+from wscnn.view import view_well
+
+FIELD = 64
+YELLOW = np.array([255, 212, 0])
+
+
+def make_plate(results: Path, channels: list[Channel], label: bool) -> None:
+    """Write plate P1 with well B03 of 2 x 2 fields: dark, but for one bright square, masked where `label` says so."""
+    image = np.full((len(channels), 2 * FIELD, 2 * FIELD), 100, np.uint16)
+    image[0, 20:40, 70:90] = 1000
+    corners = {"y": [0, 0, FIELD, FIELD], "x": [0, FIELD, 0, FIELD]}
+    fields = pd.DataFrame({"field": range(4), **corners, "height": FIELD, "width": FIELD})
+    PlateWriter(results / "plates" / "P1.zarr", "P1", ["B03"], channels, 0.5).write_well(
+        "B03", image, fields, (FIELD, FIELD)
+    )
+    if label:
+        mask = (image[0] > 500).astype(np.uint16)
+        Plate(results / "plates" / "P1.zarr").write_label("B03", "mitotic", mask)
+        Plate(results / "plates" / "P1.zarr").write_label("B03", "mitotic_saliency", mask.astype(np.uint8) * 255)
+        found = ("P1", "B03", 1, "mitotic", 1, 29.5, 79.5, 20, 70, 40, 90, 400, 3.0)
+        write_table(conform(pd.DataFrame([found], columns=list(OBJECTS)), OBJECTS), results / "objects" / "P1.parquet")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    make_plate(tmp_path, [Channel("DNA", "0000FF", (100.0, 1000.0))], label=True)
+    return tmp_path
+
+
+def draw(results: Path, well: str = "B03") -> np.ndarray:
+    """Return the picture of a well, (y, x, 3)."""
+    view_well(results, "P1", well, results / "well.png")
+    return imagecodecs.png_decode((results / "well.png").read_bytes())[..., :3].astype(int)
+
+
+def near(picture: np.ndarray, color: np.ndarray | list[int]) -> np.ndarray:
+    return np.abs(picture - color).max(-1) < 40
+
+
+def test_the_picture_shows_the_well_with_its_mask_outlined(results: Path) -> None:
+    picture = draw(results)
+    assert min(picture.shape[:2]) > 1000
+    dark = near(picture, [0, 0, 0])
+    rows, columns = (np.flatnonzero(dark.mean(axis) > 0.5) for axis in (1, 0))
+    top, left, size = rows[0], columns[0], len(rows)
+    outline_y, outline_x = np.nonzero(near(picture, YELLOW))
+    place = np.array([outline_y.min() - top, outline_y.max() - top, outline_x.min() - left, outline_x.max() - left])
+    assert np.allclose(place / size * 2 * FIELD, [20, 40, 70, 90], atol=1.5)
+
+
+def test_a_well_can_be_named_in_short(results: Path) -> None:
+    assert np.array_equal(draw(results, "b3"), draw(results, "B03"))
+
+
+def test_the_picture_is_the_same_when_drawn_again(results: Path) -> None:
+    view_well(results, "P1", "B03", results / "1.png")
+    view_well(results, "P1", "B03", results / "2.png")
+    assert (results / "1.png").read_bytes() == (results / "2.png").read_bytes()
+
+
+def test_channels_have_their_colours(tmp_path: Path) -> None:
+    channels = [Channel("actin", "FF0000", (100.0, 1000.0)), Channel("DNA", "0000FF", (100.0, 1000.0))]
+    make_plate(tmp_path, channels, label=False)
+    picture = draw(tmp_path)
+    assert near(picture, [255, 0, 0]).mean() > 0.01
+    assert not near(picture, YELLOW).any()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("napari") is not None, reason="napari would open a window")
+def test_without_napari_a_picture_is_written_here(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(results)
+    view_well(results, "P1", "B03", None)
+    assert (results / "P1_B03.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("plate", "well", "message"),
+    [
+        ("P2", "B03", "no plate 'P2'; plates there: P1"),
+        ("P1", "C04", "plate 'P1' has no well C04; it has B03"),
+        ("P1", "Z99", "'Z99' is not a well"),
+        ("../P1", "B03", "no plate"),
+    ],
+)
+def test_a_wrong_plate_or_well_is_named(results: Path, plate: str, well: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        view_well(results, plate, well, results / "well.png")
+    assert not (results / "well.png").exists()
