@@ -30,7 +30,9 @@ def volcano(effects: Sequence[float], significances: Sequence[float]) -> dict[st
     tooltip = [_text("perturbation"), _number("effect"), _number("p"), _number("q"), _number("n_wells", "wells")]
     base = alt.Chart(alt.NamedData("rows")).transform_calculate(significance="-log(datum.p) / LN10")
     position = {
-        "x": alt.X("effect:Q", title="effect", scale=alt.Scale(domain=list(effects), clamp=True)),
+        "x": alt.X(
+            "effect:Q", title="effect", scale=alt.Scale(domain=list(effects), clamp=True), axis=alt.Axis(tickCount=10)
+        ),
         "y": alt.Y(
             "significance:Q",
             title="significance (−log₁₀ p)",

@@ -21,12 +21,12 @@ from wscnn.model import WSCNN, score_fields
 #: How to train; keys of the config's section `train` that are not null go before these.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
-        "steps": 600,
+        "steps": 300,
         "batch": 16,
         "crop": 256,
         "tiles": 2,
         "optimizer": "adamw",
-        "learning_rate": 3e-3,
+        "learning_rate": 4e-3,
         "weight_decay": 1e-2,
         "augmentation": Augmentation(rotation=90, scale=0.15, shift=32, gain=0.25, offset=0.05, noise=0.03),
     },

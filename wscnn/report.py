@@ -31,7 +31,7 @@ _MEASURES: tuple[tuple[str, str, list[float], float, float], ...] = (
 _GROUPS = 10
 # Fewer pairs of replicates have no correlation worth naming.
 _FEW_PAIRS = 5
-# Names of hits written into the chart of effects.
+# Hits whose names are written into the chart of effects where there is room.
 _LABELLED_HITS = 10
 
 #: Columns of the page's tables that are known: heading and meaning. Others stand under their own name.
@@ -132,6 +132,7 @@ def summarise(results: Results, roc: pd.DataFrame) -> dict[str, Any]:
         "n_fields": int(places["n_fields"].sum()),
         "n_fields_used": int(places["n_fields_used"].sum()),
         "unscored": int(wells.groupby(["plate", "well"])["score"].count().eq(0).sum()),
+        "n_hits": called["perturbation"].nunique(),
         "hits": list(zip(called["perturbation"], called["phenotype"], strict=True)),
         "auc": {str(phenotype): float(auc) for phenotype, auc in _mean_auc(roc).items()},
         "agreement": _agreement(replicate_pairs(wells)),
@@ -319,7 +320,7 @@ def _hit_groups(hits: pd.DataFrame) -> pd.DataFrame:
     group = np.where(role.isin(["negative", "positive"]), role + " control", group)
     label = pd.Series(False, index=hits.index)
     for _, same in hits[called].groupby("phenotype"):
-        label[_uncrowded(same.sort_values("rank"), hits)[:_LABELLED_HITS]] = True
+        label[_uncrowded(same.sort_values("rank").head(_LABELLED_HITS), hits)] = True
     return hits.assign(group=group, label=label)
 
 

@@ -53,7 +53,7 @@ def jobs(text: str) -> dict[str, dict[str, str]]:
 def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a small screen in a folder that looks like a clone: Snakefile, workflow and profile link."""
     folder = screen_of(tmp_path_factory.mktemp("screen"))
-    for name in ("Snakefile", "workflow", "envs", "slurm"):
+    for name in ("Snakefile", "workflow", "envs", "slurm", "profiles"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 

@@ -1,18 +1,28 @@
 # The user's config and table of plates, read once and valid; everything else is done by `wscnn`.
 import json
 import re
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from wscnn.config import complete_config, load_plates
+from wscnn.config import complete_config, controls, load_layout, load_plates
 from wscnn.errors import UserError
 
-try:
-    config = complete_config(config, str(workflow.configfiles[0]))
-    IMAGES = load_plates(Path(config["plates"])).set_index("plate")["images"].to_dict()
-except UserError as error:
-    raise WorkflowError(f"Mend this first:\n{error}")
+
+def valid(read, *arguments):
+    """Return ``read(*arguments)``; a user's mistake ends the workflow in sentences."""
+    try:
+        return read(*arguments)
+    except UserError as error:
+        raise WorkflowError(f"Mend this first:\n{error}")
+
+
+config = valid(complete_config, config, str(workflow.configfiles[0]))
+IMAGES = (
+    valid(load_plates, Path(config["plates"])).set_index("plate")["images"].to_dict()
+)
 
 RESULTS = f"{config['results']}/{config['screen']}"
 MODEL = config["model"]["checkpoint"] or f"{RESULTS}/model"
@@ -31,10 +41,21 @@ wildcard_constraints:
 
 def settings(*names):
     """Return a params function for sections of the config as options of a verb: JSON, which :q quotes."""
-    options = [part for name in names for part in (f"--{name}", json.dumps(config[name], sort_keys=True))]
+    options = [
+        part
+        for name in names
+        for part in (f"--{name}", json.dumps(config[name], sort_keys=True))
+    ]
     return lambda wildcards: options
 
 
 def repeated(flag, paths):
     """Return `flag` before each of the paths."""
     return [part for path in paths for part in (flag, path)]
+
+
+@cache
+def control_wells():
+    """Return a digest of the control wells: training depends on these rows of the layout, not on the others."""
+    layout = valid(load_layout, Path(config["layout"]), list(IMAGES))
+    return sha256(controls(layout).to_csv().encode()).hexdigest()

@@ -1,7 +1,8 @@
 # Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU a fold.
 rule train:
     input:
-        controls=f"{RESULTS}/controls.parquet",
+        # Written anew by every check; that its wells have changed is seen in the params.
+        controls=ancient(f"{RESULTS}/controls.parquet"),
         plates=expand(f"{RESULTS}/plates/{{plate}}.json", plate=IMAGES),
         qc=expand(f"{RESULTS}/qc/{{plate}}.parquet", plate=IMAGES),
     output:
@@ -16,6 +17,7 @@ rule train:
         "../../envs/environment.yaml"
     threads: 8
     params:
+        control_wells=lambda wildcards: control_wells(),
         screen=config["screen"],
         stores=repeated(
             "--store", [f"{RESULTS}/plates/{plate}.zarr" for plate in IMAGES]
