@@ -53,7 +53,21 @@ def environment() -> dict[str, str]:
 def screen_of(folder: Path, *knobs: str) -> Path:
     """Make a small screen in `folder`, two plates of 24 wells, whose networks train for a few seconds only."""
     screen = folder / "screen"
-    options = ["--plates", "2", "--wells", "24", "--fields", "2", "--size", "200", "--strong", "1", "--weak", "0", *knobs]
+    options = [
+        "--plates",
+        "2",
+        "--wells",
+        "24",
+        "--fields",
+        "2",
+        "--size",
+        "200",
+        "--strong",
+        "1",
+        "--weak",
+        "0",
+        *knobs,
+    ]
     made = subprocess.run(
         [str(Path(sys.executable).parent / "wscnn"), "simulate", "screen", "screen", *options],
         cwd=folder,

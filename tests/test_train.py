@@ -86,6 +86,7 @@ def run(data: dict, output: Path, fold: int = 0, model: dict | None = None, **tr
     """Train a fold for a few steps; return the file of its weights."""
     quick = {"steps": 45, "batch": 8, "crop": 64, "evaluations": 3, "device": "cpu"}
     path = output / f"fold-{fold}.safetensors"
+    torch.set_num_threads(1)  # sums in another order give other bytes
     train_fold(
         fold,
         data["controls"],
@@ -214,8 +215,8 @@ def test_folds_rotate_the_parts(trained, rings, tmp_path):
 
 def test_history_tells_each_evaluation(trained):
     history = read_table(trained.with_name("history-0.parquet"))
-    assert list(history.columns) == ["step", "loss", "select_auc", "learning_rate", "seconds", "best"]
-    assert list(history["step"]) == [15, 30, 45] and history["best"].iloc[0]
+    assert list(history.columns) == ["start", "step", "loss", "select_auc", "learning_rate", "seconds", "best"]
+    assert list(history["step"].diff().dropna().unique()) == [15] and history["best"].iloc[0]
     assert history["select_auc"].between(0, 1).all() and history["seconds"].is_monotonic_increasing
     assert sorted(path.name for path in trained.parent.iterdir()) == [
         "fold-0.json",
@@ -230,6 +231,16 @@ def test_same_seed_same_bytes_and_another_seed_others(trained, rings, tmp_path):
     assert again.with_suffix(".json").read_bytes() == trained.with_suffix(".json").read_bytes()
     first, second = (run(rings, tmp_path / str(seed), seed=seed, steps=2, evaluations=1) for seed in (0, 1))
     assert first.read_bytes() != second.read_bytes()
+
+
+def test_a_start_that_learns_nothing_is_given_up_and_another_begun(tmp_path):
+    # The classes are alike: no start can learn, so all five are made, each but the last for 30 % of its steps.
+    alike = screen(tmp_path, {"negative": {disc: 4}, "ring": {disc: 4}})
+    history = read_table(run(alike, tmp_path, steps=10, evaluations=10).with_name("history-0.parquet"))
+    areas = history.groupby("start")["select_auc"].apply(lambda found: found.iloc[:3].max())
+    lengths = history.groupby("start").size()
+    assert (lengths[areas < 0.65] == 3)[:4].all() and lengths.iloc[-1] == 10
+    assert list(history["start"].unique()) == list(range(len(areas)))
 
 
 def test_a_killed_training_goes_on_with_the_same_result(trained, rings, tmp_path):

