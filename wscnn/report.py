@@ -379,7 +379,11 @@ def _plate_maps(wells: pd.DataFrame) -> dict[str, tuple[str, str, list[float], l
 
 
 def _with_kept(history: pd.DataFrame) -> pd.DataFrame:
-    """Return the history with ``kept``: True at each fold's step whose weights are in use, the last that was best."""
+    """Return the history with ``kept``: True at each fold's step whose weights are in use, the last that was best.
+
+    Times are left out: equal results make equal reports.
+    """
+    history = history.drop(columns="seconds", errors="ignore")
     if history.empty:
         return history
     last = history[history["best"]].groupby("fold")["step"].max()

@@ -4,7 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_slurm import FOLLOW, on_slurm, pytestmark, screen  # noqa: F401
+from test_slurm import FOLLOW, on_slurm, screen  # noqa: F401
+from test_slurm import pytestmark as needs_slurm
+
+# A minute or two each.
+pytestmark = [*needs_slurm, pytest.mark.long]
 
 # Waits until a job of a rule runs, and prints its number.
 RUNNING = """
