@@ -1,17 +1,13 @@
 """What many tests need: where the real data lie, and the workflow run as a user runs it."""
 
-import os
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import yaml
+from runs import ROOT, command, environment
 
-ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
 
@@ -37,49 +33,3 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
-
-
-def command(*options: str) -> list[str]:
-    """Return the command line that runs the workflow on this machine."""
-    program = Path(sys.executable).parent / "snakemake"
-    return [str(program), "--snakefile", str(ROOT / "Snakefile"), "--cores", "2", *options]
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of jobs: this environment's programs first on the path."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-
-def screen_of(folder: Path, *knobs: str) -> Path:
-    """Make a small screen in `folder`, two plates of 24 wells, whose networks train for a few seconds only."""
-    screen = folder / "screen"
-    options = [
-        "--plates",
-        "2",
-        "--wells",
-        "24",
-        "--fields",
-        "2",
-        "--size",
-        "200",
-        "--strong",
-        "1",
-        "--weak",
-        "0",
-        *knobs,
-    ]
-    made = subprocess.run(
-        [str(Path(sys.executable).parent / "wscnn"), "simulate", "screen", "screen", *options],
-        cwd=folder,
-        text=True,
-        capture_output=True,
-    )
-    assert made.returncode == 0, made.stderr
-    config = yaml.safe_load((screen / "config.yaml").read_text())
-    # The screen becomes its own working directory, so that it can be copied and run anywhere.
-    plates = pd.read_csv(screen / "plates.tsv", sep="\t", dtype=str)
-    plates.assign(images="images/" + plates["plate"]).to_csv(screen / "plates.tsv", sep="\t", index=False)
-    config |= {"screen": "small", "plates": "plates.tsv", "layout": "layout.tsv"}
-    config["train"] = {"steps": 30, "crop": 96}
-    (screen / "config.yaml").write_text(yaml.safe_dump(config))
-    return screen

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment, screen_of
+from runs import ROOT, environment, screen_of
 
 HERE = Path(__file__).parent
 NEEDED = ["slurmctld", "slurmd", "sbatch", "munged", "unshare"]

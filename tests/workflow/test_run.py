@@ -11,8 +11,8 @@ import psutil
 import pytest
 import yaml
 import zarr
-from conftest import command, environment, screen_of
 from ome_zarr_models.v05 import HCS
+from runs import command, environment, screen_of
 
 VERBS = ["index", "stage", "train", "score", "hits", "report"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from runs import ROOT
 from scipy.stats import spearmanr
 
 
