@@ -55,3 +55,11 @@ def screen_of(folder: Path, *knobs: str) -> Path:
     config["train"] = {"steps": 30, "crop": 96}
     (screen / "config.yaml").write_text(yaml.safe_dump(config))
     return screen
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all tables and of the report of a finished screen."""
+    results = folder / "results" / "small"
+    files = [*results.rglob("*.parquet"), results / "report.html"]
+    # Times of training are the one thing that no two runs share.
+    return {str(file.relative_to(results)): file.read_bytes() for file in sorted(files) if "history" not in file.name}

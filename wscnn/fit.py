@@ -48,7 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 #: Evaluations without a lower loss after which the preset `paper` divides its rate by 10.
 _PATIENCE = 2
 #: A start that has not reached this area under the curve after this share of its steps is given up: some initial
-#: weights stay at chance for good (their detector looks at the background), others learn within a quarter.
+#: weights were seen to stay at chance for good, others to learn within a third of the steps.
 _LEARNT, _TRIAL = 0.65, 0.3
 #: Largest norm of the gradient in a step.
 _CLIP = 1.0

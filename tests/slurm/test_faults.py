@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from runs import tables
 from test_slurm import FOLLOW, on_slurm, screen  # noqa: F401
 from test_slurm import pytestmark as needs_slurm
 
@@ -22,16 +23,6 @@ running() {
 }
 """
 RUN = f"snakemake --profile slurm --configfile config.yaml {FOLLOW}"
-
-
-def tables(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of the tables of a finished screen; the history of a training holds its times."""
-    results = folder / "results" / "small"
-    return {
-        str(file.relative_to(results)): file.read_bytes()
-        for file in sorted(results.rglob("*.parquet"))
-        if "history" not in file.name
-    }
 
 
 @pytest.fixture(scope="module")

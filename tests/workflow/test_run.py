@@ -12,7 +12,7 @@ import pytest
 import yaml
 import zarr
 from ome_zarr_models.v05 import HCS
-from runs import command, environment, screen_of
+from runs import command, environment, screen_of, tables
 
 VERBS = ["index", "stage", "train", "score", "hits", "report"]
 
@@ -31,14 +31,6 @@ def finished(screen: Path, tmp_path_factory: pytest.TempPathFactory, snakemake) 
     done = snakemake(folder, "--configfile", "config.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
-
-
-def tables(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of all tables and of the report of a finished screen."""
-    results = folder / "results" / "small"
-    files = [*results.rglob("*.parquet"), results / "report.html"]
-    # Times of training are the one thing that no two runs share.
-    return {str(file.relative_to(results)): file.read_bytes() for file in sorted(files) if "history" not in file.name}
 
 
 def test_all_that_is_promised_is_there(finished: Path):
