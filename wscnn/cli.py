@@ -267,6 +267,27 @@ def view(results: Path, well: str, output: Path | None) -> None:
     view_well(results, plate, name, output)
 
 
+@main.command()
+@click.argument("table", type=click.Choice(["1", "2", "3", "prevalence", "pools"]))
+@click.argument("folder", type=_PATH)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Times all is drawn and trained.")
+@click.option("--images", type=click.IntRange(12), help="Of each class, in three parts; as many as in the paper.")
+@click.option("--steps", type=click.IntRange(1), help="Of each training.")
+@click.option("--architecture", type=click.Choice(["compact", "wscnn4", "wscnn4_cells", "wscnn6"]))
+@click.option("--pool", "pools", multiple=True, help="Repeat for several.")
+@click.option("--preset", type=click.Choice(["default", "paper"]), default="default", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def reproduce(table: str, folder: Path, pools: tuple[str, ...], **knobs: Any) -> None:
+    """Make a table of the method's paper, or a harder one, again; networks and table go to FOLDER.
+
+    1: pools on the paper's simulated data. 2: multinucleate cells. 3: circles found by the saliency. prevalence: real
+    nuclei of which 1, 2 and 5 % are mitotic. pools: tests of whether presence is learnt.
+    """
+    from wscnn.reproduce import reproduce as make
+
+    click.echo(make(table, folder, pools=pools or None, **knobs).to_string(index=False, float_format="{:.4f}".format))
+
+
 @main.group()
 def simulate() -> None:
     """Make images whose truth is known."""

@@ -17,6 +17,7 @@ from wscnn.atomic import atomic_path
 from wscnn.bags import Augmentation, Bags
 from wscnn.errors import UserError
 from wscnn.model import WSCNN, score_fields
+from wscnn.progress import log
 
 #: How to train; keys of the config's section `train` that are not null go before these.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -29,6 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 4e-3,
         "weight_decay": 1e-2,
         "starts": 5,
+        "patience": 5,
         "augmentation": Augmentation(rotation=90, scale=0.15, shift=32, gain=0.25, offset=0.05, noise=0.03),
     },
     # Section 3 of the paper, which does not give the number of steps.
@@ -41,12 +43,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-4,
         "weight_decay": 5e-4,
         "starts": 1,
+        "patience": 8,
         "augmentation": Augmentation(rotation=20, scale=0.12, shift=40, gain=0, offset=0, noise=0),
     },
 }
 
 #: Evaluations without a lower loss after which the preset `paper` divides its rate by 10.
-_PATIENCE = 2
+_PLATEAU = 2
 #: A start that has not reached this area under the curve after this share of its steps is given up: some initial
 #: weights were seen to stay at chance for good, others to learn within a third of the steps.
 _LEARNT, _TRIAL = 0.65, 0.3
@@ -120,7 +123,8 @@ def fit(
         over fields; of equals the later one.
     recipe
         As `recipe_of` gives it. With ``starts`` above 1, a network that does not begin to learn is started again
-        with other random weights, so many times in all.
+        with other random weights, so many times in all. Training ends early when for ``patience`` evaluations neither
+        the loss has fallen nor the area risen.
     seed
         Of all draws.
     resume
@@ -158,6 +162,9 @@ def fit(
     with _deterministic():
         while (step := done - earlier) < steps:
             own = [row for row in rows if row["start"] == start]
+            if _stalls(own, recipe["patience"]):
+                log(f"  ends early: no better for {recipe['patience']} evaluations")
+                break
             if own and start + 1 < recipe["starts"] and _learns_nothing(own, step / steps):
                 start, earlier = start + 1, done
                 _renew(network, seed + start)
@@ -172,7 +179,8 @@ def fit(
             losses.clear()
             if not np.isfinite(loss):
                 raise UserError(f"training diverged by step {done} (loss {loss}); lower train.learning_rate")
-            logits, _ = evaluate(network, select.fields)
+            with _autocast(select.fields.device):
+                logits, _ = evaluate(network, select.fields)
             score = float(np.mean([area for area in field_auc(logits, select) if np.isfinite(area)]))
             is_best = score >= max((row["select_auc"] for row in rows), default=-1.0)
             if is_best:
@@ -188,6 +196,7 @@ def fit(
                     "best": is_best,
                 }
             )
+            log(f"  step {done}: loss {loss:.4f}, area under the curve {score:.4f}, {rows[-1]['seconds']:.0f} s")
             if resume is not None:
                 _keep(resume, key, network, optimizer, bags, rows, best)
     network.load_state_dict(best)
@@ -202,7 +211,7 @@ def evaluate(network: WSCNN, fields: Tensor, batch: int = 16) -> tuple[np.ndarra
     network.eval()
     scored = [score_fields(network, part.float()) for part in fields.split(batch)]
     network.train(was_training)
-    logits, maps = (torch.cat(parts).cpu().numpy() for parts in zip(*scored, strict=True))
+    logits, maps = (torch.cat(parts).float().cpu().numpy() for parts in zip(*scored, strict=True))
     return logits, maps
 
 
@@ -248,7 +257,7 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     device = images.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
+    with _autocast(device):
         logits = network(images.contiguous(memory_format=torch.channels_last))
     loss = network.loss(logits, labels)
     optimizer.zero_grad(set_to_none=True)
@@ -256,6 +265,21 @@ def _step(
     nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], _CLIP)
     optimizer.step()
     return loss.detach()
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    """Return the context in which training computes: bfloat16 where that is faster."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device))
+
+
+def _stalls(rows: list[dict[str, Any]], patience: int) -> bool:
+    """Return whether neither the lowest loss nor the highest area of these evaluations is among the last ones."""
+    if len(rows) <= patience:
+        return False
+    before, last = rows[:-patience], rows[-patience:]
+    return min(row["loss"] for row in last) >= min(row["loss"] for row in before) and max(
+        row["select_auc"] for row in last
+    ) <= max(row["select_auc"] for row in before)
 
 
 def _learns_nothing(rows: list[dict[str, Any]], share: float) -> bool:
@@ -290,7 +314,7 @@ def _rate(recipe: Mapping[str, Any], done: float, rows: list[dict[str, Any]]) ->
         for row in rows:
             since = 0 if row["loss"] < lowest else since + 1
             lowest = min(lowest, row["loss"])
-            if since == _PATIENCE:
+            if since == _PLATEAU:
                 drops, since = drops + 1, 0
         return top * 0.1**drops
     rise = 0.2
