@@ -78,7 +78,8 @@ def test_variation_is_rigid_but_for_the_scale_asked_for():
         step = found[1] - found[0]
         distances.append(np.hypot(*step))
         angles.append(np.degrees(np.arctan2(*step)) % 180)
-        assert np.abs(found.mean(0) - 80).max() <= 5 * (1 + scale) + 0.5
+        # 5 px along each axis of the field, which is turned then.
+        assert np.hypot(*(found.mean(0) - 80)) <= 5 * np.sqrt(2) * (1 + scale) + 0.5
     assert min(distances) >= 24 / (1 + scale) - 0.5 and max(distances) <= 24 * (1 + scale) + 0.5
     assert np.ptp(distances) > 4
     # Any angle: each sixth of a half turn is met.
@@ -118,3 +119,15 @@ def test_fields_may_be_kept_in_any_type(dtype):
     fields = (torch.rand(4, 1, 16, 16) * 200).to(dtype)
     images, _ = Bags(fields, torch.tensor([0, 0, 1, 1]), 32, 2, NONE, 0).draw(2)
     assert images.dtype == torch.float32 and images.max() <= 200
+
+
+@settings(deadline=None, max_examples=20)
+@given(n=st.integers(2, 9), shares=st.integers(1, 4), seed=st.integers(0, 99))
+def test_shares_are_the_parts_of_one_batch(n, shares, seed):
+    fields, labels = torch.rand(6, 1, 24, 24), torch.tensor([0, 0, 0, 1, 1, 1])
+    shape = Augmentation(rotation=90, scale=0.3, shift=5, gain=0.3, offset=0.1, noise=0)
+    whole, classes = Bags(fields, labels, 32, 2, shape, seed).draw(n)
+    for rank in range(shares):
+        part, own = Bags(fields, labels, 32, 2, shape, seed, slice(rank, None, shares)).draw(n)
+        torch.testing.assert_close(part, whole[rank::shares])
+        assert own.tolist() == classes[rank::shares].tolist()

@@ -216,6 +216,18 @@ def test_a_start_that_learns_nothing_is_given_up_and_another_begun(tmp_path):
     assert list(history["start"].unique()) == list(range(len(areas)))
 
 
+def test_two_processes_train_one_network(rings, tmp_path):
+    # Batch statistics are each process's own, so that the result is not that of one process; it is as good.
+    path = run(rings, tmp_path / "whole", gpus=2, batch=16)
+    assert load_model(path)[1].metrics["test"]["ring"]["well_auc"] >= 0.95
+    assert len(read_table(path.with_name("history-0.parquet"))) == 3
+    assert not list((tmp_path / "whole").glob(".*"))
+    with pytest.raises(UserError, match=r"train\.gpus: 20 cannot share a batch of 8"):
+        run(rings, tmp_path / "many", gpus=20)
+    with pytest.raises(UserError, match="diverged"):
+        run(rings, tmp_path / "diverged", gpus=2, learning_rate=1e30)
+
+
 def test_training_ends_early_when_it_gets_no_better(rings, tmp_path):
     # With no rate to speak of only the draws change: the lowest loss of the first evaluations is soon not beaten.
     path = run(rings, tmp_path, steps=60, evaluations=60, patience=3, learning_rate=1e-12)

@@ -56,39 +56,51 @@ class Bags:
         How images are varied.
     seed
         Of all that is drawn.
+    share
+        Which images of each batch are made here, where several processes share the work; by default all.
     """
 
     def __init__(
-        self, fields: Tensor, labels: Tensor, crop: int, tiles: int, augmentation: Augmentation, seed: int
+        self,
+        fields: Tensor,
+        labels: Tensor,
+        crop: int,
+        tiles: int,
+        augmentation: Augmentation,
+        seed: int,
+        share: slice = slice(None),
     ) -> None:
-        self.fields, self.tiles, self.augmentation = fields, tiles, augmentation
+        self.fields, self.tiles, self.augmentation, self.share = fields, tiles, augmentation, share
         self.by_class = [torch.nonzero(labels.cpu() == label).flatten() for label in range(int(labels.max()) + 1)]
         height, width = fields.shape[-2:]
         self.size = (min(crop, tiles * height), min(crop, tiles * width))
         # Of a field only as much enters a mosaic as a turned and scaled image can reach.
         reach = 1.0 if tiles == 1 else 0.8
         self.piece = (min(height, round(reach * crop)), min(width, round(reach * crop)))
-        # What is drawn on the host is the same on every device; the noise is drawn where the images are.
+        # What is drawn on the host is the same on every device and in every process, for all images of a batch; the
+        # noise is drawn where the images are, from a seed that the host draws.
         self.host = torch.Generator().manual_seed(seed)
-        self.device = torch.Generator(fields.device).manual_seed(seed)
+        self.device = torch.Generator(fields.device)
 
     def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """Return `n` images (n, C, y, x), float32, and their classes (n,): as many of each class, up to one."""
+        """Return the images (m, C, y, x), float32, of a batch of `n`, and their classes (m,).
+
+        A batch has as many images of each class, up to one; all `n` of them are made, or the `share` of this process.
+        """
         classes = len(self.by_class)
         turn = int(torch.randint(classes, (), generator=self.host))
         labels = (torch.arange(n) + turn) % classes
         chosen = torch.stack([self._choose(self.by_class[label]) for label in labels.tolist()])  # (n, tiles ** 2)
-        images = self._vary(self._resample(self._mosaic(chosen)))
-        return images, labels.to(images.device)
+        images = self._vary(self._resample(self._mosaic(chosen), n), n)
+        return images, labels[self.share].to(images.device)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> Tensor:
         """Return where the random numbers stand."""
-        return {"host": self.host.get_state(), "device": self.device.get_state()}
+        return self.host.get_state()
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: Tensor) -> None:
         """Go on from a `state`."""
-        self.host.set_state(state["host"])
-        self.device.set_state(state["device"])
+        self.host.set_state(state)
 
     def _choose(self, members: Tensor) -> Tensor:
         """Return the fields of one mosaic: different ones while there are enough."""
@@ -97,31 +109,31 @@ class Bags:
         return members[order[:n]]
 
     def _mosaic(self, chosen: Tensor) -> Tensor:
-        """Return mosaics of random pieces of the chosen fields (n, tiles ** 2)."""
-        n = len(chosen)
+        """Return this share of the mosaics of random pieces of the chosen fields (n, tiles ** 2)."""
         tiles, (height, width) = self.tiles, self.piece
-        mosaic = torch.empty(
-            (n, self.fields.shape[1], tiles * height, tiles * width), device=self.fields.device, dtype=torch.float32
-        )
-        rows = self._integers(self.fields.shape[-2] - height + 1, (n, tiles**2))
-        columns = self._integers(self.fields.shape[-1] - width + 1, (n, tiles**2))
-        for image, (members, ys, xs) in enumerate(zip(chosen.tolist(), rows.tolist(), columns.tolist(), strict=True)):
+        rows = self._integers(self.fields.shape[-2] - height + 1, len(chosen), tiles**2)
+        columns = self._integers(self.fields.shape[-1] - width + 1, len(chosen), tiles**2)
+        shape = (len(rows), self.fields.shape[1], tiles * height, tiles * width)
+        mosaic = torch.empty(shape, device=self.fields.device, dtype=torch.float32)
+        places = zip(chosen[self.share].tolist(), rows.tolist(), columns.tolist(), strict=True)
+        for image, (members, ys, xs) in enumerate(places):
             for tile, (member, y, x) in enumerate(zip(members, ys, xs, strict=True)):
                 top, left = tile // tiles * height, tile % tiles * width
                 piece = self.fields[member, :, y : y + height, x : x + width]
                 mosaic[image, :, top : top + height, left : left + width] = piece
         return mosaic
 
-    def _resample(self, mosaic: Tensor) -> Tensor:
+    def _resample(self, mosaic: Tensor, n: int) -> Tensor:
         """Return mosaics turned, mirrored, scaled and moved, in one resampling, cut to `size`."""
-        n, settings = len(mosaic), self.augmentation
-        angle = torch.deg2rad(self._uniform(settings.rotation, n) + 180 * self._integers(2, (n,)))
+        settings = self.augmentation
+        angle = torch.deg2rad(self._uniform(settings.rotation, n) + 180 * self._integers(2, n))
         # Small structures in the image are what is scaled up, so the places read lie closer together.
         zoom = torch.exp(self._uniform(1, n) * torch.log1p(torch.tensor(settings.scale))).reciprocal()
-        mirror = 1 - 2 * self._integers(2, (n,)).float()
+        mirror = 1 - 2 * self._integers(2, n).float()
         cosine, sine = zoom * torch.cos(angle), zoom * torch.sin(angle)
-        matrix = torch.stack([cosine * mirror, -sine, sine * mirror, cosine, *self._uniform(settings.shift, (2, n))])
-        xx, xy, yx, yy, x0, y0 = matrix[:, :, None, None].to(mosaic.device)  # each (n, 1, 1)
+        moved = self._uniform(settings.shift, n, 2).T
+        matrix = torch.stack([cosine * mirror, -sine, sine * mirror, cosine, *moved])
+        xx, xy, yx, yy, x0, y0 = matrix[:, :, None, None].to(mosaic.device)  # each (m, 1, 1)
         height, width = self.size
         y = (torch.arange(height, device=mosaic.device) - (height - 1) / 2)[None, :, None]
         x = (torch.arange(width, device=mosaic.device) - (width - 1) / 2)[None, None, :]
@@ -131,22 +143,23 @@ class Bags:
         )
         return functional.grid_sample(mosaic, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
-    def _vary(self, images: Tensor) -> Tensor:
+    def _vary(self, images: Tensor, n: int) -> Tensor:
         """Return images with another gain, offset and noise."""
-        n, channels = images.shape[:2]
-        settings = self.augmentation
-        gain = torch.exp(self._uniform(1, (n, channels)) * torch.log1p(torch.tensor(settings.gain)))
-        offset = self._uniform(settings.offset, (n, channels))
+        settings, channels = self.augmentation, images.shape[1]
+        gain = torch.exp(self._uniform(1, n, channels) * torch.log1p(torch.tensor(settings.gain)))
+        offset = self._uniform(settings.offset, n, channels)
         images = images * gain[:, :, None, None].to(images.device) + offset[:, :, None, None].to(images.device)
         if settings.noise > 0:
-            deviation = self._uniform(settings.noise, (n, 1)).abs()[:, :, None, None].to(images.device)
+            deviation = self._uniform(settings.noise, n, 1).abs()[:, :, None, None].to(images.device)
+            seeds = torch.randint(2**62, (n,), generator=self.host)[self.share]
+            self.device.manual_seed(int(seeds[0]) if len(seeds) else 0)
             images += deviation * torch.randn(images.shape, generator=self.device, device=images.device)
         return images
 
-    def _uniform(self, limit: float, shape: int | tuple[int, ...]) -> Tensor:
-        """Return numbers drawn evenly from -limit to limit."""
-        return (torch.rand(shape, generator=self.host) * 2 - 1) * limit
+    def _uniform(self, limit: float, n: int, *shape: int) -> Tensor:
+        """Return this share of numbers (n, ...) drawn evenly from -limit to limit."""
+        return ((torch.rand((n, *shape), generator=self.host) * 2 - 1) * limit)[self.share]
 
-    def _integers(self, below: int, shape: tuple[int, ...]) -> Tensor:
-        """Return whole numbers drawn evenly from 0 to below - 1."""
-        return torch.randint(below, shape, generator=self.host)
+    def _integers(self, below: int, n: int, *shape: int) -> Tensor:
+        """Return this share of whole numbers (n, ...) drawn evenly from 0 to below - 1."""
+        return torch.randint(below, (n, *shape), generator=self.host)[self.share]

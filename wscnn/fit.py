@@ -1,7 +1,7 @@
 """The training loop: labelled fields in, the weights that select best out."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from wscnn.atomic import atomic_path
 from wscnn.bags import Augmentation, Bags
@@ -89,6 +89,44 @@ def recipe_of(train: Mapping[str, Any]) -> dict[str, Any]:
     return recipe | {"starts": 1} if train["start_from"] else recipe
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of one of several processes in training one network, by torch's DistributedDataParallel.
+
+    Attributes
+    ----------
+    rank, n
+        Which process this is, and how many there are.
+    """
+
+    rank: int = 0
+    n: int = 1
+
+    def of_batch(self, batch: int) -> slice:
+        """Return which images of a batch this process makes: neighbours, since classes take turns in a batch.
+
+        Each process normalises by its own images; were they of one class, nothing could be learnt.
+        """
+        return slice(batch * self.rank // self.n, batch * (self.rank + 1) // self.n)
+
+    def joined(self, network: WSCNN) -> nn.Module:
+        """Return the network to compute with: gradients are the mean over processes."""
+        return network if self.n == 1 else nn.parallel.DistributedDataParallel(network)
+
+    def mean(self, value: Tensor) -> float:
+        """Return the mean over processes."""
+        if self.n > 1:
+            distributed.all_reduce(value)
+        return value.item() / self.n
+
+    def of_first(self, value: Callable[[], float]) -> float:
+        """Return the value as the first process finds it."""
+        found = [value() if self.rank == 0 else 0.0]
+        if self.n > 1:
+            distributed.broadcast_object_list(found)
+        return found[0]
+
+
 def pick_device(name: str) -> torch.device:
     """Return the device called `name`; ``auto`` is the GPU where there is one.
 
@@ -111,6 +149,7 @@ def fit(
     seed: int,
     resume: Path | None = None,
     key: str = "",
+    share: Share = Share(),
 ) -> pd.DataFrame:
     """Train `network` in place, leave it with the weights that select best, and return the history.
 
@@ -132,6 +171,8 @@ def fit(
         from it, with the same result as without the break.
     key
         Stands for data and settings.
+    share
+        Of the images of each batch, where several processes train one network.
 
     Returns
     -------
@@ -146,7 +187,15 @@ def fit(
         When the training diverges.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    bags = Bags(train.fields, train.labels, recipe["crop"], recipe["tiles"], recipe["augmentation"], seed)
+    bags = Bags(
+        train.fields,
+        train.labels,
+        recipe["crop"],
+        recipe["tiles"],
+        recipe["augmentation"],
+        seed,
+        share.of_batch(recipe["batch"]),
+    )
     frozen = network.blocks[: recipe["freeze"]]
     frozen.requires_grad_(False)
     optimizer = _optimizer([weight for weight in network.parameters() if weight.requires_grad], recipe)
@@ -159,6 +208,7 @@ def fit(
     earlier = max((row["step"] for row in rows if row["start"] < start), default=0)
     began = time.monotonic()
     losses: list[Tensor] = []
+    learner = share.joined(network)
     with _deterministic():
         while (step := done - earlier) < steps:
             own = [row for row in rows if row["start"] == start]
@@ -168,20 +218,20 @@ def fit(
             if own and start + 1 < recipe["starts"] and _learns_nothing(own, step / steps):
                 start, earlier = start + 1, done
                 _renew(network, seed + start)
+                learner = share.joined(network)
                 optimizer = _optimizer(list(network.parameters()), recipe)
                 continue
             rate = _rate(recipe, step / steps, own)
-            losses.append(_step(network, frozen, optimizer, rate, *bags.draw(recipe["batch"])))
+            losses.append(_step(network, learner, frozen, optimizer, rate, *bags.draw(recipe["batch"])))
             done += 1
             if step + 1 not in marks:
                 continue
-            loss = torch.stack(losses).mean().item()
+            loss = share.mean(torch.stack(losses).mean())
             losses.clear()
             if not np.isfinite(loss):
                 raise UserError(f"training diverged by step {done} (loss {loss}); lower train.learning_rate")
-            with _autocast(select.fields.device):
-                logits, _ = evaluate(network, select.fields)
-            score = float(np.mean([area for area in field_auc(logits, select) if np.isfinite(area)]))
+            # What the processes decide by has to be one number, and each has its own batch statistics.
+            score = share.of_first(lambda: _select_auc(network, select))
             is_best = score >= max((row["select_auc"] for row in rows), default=-1.0)
             if is_best:
                 best = deepcopy(network.state_dict())
@@ -196,6 +246,8 @@ def fit(
                     "best": is_best,
                 }
             )
+            if share.rank:
+                continue
             log(f"  step {done}: loss {loss:.4f}, area under the curve {score:.4f}, {rows[-1]['seconds']:.0f} s")
             if resume is not None:
                 _keep(resume, key, network, optimizer, bags, rows, best)
@@ -249,16 +301,22 @@ def fast_bfloat16(device: torch.device) -> bool:
 
 
 def _step(
-    network: WSCNN, frozen: nn.Module, optimizer: torch.optim.Optimizer, rate: float, images: Tensor, labels: Tensor
+    network: WSCNN,
+    learner: nn.Module,
+    frozen: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    images: Tensor,
+    labels: Tensor,
 ) -> Tensor:
-    """Take one step; return the loss."""
+    """Take one step of `network` through `learner`, which is it or joins it to others; return the loss."""
     network.train()
     frozen.eval()
     for group in optimizer.param_groups:
         group["lr"] = rate
     device = images.device
     with _autocast(device):
-        logits = network(images.contiguous(memory_format=torch.channels_last))
+        logits = learner(images.contiguous(memory_format=torch.channels_last))
     loss = network.loss(logits, labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -270,6 +328,13 @@ def _step(
 def _autocast(device: torch.device) -> torch.autocast:
     """Return the context in which training computes: bfloat16 where that is faster."""
     return torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device))
+
+
+def _select_auc(network: WSCNN, select: Examples) -> float:
+    """Return the mean over phenotypes of the area under the curve over fields."""
+    with _autocast(select.fields.device):
+        logits, _ = evaluate(network, select.fields)
+    return float(np.mean([area for area in field_auc(logits, select) if np.isfinite(area)]))
 
 
 def _stalls(rows: list[dict[str, Any]], patience: int) -> bool:
@@ -372,6 +437,6 @@ def _resume(
         return start
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
-    bags.restore({name: generator.cpu() for name, generator in state["bags"].items()})
+    bags.restore(state["bags"].cpu())
     rows = state["rows"]
     return rows, state["best"], rows[-1]["seconds"]

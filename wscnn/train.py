@@ -13,11 +13,12 @@ from scipy.ndimage import maximum_filter
 
 from wscnn.errors import UserError
 from wscnn.fields import read_fields
-from wscnn.fit import Examples, evaluate, field_auc, fit, pick_device, recipe_of, well_auc
+from wscnn.fit import Examples, evaluate, field_auc, pick_device, recipe_of, well_auc
 from wscnn.model import WSCNN, Card, load_model, save_model
 from wscnn.progress import log
 from wscnn.store import Plate
 from wscnn.tables import read_table, write_table
+from wscnn.together import fit_together
 
 #: The class of negative controls.
 NEGATIVE = "negative"
@@ -128,10 +129,19 @@ def train_fold(
     )
     resume = output.with_name(f".{output.stem}.resume")
     key = _key(table, fold, channels, model, train)
-    selecting = examples["select"].to(device)
-    network.to(device)
-    history = fit(network, examples["train"].to(device), selecting, recipe_of(train), train["seed"], resume, key)
+    history = fit_together(
+        train["gpus"],
+        device,
+        network,
+        examples["train"],
+        examples["select"],
+        recipe_of(train),
+        train["seed"],
+        resume,
+        key,
+    )
 
+    selecting = examples["select"].to(device)
     logits, maps = evaluate(network, selecting.fields)
     tested, _ = evaluate(network, examples["test"].fields.to(device))
     labels = selecting.labels.cpu().numpy()
@@ -168,10 +178,11 @@ def train_fold(
 def field_threshold(negative: np.ndarray, positive: np.ndarray) -> float:
     """Return the log-odds above which the mean of true positive and true negative rate is highest.
 
-    Cuts lie halfway between two values; of several that do as well, the middle one.
+    Cuts lie a quarter of the way from one value to the next, since samples hold fewer rare cells than positive controls
+    and so score between the two; of several that do as well, the middle one.
     """
     values = np.unique(np.concatenate([negative, positive]))
-    cuts = (values[:-1] + values[1:]) / 2 if len(values) > 1 else values
+    cuts = values[:-1] + np.diff(values) / 4 if len(values) > 1 else values
     rate = (positive[None] > cuts[:, None]).mean(1) + (negative[None] <= cuts[:, None]).mean(1)
     best = cuts[np.isclose(rate, rate.max())]
     return float(best[len(best) // 2])
