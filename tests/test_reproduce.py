@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from skimage.io import imread
 
 from wscnn.cli import main
 from wscnn.errors import UserError
@@ -38,6 +39,18 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
     assert accuracy.to_dict() == {"compact noisy_or": 0.9962, "compact avg": 0.5103, "compact fc": 0.8673}
     assert (made["seeds"].max(), made["ours"].isna().all()) == (2, False)
     assert np.isnan(made.loc[made["data"] == "one circle", "paper"]).all()
+
+
+def test_pictures_of_the_maps_stand_beside_table_3(tmp_path):
+    reproduce("3", tmp_path, seeds=1, images=12, steps=1, device="cpu")
+    maps = imread(tmp_path / "circles-compact-noisy_or-0.maps.png")
+    # Image, detector and saliency side by side, each with contrast of its own.
+    height, width = maps.shape
+    assert (height, width) == (210, 3 * 280 + 8)
+    for panel in (maps[:, :280], maps[:, 284:564]):
+        assert (panel.min(), panel.max()) == (0, 255)
+    values = imread(tmp_path / "circles-compact-noisy_or-0.values.png")
+    assert len(np.unique(values.reshape(-1, values.shape[-1]), axis=0)) > 10
 
 
 def test_the_command_prints_the_table(tmp_path):
