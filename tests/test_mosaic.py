@@ -89,12 +89,17 @@ def test_fields_smaller_than_a_mosaic_pixel_are_refused() -> None:
     width=st.integers(1, 40),
     factor=st.integers(1, 9),
     wide=st.booleans(),
+    highest=st.sampled_from([3, 255, 4095, 16383, 65535]),
     seed=st.integers(0, 99),
 )
-def test_block_sums_are_the_sums_of_blocks(height: int, width: int, factor: int, wide: bool, seed: int) -> None:
+def test_block_sums_are_the_sums_of_blocks(
+    height: int, width: int, factor: int, wide: bool, highest: int, seed: int
+) -> None:
     dtype = np.uint16 if wide else np.uint8
-    image = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width), dtype, endpoint=True)
+    highest = min(highest, np.iinfo(dtype).max)
+    image = np.random.default_rng(seed).integers(0, highest, (height, width), dtype, endpoint=True)
     sums = block_sums(image, factor)
+    assert sums.dtype == np.uint32
     assert sums.shape == (height // factor, width // factor)
     for y, x in np.ndindex(sums.shape):
         assert sums[y, x] == sum(

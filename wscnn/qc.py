@@ -4,7 +4,9 @@ Numbers are taken from the field as it is staged (corrected and downsampled). Fl
 where no absolute number would do, leniently: a strong phenotype must not look like a fault.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -50,14 +52,13 @@ def measure(field: np.ndarray) -> dict[str, float]:
     - ``extent``: longest side of the largest thing brighter than a third of ``bright``, as part of the field's side
     - ``line_jumps``: rows and columns at which the whole line is darker or brighter than the one before
     """
-    sample = np.sort(_thinned(field, _LINES, _LINES), axis=None)
-    low, median, high = (float(sample[int(q * (sample.size - 1))]) for q in (0.01, 0.5, 0.995))
+    sample = _thinned(field, _LINES, _LINES).ravel()
+    low, median, high = _ranked(sample, *(int(q * (sample.size - 1)) for q in (0.01, 0.5, 0.995)))
     slope, noise = _spectrum(field)
     small = block_means(field, max(1, min(field.shape) // _COARSE))
-    middle = float(np.median(small))
-    top = float(small.max())
-    kth = -1 - small.size // 1000
-    contrast = float(np.partition(small, kth, axis=None)[kth]) - middle
+    last = small.size - 1
+    *halves, bright, top = _ranked(small.ravel(), last // 2, small.size // 2, last - small.size // 1000, last)
+    middle = sum(halves) / 2
     return {
         "mean": float(field.mean(dtype=np.float64)),
         "median": median,
@@ -65,7 +66,7 @@ def measure(field: np.ndarray) -> dict[str, float]:
         "high": high,
         "focus_slope": slope,
         "focus_gradient": _gradient(field, noise),
-        "contrast": contrast,
+        "contrast": bright - middle,
         "bright": top - middle,
         "extent": _extent(small, middle + (top - middle) / 3),
         "line_jumps": float(_line_jumps(field) + _line_jumps(field.T)),
@@ -121,6 +122,11 @@ def _outlying(values: np.ndarray) -> np.ndarray:
     return away / max(1.4826 * float(np.median(away)), 0.25)
 
 
+def _ranked(values: np.ndarray, *ranks: int) -> list[float]:
+    """Return the values of these ranks, counted from 0, the lowest."""
+    return [float(value) for value in np.partition(values, ranks)[list(ranks)]]
+
+
 def _thinned(field: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Return every so many rows and columns of `field`, so that about so many are left."""
     return field[:: max(1, field.shape[0] // rows), :: max(1, field.shape[1] // columns)]
@@ -135,22 +141,28 @@ def _spectrum(field: np.ndarray) -> tuple[float, float]:
     n = min(field.shape)
     if n < _LEAST_SIDE:
         return 0.0, 0.0
-    window = np.hanning(n).astype(np.float32)
-    spectrum = np.zeros(n // 2 + 1)
+    window, bands, frequencies = _bands(n)
+    power = np.zeros(n // 2 + 1)
     for lines in (_thinned(field, 32, n)[:, :n], _thinned(field, n, 32).T[:, :n]):
         centred = lines - lines.mean(axis=1, keepdims=True, dtype=np.float32)
-        spectrum += (np.abs(fft.rfft(centred * window, axis=1)) ** 2).mean(axis=0)
-    frequency = np.arange(len(spectrum)) / n
-    edges = np.geomspace(1 / 32, 1 / 4, 7)
-    bands = [(frequency >= low) & (frequency < high) for low, high in pairwise(edges)]
-    used = [band for band in bands if band.any()]
-    noise = float(spectrum[frequency >= 0.45].mean())
+        transformed = fft.rfft(centred * window, axis=1)
+        power += (transformed.real**2 + transformed.imag**2).mean(axis=0)
+    noise = float(power[math.ceil(0.45 * n) :].mean())
     variance = noise / (2 * float((window**2).sum()))
-    if len(used) < 3:
+    if len(bands) < 3:
         return 0.0, variance
-    x = np.log([frequency[band].mean() for band in used])
-    y = np.log([max(float(spectrum[band].mean()) - noise, _FLOOR * noise) + 1e-6 for band in used])
-    return float(np.polyfit(x, y, 1)[0]), variance
+    y = np.log([max(float(power[low:high].mean()) - noise, _FLOOR * noise) + 1e-6 for low, high in bands])
+    x = frequencies - frequencies.mean()
+    return float(x @ y / (x @ x)), variance
+
+
+@cache
+def _bands(n: int) -> tuple[np.ndarray, list[tuple[int, int]], np.ndarray]:
+    """Return the window for lines of n pixels, the bands of their spectrum and the logarithms of their frequencies."""
+    edges = [math.ceil(n * edge) for edge in np.geomspace(1 / 32, 1 / 4, 7)]
+    bands = [(low, high) for low, high in pairwise(edges) if high > low]
+    middles = np.log([(low + high - 1) / 2 / n for low, high in bands])
+    return np.hanning(n).astype(np.float32), bands, middles
 
 
 def _gradient(field: np.ndarray, noise: float) -> float:
@@ -174,14 +186,17 @@ def _line_jumps(field: np.ndarray) -> int:
     The step must stand out from those between other rows and be a twentieth of the field's mean. The outermost rows
     do not count: many cameras leave one dark, in every image.
     """
-    part = _thinned(field, field.shape[0], _LINES)[1:-1].astype(np.int32)
+    part = _thinned(field, field.shape[0], _LINES)[1:-1]
     if len(part) < 3:
         return 0
-    steps = np.diff(part, axis=0)
-    agree = np.abs((steps > 0).mean(axis=1) - (steps < 0).mean(axis=1))
-    large = np.abs(steps.mean(axis=1)) > _JUMP * float(part.mean())
+    sums = part.sum(axis=1, dtype=np.int64)
+    at = np.flatnonzero(np.abs(np.diff(sums)) > _JUMP * float(sums.mean()))
+    there = part[at + 1].astype(np.int32) - part[at]
+    at = at[np.abs((there > 0).mean(axis=1) - (there < 0).mean(axis=1)) > _AGREE]
+    if not len(at):  # as in most fields
+        return 0
+    steps = np.diff(part.astype(np.int32), axis=0)
     # Borders of cells are steps too: each counts as a few of the usual pixel's at most.
     most = 4 * max(int(np.median(np.abs(steps[::4]))), 1)
     size = np.abs(steps.clip(-most, most).mean(axis=1))
-    stands_out = size > _STANDS_OUT * 1.4826 * float(np.median(size))
-    return int(((agree > _AGREE) & large & stands_out).sum())
+    return int((size[at] > _STANDS_OUT * 1.4826 * float(np.median(size))).sum())

@@ -80,7 +80,7 @@ class Plan:
 class Staged:
     """What became of a well: its fields' numbers and a sample of their pixels (field, channel, pixel), or bad files."""
 
-    numbers: pd.DataFrame
+    numbers: list[dict[str, Any]]
     pixels: np.ndarray
     problems: list[str]
 
@@ -146,7 +146,7 @@ def stage_plate(
                 None if pixel_size is None else pixel_size * plan.downsample,
             )
             staged = _stage_wells(client, plan, table, kept, writer)
-            numbers = pd.concat([part.numbers for part in staged], ignore_index=True)
+            numbers = pd.DataFrame([record for part in staged for record in part.numbers])
             for channel in channels:
                 # A camera saturates where the plate's highest value is; elsewhere the highest value is just that.
                 at_limit = numbers[f"highest_{channel}"] == numbers[f"highest_{channel}"].max()
@@ -297,10 +297,11 @@ def _estimate_gains(
 
 def _sample(rows: pd.DataFrame, plan: Plan, keep: bool) -> tuple[Any, list[str]]:
     try:
-        reading = _read(rows, plan)
+        [(number, images)] = _images(rows).items()
+        reading = _read(images, plan)
     except UserError as error:
         return None, error.problems
-    key = (str(rows["well"].iloc[0]), int(rows["field"].iloc[0]))
+    key = (str(rows["well"].iloc[0]), number)
     grid = np.stack([tiles(channel / plan.downsample**2) for channel in reading.sums])
     return (key, grid, reading if keep else None), []
 
@@ -357,6 +358,7 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
     """
     well = str(rows["well"].iloc[0])
     slots = plan.mosaic.fields[plan.mosaic.fields["field"].isin(rows["field"])]
+    images = _images(rows)
     image = np.zeros((len(plan.channels), *plan.mosaic.shape), plan.dtype)
     records: list[dict[str, Any]] = []
     pixels: list[np.ndarray] = []
@@ -364,7 +366,7 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
     height, width = plan.mosaic.cell
     for number, y, x in zip(slots["field"].tolist(), slots["y"].tolist(), slots["x"].tolist(), strict=True):
         try:
-            reading = kept.get((well, number)) or _read(rows[rows["field"] == number], plan)
+            reading = kept.get((well, number)) or _read(images[number], plan)
         except UserError as error:
             problems += error.problems
             continue
@@ -381,9 +383,9 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
         records.append(record)
         pixels.append(np.stack(field_pixels))
     if problems:
-        return Staged(pd.DataFrame(), np.empty(0), problems)
+        return Staged([], np.empty(0), problems)
     writer.write_well(well, image, slots, plan.mosaic.cell)
-    return Staged(pd.DataFrame(records), np.stack(pixels), [])
+    return Staged(records, np.stack(pixels), [])
 
 
 def _finish(sums: np.ndarray, plan: Plan, channel: str) -> np.ndarray:
@@ -399,16 +401,23 @@ def _finish(sums: np.ndarray, plan: Plan, channel: str) -> np.ndarray:
     return np.clip(np.rint(even), 0, np.iinfo(plan.dtype).max).astype(plan.dtype)
 
 
-def _read(rows: pd.DataFrame, plan: Plan) -> Reading:
+def _images(rows: pd.DataFrame) -> dict[int, dict[str, list[tuple[Path, int]]]]:
+    """Return file and page of every plane by field and channel."""
+    images: dict[int, dict[str, list[tuple[Path, int]]]] = {}
+    for number, channel, path, page in zip(rows["field"], rows["channel"], rows["path"], rows["page"], strict=True):
+        images.setdefault(int(number), {}).setdefault(channel, []).append((Path(path), int(page)))
+    return images
+
+
+def _read(images: Mapping[str, Sequence[tuple[Path, int]]], plan: Plan) -> Reading:
     """Read all images of one field, planes projected one by one."""
     sums, highest, at_highest = [], [], []
     problems: list[str] = []
     for channel in plan.channels:
         projected: np.ndarray | None = None
-        of = rows[rows["channel"] == channel]
-        for path, page in zip(of["path"], of["page"], strict=True):
+        for path, page in images[channel]:
             try:
-                image = _checked(plan, Path(path), int(page))
+                image = _checked(plan, path, page)
             except UserError as error:
                 problems += error.problems
                 continue

@@ -9,6 +9,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 import pandas as pd
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import LocalStore
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore, MemoryStore
 
 from wscnn.atomic import atomic_path
 from wscnn.errors import UserError
@@ -288,20 +290,28 @@ def _multiscale(name: str, axes: str, pixel_size_um: float | None) -> dict[str, 
 
 def _write_array(folder: Path, image: np.ndarray, cell: tuple[int, int]) -> None:
     """Write an array with one chunk a cell and one shard for each (y, x) plane."""
-    lead = (1,) * (image.ndim - 2)
-    array = zarr.create_array(
-        LocalStore(folder),
-        shape=image.shape,
-        chunks=(*lead, *cell),
-        shards=(*lead, *image.shape[-2:]),
-        dtype=image.dtype,
-        compressors=_CODECS,
-        dimension_names=["c", "y", "x"][-image.ndim :],
-    )
     for place in np.ndindex(image.shape[:-2]):
-        shard = folder / array.metadata.encode_chunk_key((*place, 0, 0))
+        shard = folder.joinpath("c", *map(str, place), "0", "0")
         shard.parent.mkdir(parents=True, exist_ok=True)
         shard.write_bytes(_shard(image[place], cell))
+    (folder / "zarr.json").write_bytes(_array_text(image.shape, image.dtype, cell))
+
+
+@cache
+def _array_text(shape: tuple[int, ...], dtype: np.dtype, cell: tuple[int, int]) -> bytes:
+    """Return the metadata of an array, the same for every well of a plate."""
+    lead = (1,) * (len(shape) - 2)
+    written: dict[str, Buffer] = {}
+    zarr.create_array(
+        MemoryStore(written),
+        shape=shape,
+        chunks=(*lead, *cell),
+        shards=(*lead, *shape[-2:]),
+        dtype=dtype,
+        compressors=_CODECS,
+        dimension_names=["c", "y", "x"][-len(shape) :],
+    )
+    return written["zarr.json"].to_bytes()
 
 
 def _shard(plane: np.ndarray, cell: tuple[int, int]) -> bytes:
