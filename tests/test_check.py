@@ -107,6 +107,29 @@ def test_well_without_images(setup: Setup) -> None:
     setup.check()
 
 
+def test_files_of_an_excluded_well_do_not_matter(setup: Setup) -> None:
+    (setup.folder / "images/P1/C04_s1_w2.tif").unlink()
+    (setup.folder / "images/P1/C4_s02_w2.tif").touch()
+    setup.replace("C04", lambda row: row.replace("sample", "exclude"))
+    setup.check()
+
+
+def test_a_well_that_was_excluded_when_its_plate_was_staged(setup: Setup) -> None:
+    setup.config["results"] = str(setup.folder / "results")
+    manifest = setup.folder / "results/s/plates/P2.json"
+    manifest.parent.mkdir(parents=True)
+    every = [f"{row}{column:02d}" for row in ROWS for column in range(1, 13)]
+    manifest.write_text(json.dumps({"wells": every}))
+    setup.check()
+    manifest.write_text(json.dumps({"wells": [well for well in every if well != "C04"]}))
+    (told,) = setup.problems()
+    assert told.startswith("plate 'P2': well C04 was excluded when the plate was staged; delete ")
+    assert f"{setup.folder}/results/s/index/P2.parquet" in told
+    manifest.write_text("{")
+    (told,) = setup.problems()
+    assert told.startswith(f"{manifest}: not a readable list")
+
+
 def test_images_without_a_row(setup: Setup) -> None:
     setup.layout = [row for row in setup.layout if not row.startswith("H12")]
     told = setup.problems()
@@ -157,7 +180,7 @@ def test_time_point_that_there_is_not(setup: Setup) -> None:
     setup.config["acquisition"]["time"] = 4
     told = setup.problems()
     assert len(told) == 2
-    assert "has time points 1 and planes 1; correct acquisition.time" in told[0]
+    assert "acquisition.time: no time point 4; there are 1; correct it" in told[0]
 
 
 def test_missing_and_unmatched_folders_of_some_plates(setup: Setup) -> None:

@@ -8,7 +8,7 @@ import pytest
 from wscnn.config import section
 from wscnn.errors import UserError
 from wscnn.index import choose, duplicates, index_plate
-from wscnn.tables import INDEX, read_table
+from wscnn.tables import INDEX, read_table, write_table
 
 PATTERN = r"(?P<well>[A-Z]+\d+)_s(?P<field>\d+)_z(?P<z>\d+)_t(?P<time>\d+)_w(?P<channel>\d)\.tif"
 
@@ -55,6 +55,16 @@ def test_same_folder_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+def test_excluded_wells_are_left_out(tmp_path: Path) -> None:
+    images = touch(tmp_path / "images", "A1_s1_z1_t1_w1.tif", "A2_s1_z1_t1_w1.tif", "copy/A2_s1_z1_t1_w1.tif")
+    layout = pd.DataFrame(
+        {"plate": ["P", "P", "Q"], "well": ["A01", "A02", "A01"], "role": ["sample", *["exclude"] * 2]}
+    )
+    write_table(layout, tmp_path / "layout.parquet")
+    index_plate("P", images, acquisition(), tmp_path / "P.parquet", tmp_path / "layout.parquet")
+    assert read_table(tmp_path / "P.parquet")["well"].tolist() == ["A01"]
+
+
 def test_pixel_size_of_the_config_is_taken_where_files_tell_none(tmp_path: Path) -> None:
     images = touch(tmp_path / "images", "A1_s1_z1_t1_w1.tif")
     index_plate("P", images, acquisition(pixel_size_um=0.65), tmp_path / "P.parquet")
@@ -92,5 +102,8 @@ def test_choose() -> None:
     assert choose(table, "max", None).index.tolist() == [0, 1]
     assert choose(table, "max", 4).index.tolist() == [2, 3]
     assert choose(table, 1, None).index.tolist() == [1]
-    assert choose(table, 7, None).empty
+    with pytest.raises(ValueError, match="no plane 7; there are 0, 1"):
+        choose(table, 7, None)
+    with pytest.raises(ValueError, match="no time point 5; there are 3, 4"):
+        choose(table, "max", 5)
     assert choose(table.iloc[:0], "max", None).empty

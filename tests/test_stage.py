@@ -13,6 +13,7 @@ from wscnn.errors import UserError
 from wscnn.index import index_plate
 from wscnn.stage import stage_plate
 from wscnn.store import Plate
+from wscnn.tables import write_table
 
 PATTERN = r"(?P<well>[A-Z]\d\d)_s(?P<field>\d+)_w(?P<channel>\d)(?:_z(?P<z>\d+))?\.tif"
 
@@ -38,7 +39,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def stage(images: Path, out: Path, **sections: dict[str, Any]) -> Path:
+def stage(images: Path, out: Path, layout: Path | None = None, **sections: dict[str, Any]) -> Path:
     """Index and stage a folder as plate `p`; return the folder of results."""
     acquisition = {"pattern": PATTERN, "channels": {"1": "DNA", "2": "GFP"}} | sections.pop("acquisition", {})
     config = complete_config({"screen": "s", "plates": "", "layout": "", "acquisition": acquisition} | sections, "test")
@@ -55,6 +56,7 @@ def stage(images: Path, out: Path, **sections: dict[str, Any]) -> Path:
         illumination=config["illumination"],
         quality=config["qc"],
         dask=config["dask"],
+        layout=layout,
     )
     return out
 
@@ -140,6 +142,15 @@ def test_all_bad_files_are_named_and_nothing_is_left(images: Path, tmp_path: Pat
     for name in ("A01_s1_w2.tif", "B02_s3_w1.tif", "B11_s1_w1.tif", "B11_s3_w2.tif"):
         assert sum(name in problem for problem in caught.value.problems) == 1
     assert sorted(entry.name for entry in out.iterdir()) == ["index.parquet", "qc.parquet"]
+
+
+def test_excluded_wells_are_neither_read_nor_staged(images: Path, tmp_path: Path) -> None:
+    (images / "B02_s3_w1.tif").write_bytes(b"")
+    layout = pd.DataFrame({"plate": "p", "well": ["A01", "B02", "B11"], "role": ["sample", "exclude", "negative"]})
+    write_table(layout, tmp_path / "layout.parquet")
+    out = stage(images, tmp_path / "out", tmp_path / "layout.parquet")
+    assert Plate(out / "p.zarr").wells == ["A01", "B11"]
+    assert set(pd.read_parquet(out / "qc.parquet")["well"]) == {"A01", "B11"}
 
 
 def test_a_bad_file_stops_the_flat_field_as_well(images: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_what_is_written_is_read_back(path: Path) -> None:
     np.testing.assert_array_equal(plate.read("B03", ["GFP"]), mosaic(1)[1:])
     np.testing.assert_array_equal(plate.read("A01", ["GFP", "DNA"]), mosaic(0)[::-1])
     pd.testing.assert_frame_equal(plate.fields("A01"), fields())
-    assert plate.cell("A01") == CELL
+    assert plate.cell("A01") == CELL and plate.mosaic_shape("A01") == (40, 60)
 
 
 def test_eight_bit_plates_stay_eight_bit(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Before anything runs: do config, tables and file names agree? All problems are found at once."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def check_screen(config_path: Path) -> Screen:
     for plate, acquisition, table in _read_names(plates, config["acquisition"], problems):
         rows = by_plate.get(plate, layout.iloc[:0])
         found, doubtful = _plate_problems(plate, acquisition, table, rows, config)
-        problems += found
+        problems += found + _unstaged(plate, rows, config)
         warnings += doubtful
         pixel_sizes |= set(table["pixel_size_um"].dropna())
     if config["model"]["checkpoint"] is None:
@@ -161,15 +162,12 @@ def _plate_problems(
     """Return problems and warnings about the files of one plate beside its rows of the layout."""
     settings, layout_path = config["acquisition"], config["layout"]
     where = f"plate '{plate}'"
+    table = table[~table["well"].isin(rows.loc[rows["role"] == "exclude", "well"])]
     problems = duplicates(table)
-    staged = choose(table, settings["z"], settings["time"])
-    if staged.empty:
-        times, planes = sorted(table["time"].unique()), sorted(table["z"].unique())
-        problems.append(
-            f"{where}: no image of the chosen time point and z plane; {acquisition.folder} has time points "
-            f"{_listed(times)} and planes {_listed(planes)}; correct acquisition.time or acquisition.z"
-        )
-        return problems, []
+    try:
+        staged = choose(table, settings["z"], settings["time"])
+    except ValueError as error:
+        return [*problems, f"{where}: {acquisition.folder}: {error}; correct it"], []
     keys = {name: key for key, name in settings["channels"].items()}
     absent = [name for name in keys if name not in set(staged["channel"])]
     for name in absent:
@@ -210,6 +208,25 @@ def _plate_problems(
         return problems, sentences
     advice = "copy the images there, give the well role exclude, or set acquisition.missing_fields to accept"
     return problems + [f"{sentence}; {advice}" for sentence in sentences], []
+
+
+def _unstaged(plate: str, rows: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """Return which wells are wanted now but were excluded when the plate was staged: no rule would stage them."""
+    results = Path(config["results"]) / config["screen"]
+    manifest = results / "plates" / f"{plate}.json"
+    if not manifest.is_file():
+        return []
+    try:
+        staged = set(json.loads(manifest.read_bytes())["wells"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"{manifest}: not a readable list of what was staged; delete it, and the plate is staged again"]
+    late = [well for well in rows.loc[rows["role"] != "exclude", "well"] if well not in staged]
+    if not late:
+        return []
+    return [
+        f"plate '{plate}': well {_listed(late)} was excluded when the plate was staged; "
+        f"delete {results / 'index' / plate}.parquet, and the plate is staged again"
+    ]
 
 
 def _missing(

@@ -17,6 +17,7 @@ from wscnn.config import section
 from wscnn.errors import UserError
 
 _PATH = click.Path(path_type=Path)
+_EXCLUDED = "The layout, as `check` writes it: wells with role exclude are left out, their files not opened."
 
 
 class _Verbs(click.Group):
@@ -102,12 +103,13 @@ def check(config: Path, layout: Path | None, controls: Path | None, as_json: boo
 @click.option("--plate", required=True, help="The plate's name.")
 @_path("--images", "Folder of the plate's images, or an OME-Zarr plate.")
 @_path("--output", "The index to write (Parquet).")
+@click.option("--layout", type=_PATH, help=_EXCLUDED)
 @_settings("acquisition")
-def index(plate: str, images: Path, output: Path, acquisition: dict[str, Any]) -> None:
+def index(plate: str, images: Path, output: Path, layout: Path | None, acquisition: dict[str, Any]) -> None:
     """List a plate's images from file names and metadata; no pixel is read."""
     from wscnn.index import index_plate
 
-    index_plate(plate, images, acquisition, output)
+    index_plate(plate, images, acquisition, output, layout)
 
 
 @main.command()
@@ -117,6 +119,7 @@ def index(plate: str, images: Path, output: Path, acquisition: dict[str, Any]) -
 @_path("--store", "The OME-Zarr plate to write.")
 @_path("--manifest", "The file that says what was staged, written last (JSON).")
 @_path("--quality", "The table of fields and their quality to write (Parquet).")
+@click.option("--layout", type=_PATH, help=_EXCLUDED)
 @_settings("acquisition")
 @_settings("mosaic")
 @_settings("illumination")
@@ -129,6 +132,7 @@ def stage(
     store: Path,
     manifest: Path,
     quality: Path,
+    layout: Path | None,
     acquisition: dict[str, Any],
     mosaic: dict[str, Any],
     illumination: dict[str, Any],
@@ -150,6 +154,7 @@ def stage(
         illumination=illumination,
         quality=qc,
         dask=dask,
+        layout=layout,
     )
 
 
@@ -316,7 +321,7 @@ def simulate() -> None:
     "--label-noise", default=0.0, show_default=True, help="Part of the negative fields with a rare cell more."
 )
 @click.option("--nuisance", default=1.0, show_default=True, help="Strength of plate, edge, row and well effects.")
-@click.option("--faults", default=0, show_default=True, help="Blurred, saturated, empty or fibre-crossed fields.")
+@click.option("--faults", default=0, show_default=True, help="Fields with a fault, of six kinds in turn.")
 @click.option(
     "--half",
     type=click.Choice(["all", "first", "second"]),

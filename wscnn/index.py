@@ -9,13 +9,15 @@ import pandas as pd
 from wscnn.acquisitions import open_acquisition
 from wscnn.errors import UserError
 from wscnn.progress import log
-from wscnn.tables import INDEX, conform, write_table
+from wscnn.tables import INDEX, conform, read_table, write_table
 from wscnn.wells import parse_well
 
 _IMAGE = ["well", "field", "channel", "z", "time"]
 
 
-def index_plate(plate: str, images: Path, acquisition: Mapping[str, Any], output: Path) -> None:
+def index_plate(
+    plate: str, images: Path, acquisition: Mapping[str, Any], output: Path, layout: Path | None = None
+) -> None:
     """Write a plate's index: a row an image, sorted by well, field, channel (as the config lists them), z and time.
 
     Parameters
@@ -28,13 +30,15 @@ def index_plate(plate: str, images: Path, acquisition: Mapping[str, Any], output
         The config's section, complete with defaults.
     output
         The Parquet file to write, columns `wscnn.tables.INDEX`.
+    layout
+        The screen's layout: wells with role ``exclude`` are left out, whatever their files are like.
 
     Raises
     ------
     UserError
         When the folder cannot be read, holds no image of the plate, or two for one place.
     """
-    table = open_acquisition(images, acquisition).index(plate)
+    table = open_acquisition(images, acquisition).index(plate, excluded_wells(layout, plate))
     channels = list(acquisition["channels"].values())
     if table.empty:
         raise UserError(f"{images}: no image of the channels in acquisition.channels ({', '.join(channels)})")
@@ -56,6 +60,14 @@ def index_plate(plate: str, images: Path, acquisition: Mapping[str, Any], output
     ).sort_values(_IMAGE)
     write_table(conform(table.loc[order.index], INDEX).reset_index(drop=True), output)
     log(f"{plate}: {len(table)} images of {len(places)} wells")
+
+
+def excluded_wells(layout: Path | None, plate: str) -> set[str]:
+    """Return the wells of a plate whose role is ``exclude``; none without a layout."""
+    if layout is None:
+        return set()
+    table = read_table(layout)
+    return set(table.loc[(table["plate"] == plate) & (table["role"] == "exclude"), "well"])
 
 
 def duplicates(table: pd.DataFrame) -> list[str]:
@@ -82,8 +94,23 @@ def choose(table: pd.DataFrame, z: str | int, time: int | None) -> pd.DataFrame:
         An index.
     z, time
         As in the config's section ``acquisition``.
+
+    Raises
+    ------
+    ValueError
+        When it has no such time point or plane.
     """
-    if table.empty:
-        return table
-    at_time = table["time"] == (table["time"].min() if time is None else time)
-    return table[at_time] if z == "max" else table[at_time & (table["z"] == z)]
+    time = table["time"].min() if time is None else time
+    chosen = table[table["time"] == time]
+    if chosen.empty and len(table):
+        raise ValueError(f"acquisition.time: no time point {time}; there are {_listed(table['time'])}")
+    if z == "max" or chosen.empty:
+        return chosen
+    planes, chosen = chosen["z"], chosen[chosen["z"] == z]
+    if chosen.empty:
+        raise ValueError(f"acquisition.z: no plane {z}; there are {_listed(planes)}")
+    return chosen
+
+
+def _listed(numbers: pd.Series) -> str:
+    return ", ".join(map(str, sorted(numbers.unique())))

@@ -129,9 +129,7 @@ def score_plate(
 
     logits, found = [], []
     with connect(dask) as client, _threads_of(device):
-        seen = _see(
-            client, plate, todo, networks, cards[0], extent(networks[0].receptive_field, score), device, _shape(quality)
-        )
+        seen = _see(client, plate, todo, networks, cards[0], extent(networks[0].receptive_field, score), device)
         for well, values, table in progress(seen, len(todo), "wells scored"):
             if not np.isfinite(values).all():
                 raise UserError(f"{models}: scores {store}, well {well.name}, with what is no number; train again")
@@ -207,11 +205,6 @@ def _thresholds(cards: Sequence[Card], level: str, models: Path) -> np.ndarray:
         ) from None
 
 
-def _shape(quality: pd.DataFrame) -> tuple[int, int]:
-    """Return height and width of the plate's mosaics: all wells share one grid of fields."""
-    return int((quality["y"] + quality["height"]).max()), int((quality["x"] + quality["width"]).max())
-
-
 @contextmanager
 def _threads_of(device: torch.device) -> Iterator[None]:
     """Let torch have the job's cores where it computes on the CPU; one thread is enough to feed a GPU."""
@@ -231,7 +224,6 @@ def _see(
     card: Card,
     lengths: Extent,
     device: torch.device,
-    shape: tuple[int, int],
 ) -> Iterator[tuple[_Well, np.ndarray, pd.DataFrame]]:
     """Yield each well with its scores (folds, n, P) and its table of objects, labels written, in order.
 
@@ -247,7 +239,7 @@ def _see(
 
     def finish(well: _Well, *views: np.ndarray) -> Future:
         places = dict(zip(card.phenotypes, well.places.tolist(), strict=True))
-        arrays = client.scatter(views, hash=False)
+        arrays, shape = client.scatter(views, hash=False), plate.mosaic_shape(well.name)
         return client.submit(
             write_masks, plate, well.name, well.fields, shape, *arrays, places, stride, lengths, pure=False
         )

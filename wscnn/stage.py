@@ -21,7 +21,7 @@ from wscnn.atomic import atomic_path
 from wscnn.cluster import connect
 from wscnn.errors import UserError
 from wscnn.illumination import correct, estimate, tiles
-from wscnn.index import duplicates
+from wscnn.index import choose, duplicates, excluded_wells
 from wscnn.mosaic import Mosaic, arrange, block_means, block_sums, crop_centre
 from wscnn.nuclei import count_nuclei
 from wscnn.progress import log, progress
@@ -98,6 +98,7 @@ def stage_plate(
     illumination: dict[str, Any],
     quality: dict[str, Any],
     dask: dict[str, Any],
+    layout: Path | None = None,
 ) -> None:
     """Stage one plate; `store`, `qc` and `manifest` appear in this order, each whole, or not at all.
 
@@ -118,6 +119,8 @@ def stage_plate(
         channel as ``<number>_<channel>``.
     acquisition, mosaic, illumination, quality, dask
         Sections of the config, complete with defaults.
+    layout
+        The screen's layout: wells with role ``exclude`` are neither read nor staged.
 
     Raises
     ------
@@ -126,7 +129,8 @@ def stage_plate(
     """
     manifest.unlink(missing_ok=True)  # an earlier one must not vouch for a store that is being replaced
     channels = list(acquisition["channels"].values())
-    table = _chosen(read_table(index), channels, acquisition, index)
+    table = read_table(index)
+    table = _chosen(table[~table["well"].isin(excluded_wells(layout, plate))], channels, acquisition, index)
     with connect(dask) as client:
         reader = open_acquisition(images, acquisition)
         plan = _plan(reader, table, channels, mosaic, acquisition["nuclei"])
@@ -177,18 +181,10 @@ def _chosen(index: pd.DataFrame, channels: Sequence[str], acquisition: Mapping[s
     table = index[index["channel"].isin(channels)]
     if table.empty:
         raise UserError(f"{source}: has no image of the channels in acquisition.channels ({', '.join(channels)})")
-    times = sorted(table["time"].unique())
-    time = times[0] if acquisition["time"] is None else acquisition["time"]
-    table = table[table["time"] == time]
-    if table.empty:
-        raise UserError(f"acquisition.time: {source} has no time point {time}; it has {', '.join(map(str, times))}")
-    if acquisition["z"] != "max":
-        planes = sorted(table["z"].unique())
-        table = table[table["z"] == acquisition["z"]]
-        if table.empty:
-            raise UserError(
-                f"acquisition.z: {source} has no plane {acquisition['z']}; it has {', '.join(map(str, planes))}"
-            )
+    try:
+        table = choose(table, acquisition["z"], acquisition["time"])
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from None
     problems = duplicates(table)
     counts = {key: rows["channel"].value_counts() for key, rows in table.groupby(_FIELD)}
     usual = max(int(count.max()) for count in counts.values())

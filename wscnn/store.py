@@ -191,6 +191,15 @@ class Plate:
         height, width = self._image(well)["wscnn"]["cell"]
         return height, width
 
+    def mosaic_shape(self, well: str) -> tuple[int, int]:
+        """Return height and width of the mosaic of `well`."""
+        folder = self.path / _well_path(well) / "0" / "0"
+        try:
+            height, width = json.loads((folder / "zarr.json").read_bytes())["shape"][-2:]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{folder}: not a readable image; stage the plate again") from None
+        return height, width
+
     def read(self, well: str, channels: Sequence[str] | None = None) -> np.ndarray:
         """Return the mosaic of `well`, shape (channel, y, x), of all channels or of those named, in that order.
 

@@ -1,9 +1,9 @@
 """What `stage` costs beside reading alone: the same files, threads and machine, in one run.
 
-Run by hand: ``python tests/benchmarks/bench_stage.py [--wells N] [folder]``. Files are in the page cache (the worst case
-for the ratio: reading from a disk or over a network only makes the limit slower); each is one of nine images under
-another name, together more than a processor's cache holds. First the steps of a field are timed one by one. Nothing is
-asserted.
+Run by hand: ``python tests/benchmarks/bench_stage.py [--wells N] [folder]``. Files are in the page cache (the worst
+case for the ratio: reading from a disk or over a network only makes the limit slower); each is one of nine images
+under another name, together more than a processor's cache holds. First the steps of a field are timed one by one.
+Nothing is asserted.
 """
 
 import argparse

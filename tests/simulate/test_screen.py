@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from wscnn.config import load_config, load_layout, load_plates
 from wscnn.errors import UserError
+from wscnn.simulate.fields import FAULTS
 from wscnn.simulate.screen import CELLS, Knobs, simulate_screen
 
 SMALL = {"wells": 24, "fields": 2, "size": 300, "strong": 1, "weak": 1, "prevalence": 0.3, "seed": 3}
@@ -20,7 +21,7 @@ SMALL = {"wells": 24, "fields": 2, "size": 300, "strong": 1, "weak": 1, "prevale
 @pytest.fixture(scope="module")
 def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("simulated") / "demo"
-    simulate_screen(folder, **SMALL, faults=8)
+    simulate_screen(folder, **SMALL, faults=12)
     return folder
 
 
@@ -116,7 +117,7 @@ def test_prevalence_is_what_the_truth_says(screen: Path, cells: pd.DataFrame) ->
 
 def test_faulty_fields_look_as_listed(screen: Path, cells: pd.DataFrame) -> None:
     listed = faults(screen)
-    assert listed["fault"].value_counts().to_dict() == {"blurred": 2, "saturated": 2, "empty": 2, "fibre": 2}
+    assert listed["fault"].value_counts().to_dict() == dict.fromkeys(FAULTS, 2)
     for row in listed.itertuples():
         image = read(screen, row.plate, row.well, row.field).astype(float)
         here = cells[(cells["plate"] == row.plate) & (cells["well"] == row.well) & (cells["field"] == row.field)]
@@ -132,6 +133,10 @@ def test_faulty_fields_look_as_listed(screen: Path, cells: pd.DataFrame) -> None
                 assert smooth.max() > 8000
             case "blurred":
                 assert steepest < 0.08
+            case "stained":
+                assert np.median(image) > 2000
+            case "line":
+                assert sum((lines == 0).all(axis=1).sum() for lines in (image, image.T)) == 1
         if row.fault != "empty":
             assert len(here) > 0
 

@@ -2,7 +2,7 @@
 rule index:
     input:
         # Checked once: a mended layout does not ask for every plate again.
-        checked=ancient(f"{RESULTS}/layout.parquet"),
+        layout=ancient(f"{RESULTS}/layout.parquet"),
         images=lambda wildcards: IMAGES[wildcards.plate],
     output:
         f"{RESULTS}/index/{{plate}}.parquet",
@@ -15,4 +15,4 @@ rule index:
     params:
         settings=settings("acquisition"),
     shell:
-        "wscnn index --plate {wildcards.plate:q} --images {input.images:q} --output {output:q} {params.settings:q} > {log:q} 2>&1"
+        "wscnn index --plate {wildcards.plate:q} --images {input.images:q} --output {output:q} --layout {input.layout:q} {params.settings:q} > {log:q} 2>&1"

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,14 @@ class Acquisition(ABC):
             When the folder or its metadata cannot be read.
         """
 
-    def index(self, plate: str) -> pd.DataFrame:
-        """Return `files` with what only the headers of the images tell."""
-        return self.files(plate)
+    def index(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
+        """Return `files` with what only the headers of the images tell, without the excluded wells."""
+        table = self.files(plate)
+        return self.headers(table[~table["well"].isin(excluded)].reset_index(drop=True))
+
+    def headers(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return an index with what only the headers of its images tell."""
+        return table
 
     def read(self, path: Path, page: int) -> np.ndarray:
         """Return one image (y, x) in its own dtype."""

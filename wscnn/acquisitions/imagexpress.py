@@ -80,9 +80,8 @@ class ImageXpress(Acquisition):
             )
         return pd.DataFrame(rows, columns=list(INDEX))
 
-    def index(self, plate: str) -> pd.DataFrame:
-        """Return `files` with positions and pixel size from the header of one image of each field."""
-        table = self.files(plate)
+    def headers(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return an index with positions and pixel size from the header of one image of each field."""
         first = table.drop_duplicates(["well", "field"])
         places = {
             (row.well, row.field): _header(Path(str(row.path)))

@@ -9,8 +9,9 @@ from scipy import ndimage
 
 from wscnn.simulate.cells import CellBank, Drawn
 
-#: What can be wrong with a field.
-FAULTS = ("blurred", "saturated", "empty", "fibre")
+#: What can be wrong with a field: out of focus, over the camera's range, without cells, crossed by a fibre, stained
+#: twelve times too strongly, a row or column of the camera dead.
+FAULTS = ("blurred", "saturated", "empty", "fibre", "stained", "line")
 
 # Camera units: a usual nucleus is about 26 times as bright as the noise on it, and the brightest stay below the limit.
 _LEVEL = 1500.0
@@ -144,10 +145,15 @@ def expose(rng: np.random.Generator, signal: np.ndarray, light: Optics, gain: fl
     picture *= light.flat
     if fault == "saturated":
         picture *= 80
+    elif fault == "stained":
+        picture *= 12
     noise = rng.standard_normal(picture.shape, dtype=np.float32)
     noise *= np.sqrt(picture * np.float32(_UNITS_PER_ELECTRON) + np.float32(_READ_NOISE**2))
     picture += noise
     picture += np.float32(_OFFSET + 0.5)
+    if fault == "line":
+        lines = picture if rng.random() < 0.5 else picture.T
+        lines[rng.integers(1, len(lines) - 1)] = 0
     return np.clip(picture, 0, _FULL_SCALE, out=picture).astype(np.uint16)
 
 

@@ -85,7 +85,7 @@ class Knobs:
     nuisance
         Strength of all plate, edge, row, well and field effects: 0 for none, at most 3.
     faults
-        Fields over the whole screen that are blurred, saturated, empty or crossed by a fibre, in turn.
+        Fields over the whole screen that get each of `wscnn.simulate.fields.FAULTS` in turn.
     half
         For nuclei: ``first`` or ``second`` takes them from one half of the source plates only.
     seed
