@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.qc_faults import MEANT, flags_by_fault, judged
 from scipy import ndimage
 
 from wscnn.acquisitions.tiff import read_tiff
@@ -12,6 +13,7 @@ from wscnn.qc import NUMBERS, flag, measure
 from wscnn.simulate.cells import Nuclei
 from wscnn.simulate.fields import compose, expose, optics
 from wscnn.simulate.multinucleate import MultinucleateCells
+from wscnn.simulate.screen import simulate_screen
 
 SETTINGS = section("qc", "{}")
 SIDE = 480  # raw; fields are measured as they are staged, at half the resolution
@@ -110,6 +112,16 @@ def test_numbers_rank_blur(plate: tuple) -> None:
 def test_small_fields_and_flat_ones_have_numbers(shape: tuple[int, int]) -> None:
     for field in (np.zeros(shape, np.uint8), np.random.default_rng(0).integers(0, 9, shape).astype(np.uint16)):
         assert np.isfinite(list(measure(field).values())).all()
+
+
+def test_faults_planted_in_a_screen_are_found_and_nothing_else(tmp_path: Path) -> None:
+    """Seed and fields are others than those that the thresholds were chosen on."""
+    simulate_screen(tmp_path / "s", plates=1, wells=24, fields=3, size=400, strong=1, weak=1, faults=12, seed=29)
+    counts = flags_by_fault(judged(tmp_path / "s", tmp_path / "out"))
+    print(counts.to_string())
+    assert counts.loc["none", "fields"] == 60 and counts.loc["none", "any"] <= 1
+    for fault, flag in MEANT.items():
+        assert counts.loc[fault, flag] == counts.loc[fault, "fields"] == 2, fault
 
 
 @pytest.mark.parametrize("channel", [1, 2])

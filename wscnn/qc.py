@@ -92,12 +92,14 @@ def flag(numbers: pd.DataFrame, channels: Sequence[str], settings: Mapping[str, 
         typical = {name: float(np.median(values)) for name, values in of.items()}
         found["blurred"] |= typical["focus_slope"] - of["focus_slope"] > settings["blur_slope"]
         found["blurred"] |= of["focus_gradient"] < settings["blur_gradient"] * typical["focus_gradient"]
-        found["saturated"] |= of["saturated"] > settings["saturation"]
+        saturated = of["saturated"] > settings["saturation"]
+        found["saturated"] |= saturated
         empty &= of["contrast"] < settings["empty"] * typical["contrast"]
         long = of["extent"] > _LONG * typical["extent"]
         found["debris"] |= long & (of["bright"] > settings["debris"] * typical["bright"])
         found["lines"] |= of["line_jumps"] > typical["line_jumps"]
-        found["staining"] |= _outlying(np.log2(np.maximum(of["mean"], 1e-3))) > settings["staining"]
+        # What is too bright for the camera is no matter of the stain alone.
+        found["staining"] |= (_outlying(np.log2(np.maximum(of["mean"], 1e-3))) > settings["staining"]) & ~saturated
     found["empty"] = empty
     # Nothing is in focus where nothing is.
     found["blurred"] &= ~empty
