@@ -120,8 +120,8 @@ def test_faults_planted_in_a_screen_are_found_and_nothing_else(tmp_path: Path) -
     counts = flags_by_fault(judged(tmp_path / "s", tmp_path / "out"))
     print(counts.to_string())
     assert counts.loc["none", "fields"] == 60 and counts.loc["none", "any"] <= 1
-    for fault, flag in MEANT.items():
-        assert counts.loc[fault, flag] == counts.loc[fault, "fields"] == 2, fault
+    for fault, meant in MEANT.items():
+        assert counts.loc[fault, meant] == counts.loc[fault, "fields"] == 2, fault
 
 
 @pytest.mark.parametrize("channel", [1, 2])

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from benchmarks.flatness import light, staged, unevenness, write_harmony
 
 from wscnn.config import complete_config
 from wscnn.errors import UserError
@@ -169,6 +170,32 @@ def test_a_missing_channel_or_plane_of_a_field_is_named(images: Path, tmp_path: 
 def test_instrument_flat_field_that_is_not_there_is_an_error(images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no flat field of channel DNA"):
         stage(images, tmp_path / "out", illumination={"method": "instrument"})
+
+
+def test_the_instruments_profile_is_taken_off(tmp_path: Path) -> None:
+    """A Harmony export with a real measurement's profile: the scene comes out as it was, and where the stage stood."""
+    rng = np.random.default_rng(0)
+    gain = light(60) / light(60).mean()
+    assert gain.max() / gain.min() > 1.5
+    scenes = [2000 + 3000 * (rng.random((60, 60)) < 0.1) for _ in range(8)]
+    write_harmony(tmp_path / "images", [np.rint(scene * gain).astype(np.uint16) for scene in scenes])
+    channels = {"channels": {"1": "GFP"}}
+    plates = {method: staged(tmp_path / "images", tmp_path, method, channels, 1) for method in ("none", "instrument")}
+    assert unevenness(plates["none"], "GFP") > 0.1 > 0.001 > unevenness(plates["instrument"], "GFP")
+    plate = plates["instrument"]
+    assert plate.wells == ["A01", "A02"] and plate.pixel_size_um == pytest.approx(1.2)
+    for well, four in (("A01", scenes[:4]), ("A02", scenes[4:])):
+        # Positions: 1 and 2 above, 3 and 4 below, since Harmony's y points up.
+        expected = np.block([four[:2], four[2:]])
+        np.testing.assert_allclose(plate.read(well)[0], expected, atol=2)
+
+
+def test_a_profile_of_another_size_is_refused(tmp_path: Path) -> None:
+    write_harmony(tmp_path / "images", [np.full((60, 60), 1000, np.uint16)] * 4)
+    index = tmp_path / "images" / "Index.idx.xml"
+    index.write_text(index.read_text().replace("Dims: [60, 60]", "Dims: [61, 60]"))
+    with pytest.raises(UserError, match="flat field of channel GFP has another size"):
+        staged(tmp_path / "images", tmp_path, "instrument", {"channels": {"1": "GFP"}})
 
 
 def test_vignetting_is_taken_off_before_downsampling_or_after_alike(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ Wells are tasks of a Dask cluster; a worker holds the pixels of one well. Flat-f
 from a bounded, seeded sample of fields, the same on any number of workers.
 """
 
+import glob
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from distributed import Client, as_completed
 from wscnn import qc as quality_control
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition
-from wscnn.atomic import atomic_path
+from wscnn.atomic import atomic_path, remove
 from wscnn.cluster import connect
 from wscnn.errors import UserError
 from wscnn.illumination import correct, estimate, tiles
@@ -127,11 +129,14 @@ def stage_plate(
     UserError
         Naming the files that are missing, damaged or unlike the others (up to 20), or images that fit no field.
     """
-    manifest.unlink(missing_ok=True)  # an earlier one must not vouch for a store that is being replaced
+    with _disk_errors(store):
+        manifest.unlink(missing_ok=True)  # an earlier one must not vouch for a store that is being replaced
+        for left in store.parent.glob(f".{glob.escape(store.name)}.*.partial"):  # by a run that was killed
+            remove(left)
     channels = list(acquisition["channels"].values())
     table = read_table(index)
     table = _chosen(table[~table["well"].isin(excluded_wells(layout, plate))], channels, acquisition, index)
-    with connect(dask) as client:
+    with connect(dask) as client, _disk_errors(store):
         reader = open_acquisition(images, acquisition)
         plan = _plan(reader, table, channels, mosaic, acquisition["nuclei"])
         kept: dict[tuple[str, int], Reading] = {}
@@ -171,9 +176,21 @@ def stage_plate(
         "images": len(table),
         "bytes": len(table) * plan.shape[0] * plan.shape[1] * plan.dtype.itemsize,
     }
-    with atomic_path(manifest) as partial:
+    with _disk_errors(manifest), atomic_path(manifest) as partial:
         partial.write_text(json.dumps(done, indent=1) + "\n")
     log(f"{plate}: {len(numbers)} fields of {len(staged)} wells staged, {int((~flags['used']).sum())} of them flagged")
+
+
+@contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    """Make a sentence of what the system says where `target` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or target}: cannot be written ({error.strerror or error}); "
+            "make room or mend the permissions, and start again"
+        ) from None
 
 
 def _chosen(index: pd.DataFrame, channels: Sequence[str], acquisition: Mapping[str, Any], source: Path) -> pd.DataFrame:

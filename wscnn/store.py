@@ -260,7 +260,8 @@ def _well_path(well: str) -> str:
 
 
 def _group(folder: Path, attributes: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    # Without parents: a worker that is late does not build anew what was given up and removed.
+    folder.mkdir(exist_ok=True)
     (folder / "zarr.json").write_bytes(_group_text(attributes))
 
 
