@@ -31,3 +31,4 @@ rule all:
     input:
         f"{RESULTS}/hits.parquet",
         f"{RESULTS}/report.html",
+        MODEL_CARD,

@@ -172,6 +172,17 @@ def test_a_rare_object_is_learnt_and_held_out_wells_are_told_apart(trained, ring
     assert np.hypot(*(np.array(place) * model.stride + 3.5 - (46, 30))) < 16
 
 
+def test_the_card_counts_fields_and_tells_how_held_out_ones_are_calibrated(trained):
+    card = load_model(trained)[1]
+    # Two plates with six wells of each class and two fields a well: eight fields of a class in each part.
+    assert card.n_fields == {part: {"negative": 8, "ring": 8} for part in ("train", "select", "test")}
+    points = card.metrics["test"]["ring"]["calibration"]
+    assert sum(point["n"] for point in points) == 16
+    assert sum(point["n"] * point["observed"] for point in points) == pytest.approx(8)
+    predicted = [point["predicted"] for point in points]
+    assert predicted == sorted(predicted) and 0 <= predicted[0] < predicted[-1] <= 1
+
+
 def test_parts_on_the_card_share_no_well_and_hold_all(trained, rings):
     card = load_model(trained)[1]
     wells = [well for part in card.parts.values() for well in part]

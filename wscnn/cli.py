@@ -186,6 +186,16 @@ def train(
 
 
 @main.command()
+@_path("--models", "Folder of the trained folds.")
+@_path("--output", "The model card to write (Markdown).")
+def card(models: Path, output: Path) -> None:
+    """Write the model card, for a person to read, from the cards of the folds."""
+    from wscnn.model_card import write_model_card
+
+    write_model_card(models, output)
+
+
+@main.command()
 @click.option("--screen", required=True, help="The screen's name, for the tables.")
 @_path("--store", "The staged plate; masks and saliency are added to it.")
 @_path("--quality", "The plate's table of fields and their quality.")

@@ -279,11 +279,14 @@ class Card:
     parts
         Wells as ``plate/well``: those it was trained on (``train``), those that chose its weights and thresholds
         (``select``), and those it never saw (``test``).
+    n_fields
+        For each of these parts the number of fields used of each class.
     thresholds
         For each phenotype: ``field``, the log-odds above which a field is positive, and ``place``, the detector's
         value above which a place belongs to an object. Both chosen on the wells of ``select``.
     metrics
-        On the wells of ``select`` and ``test``.
+        On the wells of ``select`` and ``test``, for each phenotype: ``field_auc`` and ``well_auc``, areas under the ROC
+        curve, and ``calibration``, rows of `wscnn.calibration.reliability` over fields.
     settings
         The sections ``model`` and ``train`` of the config.
     version
@@ -300,6 +303,7 @@ class Card:
     fold: int
     parts: dict[str, list[str]]
     thresholds: dict[str, dict[str, float]]
+    n_fields: dict[str, dict[str, int]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     version: str = wscnn.__version__
@@ -363,7 +367,7 @@ def load_model(path: Path) -> tuple[WSCNN, Card]:
     advice = "train again or copy the model folder again"
     try:
         content = json.loads(card_path.read_text())
-        card = Card(**{entry.name: content[entry.name] for entry in fields(Card)})
+        card = Card(**{entry.name: content[entry.name] for entry in fields(Card) if entry.name in content})
     except OSError as error:
         raise UserError(f"{card_path}: cannot be read ({error.strerror}); {advice}") from None
     except (ValueError, KeyError, TypeError) as error:

@@ -11,12 +11,12 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-import scipy.special
 import vl_convert
 
 import wscnn
 from wscnn import charts
 from wscnn.atomic import atomic_path
+from wscnn.calibration import probability, reliability
 from wscnn.gallery import make_gallery
 from wscnn.progress import log
 from wscnn.results import Results, concat, read_results
@@ -27,8 +27,6 @@ _MEASURES: tuple[tuple[str, str, list[float], float, float], ...] = (
     ("z_prime", "Z′", [0, 0.5], -1, 1),
     ("ssmd", "SSMD", [3], 0, 5),
 )
-# Groups of fields by predicted probability.
-_GROUPS = 10
 # Fewer pairs of replicates have no correlation worth naming.
 _FEW_PAIRS = 5
 # Hits whose names are written into the chart of effects where there is room.
@@ -210,17 +208,13 @@ def calibration(results: Results) -> pd.DataFrame:
     """
     controls = results.controls[["plate", "well", "phenotype", "role", "fold"]].dropna(subset="fold")
     fields = results.control_fields.merge(controls, on=["plate", "well", "phenotype"]).dropna(subset="score")
-    if fields.empty:
-        return pd.DataFrame()
-    counted = results.cards and results.cards[0].get("score_pool") == "count"
-    # A count is the logarithm of the expected number of cells: that there is one at all is what is predicted.
-    predicted = -np.expm1(-np.exp(fields["score"])) if counted else scipy.special.expit(fields["score"])
-    fields = fields.assign(predicted=predicted, observed=fields["role"] == "positive", n=1)
-    group = fields.groupby("phenotype")["predicted"].rank(method="first", pct=True).mul(_GROUPS).apply(np.ceil)
-    table = fields.groupby(["phenotype", group.rename("group")]).agg(
-        predicted=("predicted", "mean"), observed=("observed", "mean"), n=("n", "sum")
+    score_pool = results.cards[0].get("score_pool", "same") if results.cards else "same"
+    return concat(
+        reliability(probability(own["score"].to_numpy(), score_pool), own["role"].eq("positive").to_numpy())
+        .assign(phenotype=str(phenotype))
+        .drop(columns="group")
+        for phenotype, own in fields.groupby("phenotype")
     )
-    return table.reset_index().drop(columns="group")
 
 
 def replicate_pairs(wells: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from scipy.ndimage import maximum_filter
 
+from wscnn.calibration import probability, reliability
 from wscnn.errors import UserError
 from wscnn.fields import read_fields
 from wscnn.fit import Examples, evaluate, field_auc, pick_device, recipe_of, well_auc
@@ -162,7 +163,11 @@ def train_fold(
             }
             for index, phenotype in enumerate(classes[1:])
         },
-        metrics={"select": _metrics(logits, selecting, classes), "test": _metrics(tested, examples["test"], classes)},
+        n_fields={name: _count_fields(part, classes) for name, part in examples.items()},
+        metrics={
+            "select": _metrics(logits, selecting, classes, network.score_pool),
+            "test": _metrics(tested, examples["test"], classes, network.score_pool),
+        },
         settings={"model": dict(model), "train": dict(train)},
     )
     for phenotype, values in card.metrics["test"].items():
@@ -326,10 +331,23 @@ def _start(
     return network
 
 
-def _metrics(logits: np.ndarray, examples: Examples, classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return for each phenotype the areas under the curve over fields and over wells."""
-    areas = zip(classes[1:], field_auc(logits, examples), well_auc(logits, examples), strict=True)
-    return {phenotype: {"field_auc": by_field, "well_auc": by_well} for phenotype, by_field, by_well in areas}
+def _count_fields(examples: Examples, classes: Sequence[str]) -> dict[str, int]:
+    return {name: int((examples.labels == number).sum()) for number, name in enumerate(classes)}
+
+
+def _metrics(
+    logits: np.ndarray, examples: Examples, classes: Sequence[str], score_pool: str
+) -> dict[str, dict[str, Any]]:
+    """Return for each phenotype the areas under the curve over fields and over wells, and the calibration of fields."""
+    labels = examples.labels.cpu().numpy()
+    metrics: dict[str, dict[str, Any]] = {}
+    areas = zip(field_auc(logits, examples), well_auc(logits, examples), strict=True)
+    for index, (by_field, by_well) in enumerate(areas):
+        own = (labels == 0) | (labels == index + 1)
+        table = reliability(probability(logits[own, index], score_pool), labels[own] > 0)
+        calibration = table.drop(columns="group").to_dict("records")
+        metrics[classes[index + 1]] = {"field_auc": by_field, "well_auc": by_well, "calibration": calibration}
+    return metrics
 
 
 def _key(

@@ -47,6 +47,7 @@ def test_all_that_is_promised_is_there(finished: Path):
     assert samples <= set(hits["perturbation"])
     assert hits["q"].dropna().between(0, 1).all()
     assert len(pd.read_parquet(results / "wells.parquet")) == 2 * 24
+    assert "| 2 | test |" in (results / "model" / "README.md").read_text()
     assert not list(results.rglob("*.partial")), "unfinished files were left behind"
 
 

@@ -32,6 +32,7 @@ TRAINED = (
     if config["model"]["checkpoint"]
     else expand(f"{MODEL}/fold-{{fold}}.safetensors", fold=[0, 1, 2])
 )
+MODEL_CARD = f"{MODEL}/README.md" if TRAINED else []
 
 
 wildcard_constraints:

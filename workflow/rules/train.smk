@@ -27,3 +27,20 @@ rule train:
     shell:
         "wscnn train --screen {params.screen:q} --fold {wildcards.fold} --controls {input.controls:q}"
         " {params.stores:q} {params.quality:q} --output {output.model:q} {params.settings:q} > {log:q} 2>&1"
+
+
+# The model card of all folds, for a person to read.
+rule card:
+    input:
+        expand(f"{RESULTS}/model/fold-{{fold}}.json", fold=[0, 1, 2]),
+    output:
+        f"{RESULTS}/model/README.md",
+    log:
+        f"{RESULTS}/logs/train/card.log",
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        models=lambda wildcards, output: str(Path(output[0]).parent),
+    shell:
+        "wscnn card --models {params.models:q} --output {output:q} > {log:q} 2>&1"
