@@ -16,6 +16,7 @@ from wscnn.config import section
 from wscnn.errors import UserError
 from wscnn.hits import call_hits
 from wscnn.report import compact, held_out_roc, replicate_pairs, write_report
+from wscnn.results import read_results
 from wscnn.store import Channel, Plate, PlateWriter
 from wscnn.tables import FIELDS, OBJECTS, WELLS, conform, read_table, write_table
 from wscnn.wells import PLATE_FORMATS, parse_well, well_name
@@ -29,6 +30,8 @@ HOSTILE = [
     "long " * 40,
     "{{ 7 * 7 }} ${7*7} __proto__",
 ]
+#: How hits are called in all these screens.
+CALLING = section("hits", "{}")
 FIELD = 96
 PHENOTYPE = "mitotic"
 SCREEN = "made-up <b>screen</b>"
@@ -62,7 +65,7 @@ def make_results(
         [folder / "wells" / f"{plate}.parquet" for plate in plates],
         folder / "layout.parquet",
         folder,
-        hits=section("hits", "{}"),
+        hits=CALLING,
     )
     wells = read_table(folder / "wells.parquet")
     _model(folder / "model", phenotypes)
@@ -166,7 +169,7 @@ def _model(folder: Path, phenotypes: tuple[str, ...]) -> None:
             {
                 "step": step,
                 "loss": np.exp(-step / 80) + fold / 50,
-                "select_loss": np.exp(-step / 90) + 0.05,
+                "start": 0,
                 "select_auc": 1 - 0.5 * np.exp(-step / (60 + 9 * fold)),
                 "best": True,
             }
@@ -182,7 +185,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(results: Path) -> Path:
-    write_report(results, results / "report.html")
+    write_report(results, results / "report.html", hits=CALLING)
     return results / "report.html"
 
 
@@ -241,7 +244,7 @@ def test_report_loads_without_a_complaint_or_a_request(opened: Opened, report: P
 
 
 def test_report_is_small_and_the_same_when_written_again(results: Path, report: Path, tmp_path: Path) -> None:
-    write_report(results, tmp_path / "again.html")
+    write_report(results, tmp_path / "again.html", hits=CALLING)
     assert (tmp_path / "again.html").read_bytes() == report.read_bytes()
     assert report.stat().st_size < 3e6
 
@@ -254,6 +257,38 @@ def test_summary_counts_what_is_in_the_tables(opened: Opened, results: Path) -> 
     assert f"{len(called)} of 139 perturbations are hits: {', '.join(called)}." in text
     assert "3 plates with 288 wells: 48 negative controls, 24 positive controls and 216 samples" in text
     assert "Plate P002 is left out of the calls: AUC of the controls below 0.7." in text
+
+
+def test_summary_says_how_hits_are_called_and_what_failed(opened: Opened, results: Path) -> None:
+    text = " ".join(opened.page.inner_text("#summary").split())
+    assert "Hits are called at a false discovery rate of 5 %" in text
+    hits = pd.read_parquet(results / "hits.parquet")
+    assert f"{hits['q'].notna().sum()} tests are corrected for together" in text
+    assert "A hit has a q of at most 0.05." in text
+    # One field of each plate is out of focus, in each of its two rows of the quality table.
+    assert "passed quality control (of the others 6 out of focus)" in text
+
+
+def test_a_rate_at_which_the_hits_were_not_called_is_refused(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not called at a false discovery rate of 0\.9; give the report the same"):
+        write_report(results, tmp_path / "report.html", hits=CALLING | {"fdr": 0.9})
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_model_trained_elsewhere_is_named_and_its_controls_are_all_held_out(
+    results: Path, tmp_path: Path, browser: Any
+) -> None:
+    folder = tmp_path / "applied"
+    shutil.copytree(results, folder, ignore=shutil.ignore_patterns("plates", "model", "report.html"))
+    wells = read_table(folder / "wells.parquet")
+    write_table(wells.assign(fold=pd.array([None] * len(wells), "Int8")), folder / "wells.parquet")
+    write_report(folder, folder / "report.html", hits=CALLING, models=results / "model")
+    opened = open_report(browser, folder / "report.html")
+    summary = " ".join(opened.page.inner_text("#summary").split())
+    assert "learned from the control wells' labels alone in the screen made-up; nothing was trained here" in summary
+    assert "all (AUC" in opened.page.inner_html("#roc")
+    assert opened.complaints == []
+    opened.page.close()
 
 
 def test_hit_table_sorts_searches_and_filters(opened: Opened, results: Path) -> None:
@@ -356,7 +391,7 @@ def test_every_chart_is_drawn(opened: Opened) -> None:
 
 def test_one_phenotype_is_shown_at_a_time(browser: Any, tmp_path: Path) -> None:
     folder = make_results(tmp_path / "two", 2, 96, images=False, phenotypes=("mitotic", "multinucleate"))
-    write_report(folder, folder / "report.html")
+    write_report(folder, folder / "report.html", hits=CALLING)
     opened = open_report(browser, folder / "report.html")
     assert set(column(opened.page, "hits", "phenotype")) == {"mitotic"}
     opened.page.select_option("#phenotype", "multinucleate")
@@ -368,7 +403,7 @@ def test_one_phenotype_is_shown_at_a_time(browser: Any, tmp_path: Path) -> None:
 def test_report_needs_only_the_tables_of_hits(results: Path, tmp_path: Path, browser: Any) -> None:
     for name in ("hits", "wells", "plates"):
         shutil.copy(results / f"{name}.parquet", tmp_path)
-    write_report(tmp_path, tmp_path / "report.html")
+    write_report(tmp_path, tmp_path / "report.html", hits=CALLING)
     opened = open_report(browser, tmp_path / "report.html")
     assert opened.complaints == []
     assert "no pictures" in opened.page.inner_text("#gallery")
@@ -377,21 +412,31 @@ def test_report_needs_only_the_tables_of_hits(results: Path, tmp_path: Path, bro
 
 def test_missing_tables_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"wells\.parquet: no such file"):
-        write_report(tmp_path, tmp_path / "report.html")
+        write_report(tmp_path, tmp_path / "report.html", hits=CALLING)
     assert not (tmp_path / "report.html").exists()
 
 
 def test_roc_is_that_of_a_small_table_worked_by_hand() -> None:
     # Positives 3 and 1, negatives 2 and 0: of the four pairs three are in order, so the area is 3/4.
     wells = pd.DataFrame({"score": [3.0, 1.0, 2.0, 0.0], "role": ["positive"] * 2 + ["negative"] * 2, "fold": 0})
-    roc = held_out_roc(wells.assign(phenotype="mitotic"))
+    roc = held_out_roc(wells.assign(phenotype="mitotic", held_out=True))
     assert roc["auc"].unique().tolist() == [0.75]
     assert roc[["fpr", "tpr"]].to_numpy().tolist() == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
 
 
-def test_wells_that_all_folds_scored_are_not_held_out() -> None:
-    wells = pd.DataFrame({"score": [1.0, 0.0], "role": ["positive", "negative"], "phenotype": "a", "fold": pd.NA})
-    assert held_out_roc(wells).empty
+def test_wells_are_held_out_by_their_fold_or_when_the_model_never_met_them(tmp_path: Path) -> None:
+    wells = pd.DataFrame({"plate": "P1", "well": ["A01", "A02", "A03"], "phenotype": "a", "score": [0.0, 1.0, 2.0]})
+    wells = wells.assign(row=0, column=[0, 1, 2], perturbation="x", role=["negative", "positive", "negative"])
+    write_table(wells.assign(screen="s", fold=pd.array([0, None, None], "Int8")), tmp_path / "wells.parquet")
+    for name in ("hits", "plates"):
+        write_table(wells[["plate"]], tmp_path / f"{name}.parquet")
+    # Scores of unknown origin: only the well with a fold is known to be held out.
+    assert read_results(tmp_path).wells["held_out"].tolist() == [True, False, False]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "fold-0.json").write_text(json.dumps({"parts": {"train": ["P1/A02"]}}))
+    found = read_results(tmp_path, tmp_path / "model")
+    assert found.wells["held_out"].tolist() == [True, False, True]
+    assert held_out_roc(found.controls).empty  # the positive well that is left was learned from
 
 
 def test_pairs_of_replicates_lie_on_two_plates_where_they_can() -> None:

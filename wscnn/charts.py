@@ -39,22 +39,20 @@ def volcano(effects: Sequence[float], significances: Sequence[float]) -> dict[st
             scale=alt.Scale(domain=list(significances), clamp=True),
         ),
     }
-    groups = ["hit", "not a hit", "positive control", "negative control"]
+    groups = ["hit", "not a hit", "positive control"]
     points = base.mark_point(filled=True, size=55, opacity=0.8).encode(
         **position,
         color=alt.Color(
             "group:N",
             title=None,
-            scale=alt.Scale(domain=groups, range=[_HIT, _NO_HIT, "#000000", ROLES["negative"]]),
+            scale=alt.Scale(domain=groups, range=[_HIT, _NO_HIT, "#000000"]),
         ),
-        shape=alt.Shape(
-            "group:N", title=None, scale=alt.Scale(domain=groups, range=["circle", "circle", "cross", "square"])
-        ),
+        shape=alt.Shape("group:N", title=None, scale=alt.Scale(domain=groups, range=["circle", "circle", "cross"])),
         tooltip=tooltip,
     )
     names = (
         base.transform_filter("datum.label")
-        .mark_text(align="right", dx=-7, fontSize=11, limit=140)
+        .mark_text(align="right", dx=5, dy=-11, fontSize=11, limit=140)
         .encode(**position, text="perturbation:N", tooltip=tooltip)
     )
     return _spec(
@@ -214,35 +212,29 @@ def replicates() -> dict[str, Any]:
 
 
 def losses() -> dict[str, Any]:
-    """Return the loss of each fold in training and on the select part; rows ``fold, step, loss, select_loss``."""
-    parts = ["train", "select"]
+    """Return the loss of each fold in training; rows ``fold, start, step, loss``."""
     chart = (
         alt.Chart(alt.NamedData("rows"))
-        .transform_calculate(train="datum.loss", select="datum.select_loss")
-        .transform_fold(["train", "select"], as_=["part", "value"])
         .mark_line(strokeWidth=1.6)
         .encode(
             x=alt.X("step:Q", title="training step"),
-            y=alt.Y("value:Q", title="loss"),
+            y=alt.Y("loss:Q", title="loss"),
             color=_fold_color(),
-            strokeDash=alt.StrokeDash(
-                "part:N",
-                title="part",
-                scale=alt.Scale(domain=parts, range=[[1, 0], [4, 3]]),
-                legend=alt.Legend(orient="bottom"),
-            ),
-            tooltip=[_text("fold"), _text("part"), _number("step"), _number("value", "loss")],
+            # A start that learned nothing is given up: the next one is a line of its own.
+            detail="start:N",
+            tooltip=[_text("fold"), _number("step"), _number("loss")],
         )
     )
-    return _spec(chart.properties(width=_WIDTH, height=220), "Loss during training, a line each fold and part.")
+    return _spec(chart.properties(width=_WIDTH, height=220), "Loss during training, a line each fold.")
 
 
 def selection() -> dict[str, Any]:
-    """Return the AUC by which the weights were chosen; rows ``fold, step, select_auc, kept``."""
+    """Return the AUC by which the weights were chosen; rows ``fold, start, step, select_auc, kept``."""
     base = alt.Chart(alt.NamedData("rows")).encode(
         x=alt.X("step:Q", title="training step"),
         y=alt.Y("select_auc:Q", title="AUC over fields of the select part", scale=alt.Scale(zero=False)),
         color=_fold_color(),
+        detail="start:N",
         tooltip=[_text("fold"), _number("step"), _number("select_auc", "AUC")],
     )
     chosen = base.transform_filter("datum.kept").mark_point(filled=True, size=70)

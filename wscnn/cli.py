@@ -48,6 +48,12 @@ def main() -> None:
     The stages, in the order of the data: check, index, stage, train, score, hits, report. `snakemake` runs them all
     from a config file; each can be run by hand. Settings are the sections of the config, given as JSON; keys left
     out take the defaults.
+
+    \b
+    From images to hits:
+      wscnn check config/config.yaml
+      snakemake --cores all
+      wscnn show results/my_screen
     """
 
 
@@ -79,7 +85,10 @@ def _path(flag: str, text: str, **more: Any) -> Callable[[Callable[..., None]], 
 @click.option("--controls", type=_PATH, help="Write the control wells, which training depends on, to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(config: Path, layout: Path | None, controls: Path | None, as_json: bool) -> None:
-    """Check config, tables and file names before anything runs, and name all that is wrong."""
+    """Check config, tables and file names before anything runs.
+
+    All that is wrong is named at once, with what to do.
+    """
     from wscnn.check import check_screen, write_screen
 
     try:
@@ -106,7 +115,7 @@ def check(config: Path, layout: Path | None, controls: Path | None, as_json: boo
 @click.option("--layout", type=_PATH, help=_EXCLUDED)
 @_settings("acquisition")
 def index(plate: str, images: Path, output: Path, layout: Path | None, acquisition: dict[str, Any]) -> None:
-    """List a plate's images from file names and metadata; no pixel is read."""
+    """List a plate's images from names and metadata; no pixel is read."""
     from wscnn.index import index_plate
 
     index_plate(plate, images, acquisition, output, layout)
@@ -139,7 +148,7 @@ def stage(
     qc: dict[str, Any],
     dask: dict[str, Any],
 ) -> None:
-    """Tile each well's fields into a mosaic and write the plate as OME-Zarr."""
+    """Write a plate as OME-Zarr, each well's fields one mosaic."""
     from wscnn.stage import stage_plate
 
     stage_plate(
@@ -179,7 +188,10 @@ def train(
     model: dict[str, Any],
     train: dict[str, Any],
 ) -> None:
-    """Train one fold's network on control wells; goes on where an interrupted run stopped."""
+    """Train one fold's network on control wells.
+
+    Started again, it goes on where an interrupted run stopped.
+    """
     from wscnn.train import train_fold
 
     train_fold(fold, controls, list(stores), list(qualities), output, screen=screen, model=model, train=train)
@@ -230,7 +242,10 @@ def score(
 @_path("--output", "Folder for hits.parquet, wells.parquet, plates.parquet and suspects.parquet.")
 @_settings("hits")
 def hits(wells: tuple[Path, ...], layout: Path | None, output: Path, hits: dict[str, Any]) -> None:
-    """Call hits from per-well scores; works on any table with the documented columns."""
+    """Call hits from per-well scores.
+
+    Works on any table with the documented columns.
+    """
     from wscnn.hits import call_hits
 
     tables = [table for path in wells for table in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
@@ -242,11 +257,13 @@ def hits(wells: tuple[Path, ...], layout: Path | None, output: Path, hits: dict[
 @main.command()
 @_path("--results", "The screen's results folder.")
 @_path("--output", "The report to write (HTML).")
-def report(results: Path, output: Path) -> None:
+@click.option("--models", type=_PATH, help="Folder of the model that scored the screen; by default the screen's own.")
+@_settings("hits")
+def report(results: Path, output: Path, models: Path | None, hits: dict[str, Any]) -> None:
     """Write the report: one HTML file that opens offline."""
     from wscnn.report import write_report
 
-    write_report(results, output)
+    write_report(results, output, hits=hits, models=models)
 
 
 @main.command()
@@ -254,7 +271,10 @@ def report(results: Path, output: Path) -> None:
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Rows to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def show(results: Path, top: int, as_json: bool) -> None:
-    """Print the head of a finished screen's hit table and where its files are."""
+    """Print the head of a finished screen's hit table.
+
+    Below it stands where table and report are.
+    """
     from wscnn.tables import read_table
 
     hits = read_table(results / "hits.parquet")
@@ -273,7 +293,10 @@ def show(results: Path, top: int, as_json: bool) -> None:
 @click.option("--well", required=True, metavar="PLATE/WELL", help="Such as plate1/B03.")
 @click.option("--output", type=_PATH, help="Write a picture (PNG) here instead of opening napari.")
 def view(results: Path, well: str, output: Path | None) -> None:
-    """Look at a well with its masks: in napari where it is installed, else as a picture."""
+    """Look at a well with its masks, in napari or as a picture.
+
+    napari opens where it is installed and no --output is given.
+    """
     from wscnn.view import view_well
 
     plate, _, name = well.rpartition("/")

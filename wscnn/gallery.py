@@ -41,12 +41,15 @@ class Group:
         Its row of the hit table; None for controls and suspects.
     rows
         Those without a picture are left out.
+    unseen
+        Whether no cell of the hit was detected.
     """
 
     name: str
     phenotype: str
     hit: pd.Series | None
     rows: list[Row]
+    unseen: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,16 @@ def make_gallery(results: Results) -> Gallery:
     plans = [_with_comparison(plan, results, side, seed) for seed, plan in enumerate(plans)]
     places = concat(places for plan in plans for _, places in plan.rows)
     pictures = iter(cut_pictures(results.folder / "plates", places, side) if len(places) else [])
+    staged = any((results.folder / "plates").glob("*.zarr")) and (results.folder / "objects").is_dir()
     groups = []
     for plan in plans:
         rows = [
             Row(caption, [p for p in (next(pictures) for _ in range(len(cells))) if p]) for caption, cells in plan.rows
         ]
         rows = [row for row in rows if row.pictures]
-        if rows:
-            groups.append(Group(plan.name, plan.phenotype, plan.hit, rows))
+        unseen = staged and plan.hit is not None and plan.rows[0][1].empty
+        if rows or unseen:
+            groups.append(Group(plan.name, plan.phenotype, plan.hit, rows, unseen))
     return Gallery(groups, side, _side_um(results, side))
 
 

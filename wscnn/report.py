@@ -17,6 +17,7 @@ import wscnn
 from wscnn import charts
 from wscnn.atomic import atomic_path
 from wscnn.calibration import probability, reliability
+from wscnn.errors import UserError
 from wscnn.gallery import make_gallery
 from wscnn.progress import log
 from wscnn.results import Results, concat, read_results
@@ -44,7 +45,7 @@ COLUMNS = {
     "status": ("status", "ok, or failed: then the plate is kept out of the calls"),
     "reasons": ("reasons", "Which rules the plate failed"),
     "hit": ("hit", "Called a hit: q at or below the chosen false discovery rate"),
-    "effect": ("effect", "Mean of the normalised scores z of its wells; 0 is the middle of the negative controls"),
+    "effect": ("effect", "Median of the normalised scores z of its wells; 0 is the middle of the negative controls"),
     "effect_low": ("from", "Lower end of the effect's interval (bootstrap over wells)"),
     "effect_high": ("to", "Upper end of the effect's interval (bootstrap over wells)"),
     "p": ("p", "How often groups of negative control wells score this high, from ranks"),
@@ -78,7 +79,7 @@ _NOT_SHOWN = ["screen", "row", "column"]
 _SHOWN_IF_VARIED = ["phenotype", "batch", "null"]
 
 
-def write_report(results: Path, output: Path) -> None:
+def write_report(results: Path, output: Path, *, hits: Mapping[str, Any], models: Path | None = None) -> None:
     """Write the report of a screen.
 
     Parameters
@@ -87,19 +88,25 @@ def write_report(results: Path, output: Path) -> None:
         The screen's results folder.
     output
         The HTML file: whole in itself, with no timestamp, so that equal results give equal bytes.
+    hits
+        The config's section ``hits``, complete, with which the hits were called.
+    models
+        Folder of the model that scored the screen; None: ``model`` in the results folder.
 
     Raises
     ------
     UserError
-        When the table of hits, wells or plates is missing, or a plate is damaged.
+        When the table of hits, wells or plates is missing, a plate is damaged, or the hits were called at another
+        false discovery rate.
     """
-    found = read_results(results)
+    found = read_results(results, models)
+    _check_rate(found, hits["fdr"])
     log(f"report: {found.wells['plate'].nunique()} plates, {len(found.hits)} rows of hits")
     roc = held_out_roc(found.controls)
     content = {
         "screen": found.screen,
         "version": wscnn.__version__,
-        "summary": summarise(found, roc),
+        "summary": summarise(found, roc, hits),
         "gallery": make_gallery(found),
         "packed": pack(page_data(found, roc)),
         "phenotypes": found.phenotypes,
@@ -114,8 +121,26 @@ def write_report(results: Path, output: Path) -> None:
     log(f"report: {output}, {output.stat().st_size / 1e6:.1f} MB")
 
 
-def summarise(results: Results, roc: pd.DataFrame) -> dict[str, Any]:
-    """Return what the report's first paragraphs say: counts, hits by name, performance, and what failed."""
+def _check_rate(results: Results, fdr: float) -> None:
+    """Refuse to state a false discovery rate at which these hits were not called."""
+    tested = results.hits[results.hits["q"].notna()]
+    if not tested["hit"].astype("bool").eq(tested["q"] <= fdr).all():
+        raise UserError(
+            f"{results.folder / 'hits.parquet'}: its hits were not called at a false discovery rate of {fdr:g}; give "
+            "the report the same --hits as `wscnn hits` got"
+        )
+
+
+def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the report's first paragraphs say: counts, hits by name, how they are called, and what failed.
+
+    Parameters
+    ----------
+    results, roc
+        The screen, and its `held_out_roc`.
+    settings
+        The config's section ``hits``.
+    """
     wells, hits = results.wells, results.hits
     places = wells.drop_duplicates(["plate", "well"])
     roles = places["role"].value_counts()
@@ -129,6 +154,13 @@ def summarise(results: Results, roc: pd.DataFrame) -> dict[str, Any]:
         "n_perturbations": samples["perturbation"].nunique(),
         "n_fields": int(places["n_fields"].sum()),
         "n_fields_used": int(places["n_fields_used"].sum()),
+        "flags": _flag_counts(results.quality),
+        "fdr": settings["fdr"],
+        "normalize": settings["normalize"],
+        "n_tests": int(samples["q"].notna().sum()),
+        "nulls": sorted(set(samples["null"].dropna()) - {""}) if "null" in samples else [],
+        "held_out": bool(results.controls["held_out"].any()),
+        "applied": bool(results.cards) and results.controls["fold"].isna().all(),
         "unscored": int(wells.groupby(["plate", "well"])["score"].count().eq(0).sum()),
         "n_hits": called["perturbation"].nunique(),
         "hits": list(zip(called["perturbation"], called["phenotype"], strict=True)),
@@ -180,11 +212,11 @@ def page_data(results: Results, roc: pd.DataFrame) -> dict[str, Any]:
 def held_out_roc(controls: pd.DataFrame) -> pd.DataFrame:
     """Return the ROC of control wells that the scoring network never saw: ``phenotype, fold, step, fpr, tpr, auc``.
 
-    A row a point of a curve. Wells without a fold (scored by all folds) are not held out and have no part in it.
+    A row a point of a curve. ``fold`` is ``all`` where all folds of a model trained elsewhere scored the wells.
     """
     curves: list[pd.DataFrame] = []
-    held_out = controls[controls["score"].notna() & controls["fold"].notna()]
-    for (phenotype, fold), scored in held_out.groupby(["phenotype", "fold"]):
+    held_out = controls[controls["score"].notna() & controls["held_out"]]
+    for (phenotype, fold), scored in held_out.groupby(["phenotype", held_out["fold"].astype("str").fillna("all")]):
         positive = scored["role"].eq("positive").to_numpy()
         if positive.all() or not positive.any():
             continue
@@ -206,7 +238,7 @@ def calibration(results: Results) -> pd.DataFrame:
     table
         A row a group: ``phenotype, predicted`` (mean), ``observed`` (share from positive wells), ``n``.
     """
-    controls = results.controls[["plate", "well", "phenotype", "role", "fold"]].dropna(subset="fold")
+    controls = results.controls.query("held_out")[["plate", "well", "phenotype", "role"]]
     fields = results.control_fields.merge(controls, on=["plate", "well", "phenotype"]).dropna(subset="score")
     score_pool = results.cards[0].get("score_pool", "same") if results.cards else "same"
     return concat(
@@ -265,7 +297,7 @@ def _headings(table: pd.DataFrame) -> list[dict[str, str]]:
         name
         for name in table.columns
         if name not in _NOT_SHOWN
-        and table[name].notna().any()
+        and table[name].replace("", None).notna().any()
         and not (name in _SHOWN_IF_VARIED and table[name].nunique() < 2)
     ]
     ordered = sorted(names, key=lambda name: list(COLUMNS).index(name) if name in COLUMNS else len(COLUMNS))
@@ -300,6 +332,15 @@ def _failed(plates: pd.DataFrame) -> pd.Series:
     return pd.Series(False, index=plates.index)
 
 
+def _flag_counts(quality: pd.DataFrame) -> list[tuple[str, int]]:
+    """Return how many of the fields that quality control dropped carry each flag, the most frequent first."""
+    if "flags" not in quality:
+        return []
+    flags = quality.loc[~quality["used"].astype("bool"), "flags"].fillna("").str.split(",").explode()
+    counts = flags[flags != ""].value_counts()
+    return [(str(flag), int(n)) for flag, n in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
+
+
 def _failed_plates(plates: pd.DataFrame) -> list[tuple[str, str]]:
     failed = plates[_failed(plates)]
     reasons = failed["reasons"] if "reasons" in failed else pd.Series("", index=failed.index)
@@ -311,7 +352,7 @@ def _hit_groups(hits: pd.DataFrame) -> pd.DataFrame:
     role = hits["role"] if "role" in hits else pd.Series("sample", index=hits.index)
     called = hits["hit"].astype("bool") & (role == "sample")
     group = np.where(called, "hit", "not a hit")
-    group = np.where(role.isin(["negative", "positive"]), role + " control", group)
+    group = np.where(role == "positive", "positive control", group)
     label = pd.Series(False, index=hits.index)
     for _, same in hits[called].groupby("phenotype"):
         label[_uncrowded(same.sort_values("rank").head(_LABELLED_HITS), hits)] = True

@@ -54,14 +54,30 @@ class Results:
         return sorted(self.wells["phenotype"].unique())
 
 
-def read_results(folder: Path) -> Results:
-    """Return the tables and model cards in a screen's results folder."""
+def read_results(folder: Path, models: Path | None = None) -> Results:
+    """Return the tables and model cards in a screen's results folder.
+
+    Parameters
+    ----------
+    folder
+        The results folder.
+    models
+        Folder of the model that scored the screen; None: ``model`` in the results folder.
+
+    Raises
+    ------
+    UserError
+        When the table of hits, wells or plates is missing or empty, or a card cannot be read.
+    """
+    models = folder / "model" if models is None else models
     wells = read_table(folder / "wells.parquet")
     if wells.empty:
         raise UserError(f"{folder / 'wells.parquet'}: holds no well; run the stages score and hits first")
+    cards = [_read_card(path) for path in sorted(models.glob("fold-*.json"))]
     wells = _complete(wells)
+    wells["held_out"] = _held_out(wells, cards)
     suspects = folder / "suspects.parquet"
-    histories = sorted((folder / "model").glob("history-*.parquet"))
+    histories = sorted(models.glob("history-*.parquet"))
     return Results(
         folder=folder,
         hits=read_table(folder / "hits.parquet"),
@@ -70,8 +86,26 @@ def read_results(folder: Path) -> Results:
         suspects=read_table(suspects) if suspects.is_file() else pd.DataFrame(),
         quality=concat(read_table(path) for path in sorted((folder / "qc").glob("*.parquet"))),
         history=concat(read_table(path).assign(fold=path.stem.removeprefix("history-")) for path in histories),
-        cards=[json.loads(path.read_text()) for path in sorted((folder / "model").glob("fold-*.json"))],
+        cards=cards,
     )
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not the card of a model ({error}); train again") from None
+
+
+def _held_out(wells: pd.DataFrame, cards: list[dict[str, Any]]) -> pd.Series:
+    """Return for each row of `wells` whether no network that scored it had learned from it or been chosen by it.
+
+    So it is where one fold scored it, the one that tested it, and where it is in no part of a model that was trained
+    elsewhere. Of scores whose origin is not known nothing is said.
+    """
+    seen = {well for card in cards for part in card.get("parts", {}).values() for well in part}
+    unseen = ~(wells["plate"] + "/" + wells["well"]).isin(seen) & bool(cards)
+    return wells["fold"].notna() | unseen
 
 
 def _complete(wells: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +113,7 @@ def _complete(wells: pd.DataFrame) -> pd.DataFrame:
     columns = [*wells.columns, *(name for name in [*WELLS, "control_phenotype"] if name not in wells)]
     counts = ["n_fields", "n_fields_used", "n_objects", "n_cells"]
     table = wells.reindex(columns=columns).astype({**dict.fromkeys(counts, "Float64"), "fold": "Int8"})
-    table["control_phenotype"] = table["control_phenotype"].fillna("").astype("str")
+    table["control_phenotype"] = table["control_phenotype"].astype("str").fillna("")
     if "used" not in table:
         table["used"] = table["score"].notna()
     return table

@@ -22,5 +22,8 @@ rule report:
         "../../envs/environment.yaml"
     params:
         results=lambda wildcards, output: str(Path(output[0]).parent),
+        models=lambda wildcards: MODEL,
+        settings=settings("hits"),
     shell:
-        "wscnn report --results {params.results:q} --output {output:q} > {log:q} 2>&1"
+        "wscnn report --results {params.results:q} --models {params.models:q} --output {output:q} {params.settings:q}"
+        " > {log:q} 2>&1"

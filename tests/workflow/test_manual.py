@@ -1,0 +1,240 @@
+"""README and manual, followed literally: what stands in their code blocks is run, in order, in a fresh copy."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import click
+import duckdb
+import pandas as pd
+import pytest
+import yaml
+from runs import ROOT, environment, screen_of
+
+from wscnn.cli import main
+
+MANUALS = ("README.md", "config/README.md")
+
+#: Commands that are not run here, and why.
+NOT_RUN = {
+    "make demo": "makes an environment of its own and takes minutes; its parts are run here and in test_run.py",
+    "make test": "would run this test again",
+    "python3 -m venv .venv && . .venv/bin/activate": "the environment that runs the tests stands for it",
+    "pip install -e .": "as above",
+    "snakemake --profile slurm": "needs Slurm; run by tests/slurm where there is one",
+    "wscnn view results/my_screen --well plate1/B03": "opens a window where napari is installed; see test_view.py",
+}
+
+#: What the blocks hold.
+LANGUAGES = {"bash", "python", "yaml", "text"}
+
+
+def blocks(manual: str) -> list[tuple[str, str]]:
+    """Return language and content of the code blocks of a manual, in order."""
+    return re.findall(r"^```(.*)\n((?:(?!```).*\n)*)```$", (ROOT / manual).read_text(), re.M)
+
+
+def contents(language: str, *manuals: str) -> list[str]:
+    return [content for manual in manuals or MANUALS for found, content in blocks(manual) if found == language]
+
+
+def commands() -> list[str]:
+    """Return the command lines of both manuals, without comments."""
+    lines = [re.sub(r"(^|\s+)#.*", "", line).strip() for block in contents("bash") for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def spans() -> list[str]:
+    """Return what stands between backquotes in the text and tables of both manuals."""
+    prose = [re.sub(r"^```.*?^```$", "", (ROOT / manual).read_text(), flags=re.M | re.S) for manual in MANUALS]
+    return [span for text in prose for span in re.findall(r"`([^`\n]+)`", text)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a fresh copy of the repository in which the user has filled in the three files of `config/`."""
+    folder = tmp_path_factory.mktemp("manual") / "wscnn"
+    unwanted = shutil.ignore_patterns(".*", "tests", "results", "logs", "demo", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, folder, ignore=unwanted, symlinks=True)
+    screen = screen_of(folder.parent, "--plates", "1")
+    shutil.move(screen / "images", folder / "images")
+    for table in ("plates", "layout"):
+        shutil.copy(screen / f"{table}.tsv", folder / "config")
+    shipped = yaml.safe_load((folder / "config" / "config.yaml").read_text())
+    own = yaml.safe_load((screen / "config.yaml").read_text())
+    (folder / "config" / "config.yaml").write_text(
+        yaml.safe_dump(own | {key: shipped[key] for key in ("screen", "plates", "layout", "results")})
+    )
+    return folder
+
+
+def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a line as a user's shell would."""
+    shell = ["bash", "-e", "-o", "pipefail", "-c", line]
+    return subprocess.run(shell, cwd=folder, env=environment(), text=True, capture_output=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def followed(folder: Path) -> dict[str, subprocess.CompletedProcess[str]]:
+    """Return what each command of the manuals said, all run one after the other."""
+    said: dict[str, subprocess.CompletedProcess[str]] = {}
+    for line in commands():
+        if line not in NOT_RUN and line not in said:
+            said[line] = run(line, folder)
+            assert said[line].returncode == 0, f"{line}\n{said[line].stdout}{said[line].stderr}"
+    return said
+
+
+def test_every_block_says_what_it_holds() -> None:
+    for manual in MANUALS:
+        text = (ROOT / manual).read_text()
+        assert {language for language, _ in blocks(manual)} <= LANGUAGES
+        assert text.count("\n```") == 2 * len(blocks(manual)), "a block is not closed"
+        outside = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+        assert not re.search(r"\n\n {4,}\S", outside), "a block without a language would not be run"
+
+
+def test_what_is_not_run_still_stands_in_the_manuals() -> None:
+    assert set(NOT_RUN) <= set(commands())
+
+
+def test_every_command_works(followed: dict[str, subprocess.CompletedProcess[str]], folder: Path) -> None:
+    assert {"wscnn check config/config.yaml", "snakemake --cores all"} <= set(followed)
+    results = folder / "results" / "my_screen"
+    assert (results / "report.html").is_file() and (results / "model" / "README.md").is_file()
+    assert (folder / "B03.png").read_bytes().startswith(b"\x89PNG")
+    assert "no problem found" in followed["wscnn check config/config.yaml"].stderr
+    assert "report: results/my_screen/report.html" in followed["wscnn show results/my_screen"].stdout
+
+
+def test_json_is_all_that_is_printed(followed: dict[str, subprocess.CompletedProcess[str]], folder: Path) -> None:
+    assert json.loads(followed["wscnn check config/config.yaml --json"].stdout)["problems"] == []
+    rows = json.loads(followed["wscnn show results/my_screen --json"].stdout)
+    hits = pd.read_parquet(folder / "results" / "my_screen" / "hits.parquet")
+    assert [row["perturbation"] for row in rows] == hits["perturbation"].head(10).tolist()
+
+
+def test_the_report_comes_along_in_snakemakes(
+    followed: dict[str, subprocess.CompletedProcess[str]], folder: Path
+) -> None:
+    with zipfile.ZipFile(folder / "my_screen.zip") as archive:
+        (ours,) = (name for name in archive.namelist() if "data/raw" in name and name.endswith("/report.html"))
+        assert archive.read(ours) == (folder / "results" / "my_screen" / "report.html").read_bytes()
+        (index,) = (name for name in archive.namelist() if name.count("/") == 1)
+        assert "Hits of the screen my_screen" in archive.read(index).decode()
+
+
+@pytest.fixture(scope="module")
+def python(followed: dict[str, subprocess.CompletedProcess[str]], folder: Path) -> dict[str, Any]:
+    """Return the names that the manuals' Python leaves, run in order as in one session."""
+    names: dict[str, Any] = {}
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for block in contents("python"):
+            exec(block, names)
+    finally:
+        os.chdir(before)
+    return names
+
+
+def test_pandas_and_duckdb_read_the_same_hits_and_cells(python: dict[str, Any], folder: Path) -> None:
+    results = folder / "results" / "my_screen"
+    hits = duckdb.sql(f"select * from '{results}/hits.parquet'").df()
+    assert len(python["hits"]) == len(hits)
+    assert python["called"]["perturbation"].tolist() == python["called_too"]["perturbation"].tolist()
+    assert len(python["called"]) == hits["hit"].sum()
+    best = hits.loc[hits["rank"] == 1, "perturbation"].item()
+    assert python["wells"]["perturbation"].unique().tolist() == [best]
+    place = ["plate", "well", "phenotype", "object"]
+    cells, too = (python[name][place].sort_values(place).to_numpy().tolist() for name in ("cells", "cells_too"))
+    assert cells == too
+
+
+def test_the_plate_is_read_with_zarr_alone(python: dict[str, Any], folder: Path) -> None:
+    objects = pd.read_parquet(folder / "results" / "my_screen" / "objects" / "plate1.parquet")
+    # Two fields of 200 x 200 px, brought down by 2, one channel.
+    assert python["mosaic"].ndim == 3 and python["mosaic"].size == 2 * 100 * 100
+    assert python["mask"].shape == python["mosaic"].shape[1:]
+    assert (
+        python["mask"].max() == objects[objects["well"] == "B03"]["object"].max(skipna=True)
+        or python["mask"].max() == 0
+    )
+
+
+def test_a_trained_model_is_applied_to_the_next_screen(
+    followed: dict[str, subprocess.CompletedProcess[str]], folder: Path
+) -> None:
+    (checkpoint,) = (yaml.safe_load(block) for block in contents("yaml") if "checkpoint" in block)
+    config = yaml.safe_load((folder / "config" / "config.yaml").read_text()) | {"screen": "next"} | checkpoint
+    (folder / "next.yaml").write_text(yaml.safe_dump(config))
+    done = run("snakemake --configfile next.yaml --cores all", folder)
+    assert done.returncode == 0, done.stderr
+    assert "wscnn train" not in done.stderr and "wscnn card" not in done.stderr
+    first, second = (folder / "results" / name for name in ("my_screen", "next"))
+    assert not (second / "model").exists()
+    assert "nothing was trained here" in (second / "report.html").read_text()
+    # The same images, scored by the same folds.
+    scores = [pd.read_parquet(results / "wells.parquet")["score"] for results in (first, second)]
+    assert scores[0].equals(scores[1])
+
+
+def test_yaml_in_the_manual_is_valid(folder: Path) -> None:
+    config = yaml.safe_load((folder / "config" / "config.yaml").read_text())
+    for number, block in enumerate(contents("yaml")):
+        given = yaml.safe_load(block)
+        if "checkpoint" in block:
+            continue  # followed above
+        merged = {**config, **{key: {**config.get(key, {}), **values} for key, values in given.items()}}
+        (folder / f"block{number}.yaml").write_text(yaml.safe_dump(merged))
+        done = run(f"wscnn check block{number}.yaml", folder)
+        assert done.returncode == 0, done.stderr
+
+
+def test_commands_in_the_text_have_the_verbs_and_options_that_there_are() -> None:
+    mentioned = {span for span in spans() if span.startswith("wscnn ")}
+    assert len(mentioned) > 5
+    for span in mentioned:
+        command: click.Command = main
+        words = re.sub(r"[\[\]]", " ", span).split()[1:]
+        while words and isinstance(command, click.Group) and not words[0].startswith("-") and words[0] != "VERB":
+            assert words[0] in command.commands, f"`{span}`: there is no such verb"
+            command = command.commands[words.pop(0)]
+        options = {flag for option in command.params for flag in option.opts} | {"--help", "--version"}
+        assert {word for word in words if word.startswith("--")} <= options, f"`{span}`: there is no such option"
+
+
+def test_scripts_and_tests_named_in_the_text_are_there() -> None:
+    named = [path for span in spans() for path in re.findall(r"\btests/\S+", span)]
+    assert len(named) > 5
+    for path in named:
+        assert (ROOT / path).exists(), path
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    for span in spans():
+        if made := re.match(r"make (\w+)", span):
+            assert made[1] in targets, span
+
+
+@pytest.mark.parametrize(("words", "completed"), [("sc", "score"), ("show --to", "--top"), ("simulate c", "circles")])
+def test_the_shell_completes_verbs_and_options(words: str, completed: str) -> None:
+    line = f"wscnn {words}"
+    asked = {"_WSCNN_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    program = Path(sys.executable).parent / "wscnn"
+    done = subprocess.run([program], env=environment() | asked, text=True, capture_output=True, timeout=60)
+    assert [entry.split(",")[1] for entry in done.stdout.split()] == [completed]
+
+
+def test_help_names_every_verb_with_a_sentence() -> None:
+    program = Path(sys.executable).parent / "wscnn"
+    text = subprocess.run([program, "--help"], env=environment(), text=True, capture_output=True, timeout=60).stdout
+    verbs = text.partition("Commands:")[2]
+    for verb in main.commands:
+        (line,) = (line for line in verbs.splitlines() if line.startswith(f"  {verb} "))
+        assert line.rstrip().endswith("."), f"the sentence of '{verb}' is cut: {line}"
+    assert "Traceback" not in text and max(map(len, text.splitlines())) <= 100
