@@ -133,6 +133,9 @@ def test_hits_shown_are_the_best_samples_or_the_nearest() -> None:
     called = hits.assign(hit=[True, True, False, True, False, False])
     assert shown_hits(called)["perturbation"].tolist() == ["b", "d"]
     assert shown_hits(hits.assign(hit=False))["perturbation"].tolist() == ["b", "c", "d"]
+    # What could not be tested is near nothing.
+    untested = hits.assign(hit=False, rank=pd.array([1, None, 3, None, None, None], "Int32"))
+    assert shown_hits(untested)["perturbation"].tolist() == ["c"]
 
 
 def test_pictures_are_three_times_as_wide_as_objects() -> None:

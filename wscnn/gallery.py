@@ -72,7 +72,7 @@ def top_cells(objects: pd.DataFrame, n: int) -> pd.DataFrame:
 def shown_hits(hits: pd.DataFrame) -> pd.DataFrame:
     """Return the hits that the gallery shows: the best ranked samples, or the nearest where none is a hit."""
     samples = hits[hits["role"] == "sample"] if "role" in hits else hits
-    samples = samples.sort_values(["rank", "perturbation"])
+    samples = samples[samples["rank"].notna()].sort_values(["rank", "perturbation"])
     called = samples[samples["hit"].astype("bool")]
     return samples.head(_NEAREST) if called.empty else called.head(HITS)
 
@@ -83,7 +83,7 @@ def make_gallery(results: Results) -> Gallery:
     shown = wells["perturbation"].isin(hits["perturbation"]) | wells["role"].isin(["negative", "positive"])
     objects = _objects(results.folder / "objects", wells[shown])
     side = picture_side(objects)
-    plans = [_control_rows(results.controls, objects, phenotype) for phenotype in results.phenotypes]
+    plans = [_control_rows(results, objects, phenotype, side) for phenotype in results.phenotypes]
     plans += [_hit_rows(wells, objects, hit) for _, hit in hits.iterrows()]
     plans += [_suspect_rows(objects, results.suspects, phenotype) for phenotype in results.phenotypes]
     plans = [_with_comparison(plan, results, side, seed) for seed, plan in enumerate(plans)]
@@ -112,7 +112,8 @@ class _Plan:
     rows: list[tuple[str, pd.DataFrame]]
 
 
-def _control_rows(wells: pd.DataFrame, objects: pd.DataFrame, phenotype: str) -> _Plan:
+def _control_rows(results: Results, objects: pd.DataFrame, phenotype: str, side: int) -> _Plan:
+    wells = results.controls
     rows = [
         (
             f"{role.capitalize()} controls, highest scores",
@@ -120,6 +121,17 @@ def _control_rows(wells: pd.DataFrame, objects: pd.DataFrame, phenotype: str) ->
         )
         for role in ("positive", "negative")
     ]
+    if rows[0][1].empty:
+        # Whoever asks why nothing was detected looks at the positive controls first.
+        own = wells[(wells["role"] == "positive") & (wells["phenotype"] == phenotype)]
+        for name, on_plate in own.groupby("plate"):
+            if (store := results.folder / "plates" / f"{name}.zarr").is_dir():
+                cells = random_cells(store, sorted(on_plate["well"])[:_COMPARISON_WELLS], CELLS, side, seed=0)
+                rows[0] = (
+                    "Positive controls, nothing detected: cells drawn at random",
+                    cells.assign(phenotype=phenotype),
+                )
+                break
     return _Plan("controls", phenotype, None, rows)
 
 

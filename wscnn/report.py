@@ -147,6 +147,7 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
     samples = hits[hits["role"] == "sample"] if "role" in hits else hits
     called = samples[samples["hit"].astype("bool")].sort_values("rank")
     card = results.cards[0] if results.cards else {}
+    pairs = replicate_pairs(wells)
     return {
         "n_plates": places["plate"].nunique(),
         "n_wells": len(places),
@@ -165,10 +166,12 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
         "n_hits": called["perturbation"].nunique(),
         "hits": list(zip(called["perturbation"], called["phenotype"], strict=True)),
         "auc": {str(phenotype): float(auc) for phenotype, auc in _mean_auc(roc).items()},
-        "agreement": _agreement(replicate_pairs(wells)),
+        "n_pairs": len(pairs),
+        "agreement": _agreement(pairs),
         "card": card,
         "n_folds": len(results.cards),
         "failed": _failed_plates(results.plates),
+        "all_failed": bool(_failed(results.plates).all()),
         "n_suspects": len(results.suspects),
     }
 
