@@ -163,7 +163,7 @@ def _model(folder: Path, phenotypes: tuple[str, ...]) -> None:
             "pool": "noisy_or",
             "channels": ["DNA"],
             "pixel_size_um": 0.65,
-            "screen": "made-up",
+            "screen": SCREEN,
         }
         card |= {"classes": ["negative", *phenotypes], "fold": fold}
         (folder / f"fold-{fold}.json").write_text(json.dumps(card))

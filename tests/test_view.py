@@ -10,8 +10,8 @@ import pytest
 
 from wscnn.errors import UserError
 from wscnn.store import Channel, Plate, PlateWriter
-from wscnn.tables import OBJECTS, conform, write_table
-from wscnn.view import view_well
+from wscnn.tables import OBJECTS, conform, read_table, write_table
+from wscnn.view import add_layers, view_well
 
 FIELD = 64
 YELLOW = np.array([255, 212, 0])
@@ -84,6 +84,32 @@ def test_without_napari_a_picture_is_written_here(results: Path, monkeypatch: py
     monkeypatch.chdir(results)
     view_well(results, "P1", "B03", None)
     assert (results / "P1_B03.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_napari_shows_channel_mask_saliency_and_objects(results: Path) -> None:
+    pytest.importorskip("napari", reason="napari is not installed")
+    from napari.components import ViewerModel
+
+    viewer = ViewerModel()  # what a window shows, without the window
+    objects = read_table(results / "objects" / "P1.parquet")
+    add_layers(viewer, Plate(results / "plates" / "P1.zarr"), "B03", objects)
+    channel, mask, saliency, found = (viewer.layers[name] for name in ("DNA", "mitotic", "mitotic_saliency", "objects"))
+    assert tuple(channel.contrast_limits) == (100.0, 1000.0)
+    assert channel.colormap.name == "gray" and channel.visible
+    assert np.argwhere(mask.data).min(0).tolist() == [20, 70] and mask.contour == 1 and mask.visible
+    assert mask.scale.tolist() == [0.5, 0.5] and {str(unit) for unit in mask.units} == {"micrometer"}
+    assert np.allclose(mask.get_color(1)[:3], YELLOW / 255, atol=0.01)
+    assert not saliency.visible and not found.visible
+    assert found.data.tolist() == [[29.5, 79.5]] and found.features["score"].tolist() == [3.0]
+
+
+def test_napari_ome_zarr_opens_the_well_as_it_is(results: Path) -> None:
+    plugin = pytest.importorskip("napari_ome_zarr", reason="napari-ome-zarr is not installed")
+    path = str(results / "plates" / "P1.zarr" / "B" / "03" / "0")
+    layers = plugin.napari_get_reader(path)(path)
+    image = layers[0]
+    assert [np.ravel(limits).tolist() for limits in [image[1]["contrast_limits"]]] == [[100.0, 1000.0]]
+    assert [kind for _, _, kind in layers] == ["image", "labels", "labels"]
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
         "n_tests": int(samples["q"].notna().sum()),
         "nulls": sorted(set(samples["null"].dropna()) - {""}) if "null" in samples else [],
         "held_out": bool(results.controls["held_out"].any()),
-        "applied": bool(results.cards) and results.controls["fold"].isna().all(),
+        "applied": bool(card) and card["screen"] != results.screen,
         "unscored": int(wells.groupby(["plate", "well"])["score"].count().eq(0).sum()),
         "n_hits": called["perturbation"].nunique(),
         "hits": list(zip(called["perturbation"], called["phenotype"], strict=True)),

@@ -88,10 +88,12 @@ def draw_well(plate: Plate, well: str, objects: pd.DataFrame, treatment: str = "
         alt.Chart(center).mark_image(**size).encode(x=x, y=y, url="image:N"),
         _borders(plate.fields(well), height, width).encode(x=x, y=y),
     ]
-    phenotypes = [label for label in plate.labels(well) if not label.endswith(SALIENCY)]
+    phenotypes = _phenotypes(plate.labels(well))
     lines = _outline_points(plate, well, phenotypes)
     if lines:
-        color = alt.Color("phenotype:N", title=None, scale=alt.Scale(domain=phenotypes, range=_colors(len(phenotypes))))
+        color = alt.Color(
+            "phenotype:N", title=None, scale=alt.Scale(domain=phenotypes, range=[*map(_color, range(len(phenotypes)))])
+        )
         layers.append(
             alt.Chart(alt.InlineData(lines))
             .mark_line(strokeWidth=1.4)
@@ -121,20 +123,42 @@ def _show(plate: Plate, well: str, objects: pd.DataFrame) -> None:
     """Open a well in napari and wait until its window is closed."""
     import napari
 
-    viewer = napari.Viewer(title=f"{plate.name} {well}")
-    scale = [plate.pixel_size_um or 1.0] * 2
+    add_layers(napari.Viewer(title=f"{plate.name} {well}"), plate, well, objects)
+    napari.run()
+
+
+def add_layers(viewer: Any, plate: Plate, well: str, objects: pd.DataFrame) -> None:
+    """Add a well's channels, masks, saliency and objects to a viewer of napari's; the last two are hidden at first."""
+    import napari
+
+    known = plate.pixel_size_um is not None
+    place = {"scale": [plate.pixel_size_um or 1.0] * 2, "units": ["um" if known else "pixel"] * 2}
     single = len(plate.channels) == 1
     for image, channel in zip(plate.read(well), plate.channels, strict=True):
         color: Any = "gray" if single else napari.utils.Colormap(["#000000", f"#{channel.color}"], name=channel.name)
         viewer.add_image(
-            image, name=channel.name, colormap=color, contrast_limits=channel.window, blending="additive", scale=scale
+            image, name=channel.name, colormap=color, contrast_limits=channel.window, blending="additive", **place
         )
-    for label in plate.labels(well):
+    labels = plate.labels(well)
+    phenotypes = _phenotypes(labels)
+    for label in labels:
         image = plate.read_label(well, label)
-        if label.endswith(SALIENCY):
-            viewer.add_image(image, name=label, colormap="inferno", blending="additive", visible=False, scale=scale)
+        if label in phenotypes:
+            # One colour for all objects of a phenotype, as in the picture: what differs from cell to cell says nothing.
+            colors = {0: "transparent", None: _color(phenotypes.index(label))}
+            outline = napari.utils.DirectLabelColormap(color_dict=colors)
+            layer = viewer.add_labels(image.astype(np.int32), name=label, colormap=outline, opacity=1, **place)
+            layer.contour = 1
         else:
-            viewer.add_labels(image.astype(np.int32), name=label, scale=scale).contour = 1
+            viewer.add_image(
+                image,
+                name=label,
+                colormap="inferno",
+                contrast_limits=(0, 255),
+                blending="additive",
+                visible=False,
+                **place,
+            )
     if len(objects):
         viewer.add_points(
             objects[["y", "x"]].to_numpy(),
@@ -143,12 +167,10 @@ def _show(plate: Plate, well: str, objects: pd.DataFrame) -> None:
             face_color="transparent",
             border_color=_YELLOW,
             size=30,
-            scale=scale,
             visible=False,
+            **place,
         )
-    if plate.pixel_size_um:
-        viewer.scale_bar.visible, viewer.scale_bar.unit = True, "um"
-    napari.run()
+    viewer.scale_bar.visible = known
 
 
 def _objects(path: Path, well: str) -> pd.DataFrame:
@@ -213,8 +235,14 @@ def _scale_bar(pixel_size_um: float, height: int, width: int, x: alt.X, y: alt.Y
     ]
 
 
-def _colors(n: int) -> list[str]:
-    return [_YELLOW, "#56B4E9", "#D55E00", "#CC79A7", "#009E73"][:n]
+def _phenotypes(labels: list[str]) -> list[str]:
+    return [label for label in labels if not label.endswith(SALIENCY)]
+
+
+def _color(number: int) -> str:
+    """Return the colour of a phenotype's outlines, by its number."""
+    colors = [_YELLOW, "#56B4E9", "#D55E00", "#CC79A7", "#009E73"]
+    return colors[number % len(colors)]
 
 
 def _some(wells: list[str]) -> str:
