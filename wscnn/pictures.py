@@ -151,9 +151,9 @@ def _picture(place: dict[Hashable, Any], image: np.ndarray, layers: dict[str, np
         y=float(place["y"]),
         x=float(place["x"]),
         score=None if score is None or pd.isna(score) else float(score),
-        image=_data_uri(imagecodecs.jpeg8_encode(image, level=90), "jpeg"),
-        outline="" if mask is None else _path(outlines(mask)),
-        saliency="" if saliency is None else png_uri(_saliency_layer(saliency)),
+        image=jpeg_uri(image),
+        outline="" if mask is None else svg_path(outlines(mask)),
+        saliency="" if saliency is None else png_uri(saliency_layer(saliency)),
     )
 
 
@@ -185,6 +185,11 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
 def png_uri(rgb: np.ndarray) -> str:
     """Return an image, uint8 (y, x, 3 or 4), as a ``data:`` address."""
     return _data_uri(imagecodecs.png_encode(np.ascontiguousarray(rgb), level=9), "png")
+
+
+def jpeg_uri(rgb: np.ndarray) -> str:
+    """Return an image, uint8 (y, x, 3), as a ``data:`` address."""
+    return _data_uri(imagecodecs.jpeg8_encode(np.ascontiguousarray(rgb), level=90), "jpeg")
 
 
 def _box(y: float, x: float, side: int, field: pd.Series) -> tuple[slice, slice]:
@@ -224,12 +229,12 @@ def _find_cells(image: np.ndarray, side: int) -> np.ndarray:
     return peaks if len(peaks) else np.array([[size // 2 for size in image.shape]])
 
 
-def _path(lines: Sequence[np.ndarray]) -> str:
+def svg_path(lines: Sequence[np.ndarray]) -> str:
     """Return outlines as an SVG path; half a pixel is added because a pixel's centre lies there in a drawing."""
     return "".join("M" + "L".join(f"{x + 0.5:.1f} {y + 0.5:.1f}" for y, x in line) + "Z" for line in lines)
 
 
-def _saliency_layer(saliency: np.ndarray) -> np.ndarray:
+def saliency_layer(saliency: np.ndarray) -> np.ndarray:
     """Return saliency (y, x) as one colour whose opacity it is, uint8 (y, x, 4)."""
     rgba = np.empty((*saliency.shape, 4), np.uint8)
     rgba[..., :3] = _SALIENCY_RGB

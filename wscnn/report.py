@@ -18,6 +18,7 @@ from wscnn import charts
 from wscnn.atomic import atomic_path
 from wscnn.calibration import probability, reliability
 from wscnn.errors import UserError
+from wscnn.examples import make_examples
 from wscnn.gallery import make_gallery
 from wscnn.progress import log
 from wscnn.results import Results, concat, read_results
@@ -108,6 +109,7 @@ def write_report(results: Path, output: Path, *, hits: Mapping[str, Any], models
         "version": wscnn.__version__,
         "summary": summarise(found, roc, hits),
         "gallery": make_gallery(found),
+        "examples": make_examples(found),
         "packed": pack(page_data(found, roc)),
         "phenotypes": found.phenotypes,
         "plates": sorted(found.wells["plate"].unique()),

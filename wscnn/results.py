@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from wscnn.errors import UserError
-from wscnn.tables import FIELDS, WELLS, read_table
+from wscnn.tables import FIELDS, WELLS, conform, read_table
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Results:
     """What a finished screen left in its results folder; tables that a stage may leave out are empty."""
 
     folder: Path
+    models: Path
     hits: pd.DataFrame
     wells: pd.DataFrame
     plates: pd.DataFrame
@@ -42,7 +43,8 @@ class Results:
                     table = read_table(path)
                     yield table.loc[table["well"].isin(wells["well"]), list(FIELDS)]
 
-        return concat(of_plates()).reindex(columns=list(FIELDS))
+        found = concat(of_plates())
+        return conform(pd.DataFrame(columns=list(FIELDS)), FIELDS) if found.empty else found
 
     @property
     def screen(self) -> str:
@@ -80,6 +82,7 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
     histories = sorted(models.glob("history-*.parquet"))
     return Results(
         folder=folder,
+        models=models,
         hits=read_table(folder / "hits.parquet"),
         wells=wells,
         plates=read_table(folder / "plates.parquet"),
