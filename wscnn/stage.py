@@ -80,11 +80,24 @@ class Plan:
 
 @dataclass(frozen=True)
 class Staged:
-    """What became of a well: its fields' numbers and a sample of their pixels (field, channel, pixel), or bad files."""
+    """What became of a well.
+
+    Attributes
+    ----------
+    numbers
+        Those of each field.
+    pixels
+        A sample of the fields' pixels, shape (field, channel, pixel).
+    problems
+        Its bad files.
+    unwritten
+        Why it could not be written.
+    """
 
     numbers: list[dict[str, Any]]
     pixels: np.ndarray
     problems: list[str]
+    unwritten: str = ""
 
 
 def stage_plate(
@@ -136,7 +149,8 @@ def stage_plate(
     channels = list(acquisition["channels"].values())
     table = read_table(index)
     table = _chosen(table[~table["well"].isin(excluded_wells(layout, plate))], channels, acquisition, index)
-    with connect(dask) as client, _disk_errors(store):
+    # Workers end before what they failed to finish is removed.
+    with _disk_errors(store), atomic_path(store) as partial, connect(dask) as client:
         reader = open_acquisition(images, acquisition)
         plan = _plan(reader, table, channels, mosaic, acquisition["nuclei"])
         kept: dict[tuple[str, int], Reading] = {}
@@ -146,25 +160,24 @@ def stage_plate(
             gains, kept = _estimate_gains(client, plan, table, illumination["max_fields"])
             plan = replace(plan, gains=gains)
         pixel_size = _pixel_size(table)
-        with atomic_path(store) as partial:
-            writer = PlateWriter(
-                partial,
-                plate,
-                list(table["well"].unique()),
-                [Channel(name, _COLORS[i % len(_COLORS)], (0.0, 1.0)) for i, name in enumerate(channels)],
-                None if pixel_size is None else pixel_size * plan.downsample,
-            )
-            staged = _stage_wells(client, plan, table, kept, writer)
-            numbers = pd.DataFrame([record for part in staged for record in part.numbers])
-            for channel in channels:
-                # A camera saturates where the plate's highest value is; elsewhere the highest value is just that.
-                at_limit = numbers[f"highest_{channel}"] == numbers[f"highest_{channel}"].max()
-                numbers[f"saturated_{channel}"] = numbers[f"saturated_{channel}"].where(at_limit, 0.0)
-            flags = quality_control.flag(numbers, channels, quality)
-            pixels = np.concatenate([part.pixels for part in staged])
-            used = flags["used"].to_numpy()
-            low, high = np.percentile(pixels[used] if used.any() else pixels, _WINDOW, axis=(0, 2))
-            writer.set_windows([(float(a), float(b)) for a, b in zip(low, high, strict=True)])
+        writer = PlateWriter(
+            partial,
+            plate,
+            list(table["well"].unique()),
+            [Channel(name, _COLORS[i % len(_COLORS)], (0.0, 1.0)) for i, name in enumerate(channels)],
+            None if pixel_size is None else pixel_size * plan.downsample,
+        )
+        staged = _stage_wells(client, plan, table, kept, writer)
+        numbers = pd.DataFrame([record for part in staged for record in part.numbers])
+        for channel in channels:
+            # A camera saturates where the plate's highest value is; elsewhere the highest value is just that.
+            at_limit = numbers[f"highest_{channel}"] == numbers[f"highest_{channel}"].max()
+            numbers[f"saturated_{channel}"] = numbers[f"saturated_{channel}"].where(at_limit, 0.0)
+        flags = quality_control.flag(numbers, channels, quality)
+        pixels = np.concatenate([part.pixels for part in staged])
+        used = flags["used"].to_numpy()
+        low, high = np.percentile(pixels[used] if used.any() else pixels, _WINDOW, axis=(0, 2))
+        writer.set_windows([(float(a), float(b)) for a, b in zip(low, high, strict=True)])
     leading = pd.DataFrame({"plate": plate, "well": numbers["well"], "field": numbers["field"]}).join(flags)
     measured = [f"{name}_{channel}" for channel in channels for name in quality_control.NUMBERS]
     write_table(leading.join(numbers[["n_cells", *measured]]), qc)
@@ -347,8 +360,10 @@ def _stage_wells(
         staged[futures[future]] = result
         future.release()
         problems += result.problems
-        if len(problems) >= _MAX_PROBLEMS:
+        if result.unwritten or len(problems) >= _MAX_PROBLEMS:
             client.cancel(list(futures))
+            if result.unwritten:
+                raise OSError(result.unwritten)
             break
     if problems:
         raise UserError(sorted(problems)[:_MAX_PROBLEMS])
@@ -397,7 +412,10 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
         pixels.append(np.stack(field_pixels))
     if problems:
         return Staged([], np.empty(0), problems)
-    writer.write_well(well, image, slots, plan.mosaic.cell)
+    try:
+        writer.write_well(well, image, slots, plan.mosaic.cell)
+    except OSError as error:
+        return Staged([], np.empty(0), [], error.strerror or str(error))
     return Staged(records, np.stack(pixels), [])
 
 
