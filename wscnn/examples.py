@@ -14,6 +14,8 @@ from wscnn.store import Plate
 
 #: Longest side of a picture in pixels.
 SIDE = 360
+# Log-odds below which a place is surely negative: how far below would only take colours from what matters.
+_SURELY_NOT = -10.0
 #: Anchors of viridis, evenly spaced: https://bids.github.io/colormap, public domain (CC0).
 _VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], float)
 
@@ -78,7 +80,8 @@ def make_examples(results: Results) -> list[Example]:
     for row, class_map in zip(rows, maps, strict=True):
         same = [other for other, of in zip(maps, rows, strict=True) if of.phenotype == row.phenotype]
         threshold = thresholds[row.phenotype]
-        low, high = min(values.min() for values in same), max(threshold, *(values.max() for values in same))
+        low = max(_SURELY_NOT, min(values.min() for values in same))
+        high = max(threshold, *(values.max() for values in same))
         examples.append(_example(results, row, class_map, threshold, float(low), float(high)))
     return examples
 
