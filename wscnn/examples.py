@@ -100,6 +100,8 @@ def _class_maps(results: Results, rows: Sequence[Any]) -> tuple[list[np.ndarray]
     from wscnn.model import load_folds, score_fields
     from wscnn.score import folds_of
 
+    # A few fields: one thread sums in one order, whatever the machine has, so that equal results make equal reports.
+    torch.set_num_threads(1)
     folds = load_folds(results.models)
     cards = [card for _, card in folds]
     maps = []
