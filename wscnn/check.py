@@ -41,12 +41,16 @@ class Screen:
         further columns; the index is the line of the layout file.
     warnings
         A sentence each about what will run, but perhaps not tell what the user hopes for.
+    images
+        A row a plate: ``plate``; how many ``rows, wells, fields, images`` will be staged; ``path`` and ``page`` of the
+        first image.
     """
 
     config: dict[str, Any]
     plates: pd.DataFrame
     layout: pd.DataFrame
     warnings: list[str]
+    images: pd.DataFrame
 
 
 def check_screen(config_path: Path) -> Screen:
@@ -67,6 +71,7 @@ def check_screen(config_path: Path) -> Screen:
     problems += _column_problems(layout, config["layout"])
     layout = _with_batch(layout, plates)
     warnings: list[str] = []
+    images = []
     pixel_sizes = set()
     by_plate = dict(list(layout.groupby("plate")))
     for plate, acquisition, table in _read_names(plates, config["acquisition"], problems):
@@ -75,6 +80,7 @@ def check_screen(config_path: Path) -> Screen:
         problems += found + _unstaged(plate, rows, config)
         warnings += doubtful
         pixel_sizes |= set(table["pixel_size_um"].dropna())
+        images.append({"plate": plate, **_counts(table, config["acquisition"])})
     if config["model"]["checkpoint"] is None:
         problems += _training_problems(layout, config["layout"])
     else:
@@ -82,7 +88,7 @@ def check_screen(config_path: Path) -> Screen:
     problems += _normalisation_problems(layout, config)
     if problems:
         raise UserError(problems)
-    return Screen(config, plates, layout, warnings + _layout_warnings(layout, config))
+    return Screen(config, plates, layout, warnings + _layout_warnings(layout, config), pd.DataFrame(images))
 
 
 def write_screen(screen: Screen, layout: Path, controls: Path) -> None:
@@ -227,6 +233,20 @@ def _unstaged(plate: str, rows: pd.DataFrame, config: Mapping[str, Any]) -> list
         f"plate '{plate}': well {_listed(late)} was excluded when the plate was staged; "
         f"delete {results / 'index' / plate}.parquet, and the plate is staged again"
     ]
+
+
+def _counts(table: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how many rows, wells, fields and images of a plate will be staged, and where the first image is."""
+    staged = choose(table, settings["z"], settings["time"])
+    wells = set(staged["well"])
+    return {
+        "rows": len({parse_well(well)[0] for well in wells}),
+        "wells": len(wells),
+        "fields": len(set(zip(staged["well"], staged["field"], strict=True))),
+        "images": len(staged),
+        "path": next(iter(staged["path"]), ""),
+        "page": next(iter(staged["page"]), 0),
+    }
 
 
 def _missing(

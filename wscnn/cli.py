@@ -4,6 +4,7 @@ A rule of the workflow calls exactly these commands, so the line in a job's log 
 are imported inside the verbs: `wscnn --help` and the light stages do not wait for torch.
 """
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -34,9 +35,12 @@ class _Verbs(click.Group):
                 click.echo(f"error: {problem}", err=True)
             sys.exit(1)
         except OSError as error:
-            if error.filename is None:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if error.filename is None and not full:
                 raise
-            click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            where = f"{error.filename}: " if error.filename else ""
+            advice = "; make room and start again: what is finished is kept" if full else ""
+            click.echo(f"error: {where}{error.strerror}{advice}", err=True)
             sys.exit(1)
 
 
@@ -106,6 +110,45 @@ def check(config: Path, layout: Path | None, controls: Path | None, as_json: boo
     for warning in screen.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{config}: {len(screen.plates)} plates, {len(screen.layout)} wells, no problem found", err=True)
+
+
+@main.command()
+@click.argument("config", type=_PATH, required=False)
+@click.option("--plates", type=click.IntRange(1), help="By numbers, without images or tables: so many plates.")
+@click.option("--wells", type=click.IntRange(1), default=384, show_default=True, help="Wells of a plate.")
+@click.option("--fields", type=click.IntRange(1), default=9, show_default=True, help="Fields of a well.")
+@click.option("--channels", type=click.IntRange(1), default=5, show_default=True, help="Channels of a field.")
+@click.option("--planes", type=click.IntRange(1), default=1, show_default=True, help="Planes of a channel.")
+@click.option("--size", type=click.IntRange(64), default=1080, show_default=True, help="Side of an image, pixels.")
+@click.option("--controls", type=click.IntRange(0), default=24, show_default=True, help="Control wells of a plate.")
+@click.option("--measured", type=_PATH, metavar="RESULTS", help="A finished screen, whose rates are taken.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(config: Path | None, plates: int | None, measured: Path | None, as_json: bool, **numbers: int) -> None:
+    """Tell what a screen will cost before it runs: jobs, files, bytes, core-hours and GPU-hours.
+
+    For the screen of CONFIG, from its tables and file names; or with --plates for a screen of that size, whose images
+    need not be there (CONFIG then gives the settings only, and may be left out).
+    """
+    from wscnn.check import check_screen
+    from wscnn.config import load_config
+    from wscnn.plan import PLANNED, RATES, describe, size_by_numbers, size_of
+    from wscnn.plan import measured as measure
+    from wscnn.plan import plan as make
+
+    if plates:
+        settings = load_config(config) if config else {name: section(name, "{}") for name in PLANNED}
+        size = size_by_numbers(plates=plates, **numbers)
+    elif config:
+        screen = check_screen(config)
+        settings, size = screen.config, size_of(screen)
+    else:
+        raise UserError("plan: give a config, or the size of a screen, such as --plates 2000")
+    rates = measure(measured) if measured else {}
+    table = make(size, settings, RATES | rates)
+    if as_json:
+        click.echo(table.to_json(orient="records", indent=1))
+        return
+    click.echo(describe(table, size, rates))
 
 
 @main.command()
@@ -269,23 +312,34 @@ def report(results: Path, output: Path, models: Path | None, hits: dict[str, Any
 @main.command()
 @click.argument("results", type=_PATH)
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Rows to print.")
+@click.option("--jobs", is_flag=True, help="Print what each job took instead: time, memory and rate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
-def show(results: Path, top: int, as_json: bool) -> None:
+def show(results: Path, top: int, jobs: bool, as_json: bool) -> None:
     """Print the head of a finished screen's hit table.
 
     Below it stands where table and report are.
     """
+    from wscnn.jobs import read_jobs
     from wscnn.tables import read_table
 
+    if jobs:
+        table = read_jobs(results)
+        click.echo(table.to_json(orient="records", indent=1) if as_json else _in_columns(table))
+        return
     hits = read_table(results / "hits.parquet")
     head = hits.head(top)
     if as_json:
         click.echo(head.to_json(orient="records", indent=1))
         return
     columns = ["rank", "perturbation", "phenotype", "n_wells", "n_plates", "effect", "p", "q", "hit"]
-    click.echo(head[columns].to_string(index=False, float_format="{:.3g}".format))
+    click.echo(_in_columns(head[columns]))
     click.echo(f"\n{int(hits['hit'].sum())} hits among {len(hits)} rows")
     click.echo(f"table:  {results / 'hits.parquet'}\nreport: {results / 'report.html'}")
+
+
+def _in_columns(table: Any) -> str:
+    """Return a table as text."""
+    return table.to_string(index=False, float_format="{:.3g}".format)
 
 
 @main.command()

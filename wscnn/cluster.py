@@ -25,7 +25,8 @@ _QUIET = {
     "distributed.worker.multiprocessing-method": "spawn",
     # Arrays of a well travel as task arguments on purpose.
     "distributed.admin.large-graph-warning-threshold": "1GB",
-    "logging.distributed": "error",
+    # What a task raises is raised again where its result is asked for; the workers' own word of it is a traceback.
+    "logging.distributed": "critical",
 }
 
 
@@ -54,7 +55,7 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
     """
     kind = settings["cluster"]
     with dask.config.set(_QUIET):
-        logging.getLogger("distributed").setLevel(logging.ERROR)
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         if kind in ("threads", "local"):
             workers = settings["workers"] or cpus()
             in_threads = kind == "threads"
@@ -66,7 +67,7 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
                     dashboard_address="127.0.0.1:0",
                     # Wells in flight are bounded by the caller; Dask's own limit would pause or kill workers.
                     memory_limit=None,
-                    silence_logs=logging.ERROR,
+                    silence_logs=logging.CRITICAL,
                 ) as cluster,
                 Client(cluster) as client,
             ):

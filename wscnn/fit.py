@@ -1,5 +1,6 @@
 """The training loop: labelled fields in, the weights that select best out."""
 
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -204,6 +205,8 @@ def fit(
     rows, best, before = _resume(resume, key, network, optimizer, bags)
     start = rows[-1]["start"] if rows else 0
     done = rows[-1]["step"] if rows else 0
+    if done:
+        log(f"goes on from step {done} of a training that was cut off")
     # Steps of this start, and those that lie before it.
     earlier = max((row["step"] for row in rows if row["start"] < start), default=0)
     began = time.monotonic()
@@ -417,8 +420,11 @@ def _keep(
         "rows": rows,
         "best": best,
     }
+    # Through memory: torch's own writing does not say that a disk is full.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     with atomic_path(path) as partial:
-        torch.save(state, partial)
+        partial.write_bytes(buffer.getbuffer())
 
 
 def _resume(

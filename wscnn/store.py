@@ -223,15 +223,14 @@ class Plate:
     def write_label(self, well: str, name: str, image: np.ndarray) -> None:
         """Write a label image (y, x), of unsigned integers and the mosaic's size, atomically."""
         labels = self.path / _well_path(well) / "0" / "labels"
-        if not labels.is_dir():
-            _group(labels, {"ome": {"version": _VERSION, "labels": []}})
         meta = _multiscale(name, "yx", self.pixel_size_um)
         image_label = {"version": _VERSION, "source": {"image": "../../"}}
         with atomic_path(labels / name) as partial:
             _group(partial, {"ome": {"version": _VERSION, "multiscales": [meta], "image-label": image_label}})
             _write_array(partial / "0", image, self.cell(well))
-        listed = _attributes(labels)["ome"]["labels"]
+        listed = self.labels(well)
         if name not in listed:
+            # Last and whole: a job that is cut off leaves no list, or an earlier one.
             with atomic_path(labels / "zarr.json") as partial:
                 text = _group_text({"ome": {"version": _VERSION, "labels": sorted([*listed, name])}})
                 partial.write_bytes(text)
@@ -239,7 +238,7 @@ class Plate:
     def labels(self, well: str) -> list[str]:
         """Return the names of the label images of `well`."""
         folder = self.path / _well_path(well) / "0" / "labels"
-        return _attributes(folder)["ome"]["labels"] if folder.is_dir() else []
+        return _attributes(folder)["ome"]["labels"] if (folder / "zarr.json").is_file() else []
 
     def _image(self, well: str) -> dict[str, Any]:
         return _attributes(self.path / _well_path(well) / "0")
