@@ -30,8 +30,9 @@ lint: $(BIN)/pytest
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
-benchmark: $(BIN)/pytest
-	for script in tests/benchmarks/bench_*.py; do python $$script || exit 1; done
+benchmark: $(BIN)/wscnn
+	$(BIN)/pip install --quiet -e '.[benchmark]'
+	python tests/benchmarks/run_all.py
 
 clean:
 	rm -rf .venv demo results logs .snakemake

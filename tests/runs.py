@@ -58,8 +58,8 @@ def screen_of(folder: Path, *knobs: str) -> Path:
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of all tables and of the report of a finished screen."""
+    """Return the bytes of all tables, and of the report, that a screen has so far."""
     results = folder / "results" / "small"
-    files = [*results.rglob("*.parquet"), results / "report.html"]
+    files = [*results.rglob("*.parquet"), *results.glob("report.html")]
     # Times of training are the one thing that no two runs share.
     return {str(file.relative_to(results)): file.read_bytes() for file in sorted(files) if "history" not in file.name}

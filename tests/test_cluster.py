@@ -61,6 +61,9 @@ def test_a_word_that_is_no_cluster_is_named() -> None:
 def test_closing_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with connect(settings(cluster="local", workers=1)) as client:
         client.submit(sum, [1]).result()
+        # Where the dashboard is, or how to have one, is all that is said.
+        said = capfd.readouterr()
+        assert said.out == "" and "dashboard" in said.err and said.err.count("\n") == 1
     assert capfd.readouterr() == ("", "")
 
 

@@ -6,6 +6,7 @@ are imported inside the verbs: `wscnn --help` and the light stages do not wait f
 
 import errno
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,8 @@ class _Verbs(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
+        # Clusters ask a job to end before they end it: what is unfinished is cleared up.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         try:
             return super().invoke(ctx)
         except UserError as error:

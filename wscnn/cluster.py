@@ -71,11 +71,11 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
                 ) as cluster,
                 Client(cluster) as client,
             ):
-                yield _announced(client)
+                yield _announced(client, kind)
         elif kind == "slurm":
             with _slurm_cluster(settings["slurm"]) as cluster, Client(cluster) as client:
                 client.wait_for_workers(1, timeout=_WORKER_TIMEOUT)
-                yield _announced(client)
+                yield _announced(client, kind)
         else:
             try:
                 client = Client(kind, timeout=_CONNECT_TIMEOUT)
@@ -85,7 +85,7 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
                     "give threads, local, slurm or an address such as tcp://host:8786"
                 ) from None
             with client:
-                yield _announced(client)
+                yield _announced(client, kind)
 
 
 def in_flight(futures: Iterable[tuple[T, Future]], window: int) -> Iterator[tuple[T, Any]]:
@@ -136,8 +136,10 @@ def _slurm_cluster(settings: dict[str, Any]) -> Any:
     return cluster
 
 
-def _announced(client: Client) -> Client:
-    """Return `client`, having logged its dashboard's address; without bokeh there is none."""
+def _announced(client: Client, kind: str) -> Client:
+    """Return `client`, having logged its dashboard's address, or how to have one where other processes work."""
     if importlib.util.find_spec("bokeh"):
         log(f"Dask dashboard: {client.dashboard_link}")
+    elif kind != "threads":
+        log("no Dask dashboard: install bokeh to have one")
     return client

@@ -1,6 +1,5 @@
 """What clusters do to jobs: after each fault the run ends with the tables of an undisturbed one, nothing done twice."""
 
-import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,13 +9,24 @@ from runs import tables
 from test_slurm import FOLLOW, on_slurm, screen  # noqa: F401
 from test_slurm import pytestmark as needs_slurm
 
-# Two to five minutes each.
+from wscnn.atomic import remove
+
+# About a minute each.
 pytestmark = [*needs_slurm, pytest.mark.long]
 
-# `locally RULE` and `run RULE` do all up to and with a rule, on this machine and on Slurm; `running RULE` waits until a
-# job of the rule runs, and prints its number.
+#: What each rule leaves, in the order of the data.
+OUTPUTS = {
+    "index": ["index"],
+    "stage": ["plates", "qc"],
+    "train": ["model"],
+    "score": ["wells", "fields", "objects"],
+    "hits": ["hits.parquet", "wells.parquet", "plates.parquet", "suspects.parquet"],
+    "report": ["report.html"],
+}
+
+# `run RULE` does what is missing up to and with a rule; `running RULE` waits until a job of the rule runs, and prints
+# its number; `quiet` waits until no job is left.
 BEGIN = f"""
-locally() {{ snakemake --cores 2 --configfile config.yaml --until "$1"; }}
 run() {{ snakemake --profile slurm --configfile config.yaml {FOLLOW} --until "$@"; }}
 running() {{
   for _ in $(seq 1500); do
@@ -26,59 +36,83 @@ running() {{
   done
   echo "no job of $1 was seen" >&2; exit 9
 }}
+quiet() {{ while [ -n "$(squeue -h --me)" ]; do sleep 1; done; }}
 """
-# The rest is done on this machine, which is quicker, and told apart from what Slurm did.
-END = """
-status=$?; squeue -h -t all -o %k > jobs.txt; [ $status = 0 ] || exit $status
-snakemake --cores 2 --configfile config.yaml > rest.txt 2>&1
-"""
+END = "\nstatus=$?; squeue -h -t all -o %k > jobs.txt; exit $status\n"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(screen: Path, tmp_path_factory: pytest.TempPathFactory, snakemake) -> dict[str, bytes]:  # noqa: F811
-    """Return the tables of a run on this machine, without Slurm."""
+def undisturbed(screen: Path, tmp_path_factory: pytest.TempPathFactory, snakemake) -> Path:  # noqa: F811
+    """Return a copy of the screen on which the workflow has run on this machine, without Slurm."""
     folder = tmp_path_factory.mktemp("undisturbed") / "screen"
     shutil.copytree(screen, folder, symlinks=True)
-    done = snakemake(folder, "--configfile", "config.yaml")
+    done = snakemake(folder, "--configfile", "config.yaml", timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
-    return tables(folder)
+    return folder
+
+
+class Disturbed:
+    """A finished screen, of which all from one rule on has been taken away, to be done again under a fault."""
+
+    def __init__(self, undisturbed: Path, folder: Path, rule: str) -> None:
+        self.undisturbed = undisturbed
+        self.folder = Path(shutil.copytree(undisturbed, folder, symlinks=True))
+        self.wanted = tables(undisturbed)
+        rules = list(OUTPUTS)
+        for later in rules[rules.index(rule) :]:
+            for name in OUTPUTS[later]:
+                remove(self.folder / "results/small" / name)
+
+    def jobs(self, script: str) -> Counter[str]:
+        """Run a script with a Slurm of its own, to its good end; return how many jobs of each rule Slurm had."""
+        done = on_slurm(self.folder, BEGIN + script + END, timeout=3600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        names = (self.folder / "jobs.txt").read_text().split()
+        return Counter(name.split("_")[1] for name in names)
+
+    def is_as_undisturbed(self, snakemake, last: str) -> bool:
+        """Return whether all up to and with the rule `last` is as wanted, and nothing is left to do."""
+        done = snakemake(self.folder, "--configfile", "config.yaml", "-n", "--until", last, timeout=1800)
+        found, rules = tables(self.folder), list(OUTPUTS)
+        names = {name for rule in rules[: rules.index(last) + 1] for name in OUTPUTS[rule]}
+        there = {name for name in self.wanted if name.split("/")[0] in names} <= set(found)
+        same = all(self.wanted[name] == found[name] for name in found)
+        pixels = [path.relative_to(self.folder) for path in self.folder.glob("results/small/plates/**/*")]
+        same &= all(
+            (self.folder / path).read_bytes() == (self.undisturbed / path).read_bytes()
+            for path in pixels
+            if (self.folder / path).is_file()
+        )
+        return "Nothing to be done" in done.stdout + done.stderr and there and same
 
 
 @pytest.fixture
-def folder(screen: Path, tmp_path: Path) -> Path:  # noqa: F811
-    """Return a copy of the screen, nothing run yet."""
-    return Path(shutil.copytree(screen, tmp_path / "screen", symlinks=True))
+def disturb(undisturbed: Path, tmp_path: Path):
+    """Return a function that gives the screen of which all from a rule on has been taken away."""
+    return lambda rule: Disturbed(undisturbed, tmp_path / "screen", rule)
 
 
-def jobs_of(folder: Path, script: str) -> Counter[str]:
-    """Run a script with a Slurm of its own, then the rest of the workflow here; return how many jobs Slurm had by rule.
-
-    What Slurm finished must not be done again in the rest.
-    """
-    done = on_slurm(folder, BEGIN + script + END, timeout=1500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rule = re.compile(r"^rule_([a-z]+)")
-    jobs = Counter(rule.match(name)[1] for name in (folder / "jobs.txt").read_text().split())
-    rest = set(re.findall(r"^localrule (\w+):$", (folder / "rest.txt").read_text(), re.MULTILINE))
-    assert rest and not rest & set(jobs), (rest, jobs)
-    return jobs
-
-
-#: For each fault what brings it about, and the jobs that it takes; a screen of two plates needs 2 of `index`, `stage`
-#: and `score`, 3 of `train`.
+#: For each fault: the rule that it hits, the last rule to run, what brings it about, and the jobs that it takes. A
+#: screen of two plates needs 2 of `index`, `stage` and `score`, 3 of `train`.
 FAULTS = {
-    "cancelled": ('run stage & run=$!; scancel "$(running stage)"; wait $run', {"index": 2, "stage": 3}),
+    "cancelled": ("stage", "stage", 'run stage & run=$!; scancel "$(running stage)"; wait $run', {"stage": 3}),
     "killed": (
-        'locally train; run score & run=$!; scancel --signal=KILL --full "$(running score)"; wait $run',
+        "score",
+        "score",
+        'run score & run=$!; scancel --signal=KILL --full "$(running score)"; wait $run',
         {"score": 3},
     ),
     # Both plates need some hundred MB, which the second attempt has.
     "out of memory": (
-        'locally index; run stage --set-resources "stage:mem_mb=100 * 20 ** (attempt - 1)"',
+        "stage",
+        "stage",
+        'run stage --set-resources "stage:mem_mb=100 * 20 ** (attempt - 1)"',
         {"stage": 4},
     ),
     # A job that hangs, here stopped: Slurm ends it after its minute.
     "over its time": (
+        "index",
+        "index",
         "run index --set-resources 'index:runtime=1 if attempt == 1 and \"1\" in wildcards.plate else 10' & run=$!\n"
         "until id=$(squeue -h -t R -o '%A %k' | grep plate1); do sleep 0.2; done\n"
         "kill -STOP $(scontrol listpids ${id%% *} | awk 'NR > 1 {print $1}'); wait $run",
@@ -86,6 +120,8 @@ FAULTS = {
     ),
     # Slurm lets running jobs end, and holds back the others until the node is back.
     "node drained": (
+        "index",
+        "stage",
         "run stage & run=$!; running index; node=$(hostname -s)\n"
         "scontrol update NodeName=$node State=DRAIN Reason=test; sleep 30\n"
         "scontrol update NodeName=$node State=RESUME; wait $run",
@@ -93,7 +129,9 @@ FAULTS = {
     ),
     # Slurm ends what ran on a node that is lost.
     "node lost": (
-        "locally index; run stage & run=$!\n"
+        "stage",
+        "stage",
+        "run stage & run=$!\n"
         "until [ $(squeue -h -t R | wc -l) = 2 ]; do sleep 0.2; done; node=$(hostname -s)\n"
         "scontrol update NodeName=$node State=DOWN Reason=test; sleep 5\n"
         "scontrol update NodeName=$node State=RESUME; wait $run",
@@ -103,57 +141,52 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_mended_within_the_run(fault: str, folder: Path, undisturbed):
-    script, jobs = FAULTS[fault]
-    assert jobs_of(folder, script) == jobs
-    assert tables(folder) == undisturbed
+def test_a_fault_is_mended_within_the_run(fault: str, disturb, snakemake):
+    rule, last, script, jobs = FAULTS[fault]
+    screen = disturb(rule)  # noqa: F811
+    assert screen.jobs(script) == jobs
+    assert screen.is_as_undisturbed(snakemake, last)
 
 
-def test_a_training_cut_off_goes_on_from_its_last_evaluation(folder: Path, undisturbed):
+def test_a_training_cut_off_goes_on_from_its_last_evaluation(disturb, snakemake):
+    screen = disturb("train")  # noqa: F811
     script = """
-locally stage
 run train & run=$!
 until state=$(ls results/small/model/.fold-*.resume 2> /dev/null); do sleep 0.05; done
 fold=$(echo $state | sed 's/.*fold-\\(.\\).*/\\1/')
 scancel --signal=KILL --full $(squeue -h -t R -o '%A %k' | awk -v fold="_$fold$" '$2 ~ fold {print $1}')
 wait $run
 """
-    assert jobs_of(folder, script) == {"train": 4}
-    logs = [path.read_text() for path in (folder / "results/small/logs/train").iterdir()]
+    assert screen.jobs(script) == {"train": 4}
+    logs = [path.read_text() for path in (screen.folder / "results/small/logs/train").iterdir()]
     assert sum("goes on from step" in log for log in logs) == 1
-    assert tables(folder) == undisturbed
+    assert screen.is_as_undisturbed(snakemake, "train")
+    for fold in range(3):
+        weights = f"results/small/model/fold-{fold}.safetensors"
+        assert (screen.folder / weights).read_bytes() == (screen.undisturbed / weights).read_bytes()
 
 
-def test_snakemake_killed_and_started_again_when_its_jobs_had_ended(folder: Path, undisturbed):
-    # What the manual tells users to do: wait until `squeue --me` is empty, unlock, start again.
-    script = """
+# What the manual tells users to do: wait until `squeue --me` is empty, unlock, start again; and what some will do. Two
+# jobs then write the same files, each whole.
+@pytest.mark.parametrize("wait", ["quiet", "true"], ids=["when its jobs had ended", "at once"])
+def test_snakemake_killed_and_started_again(wait: str, disturb, snakemake):
+    screen = disturb("stage")  # noqa: F811
+    script = f"""
 run stage & run=$!
-running stage
+until [ $(squeue -h -t R | wc -l) = 2 ]; do sleep 0.2; done
 kill -9 $(pgrep -P $run) $run; wait $run
-while [ -n "$(squeue -h --me)" ]; do sleep 1; done
+{wait}
 snakemake --configfile config.yaml --unlock
 run stage
+status=$?; quiet; (exit $status)
 """
     # What ran when snakemake died is done again, for nobody saw it end.
-    assert jobs_of(folder, script) == {"index": 2, "stage": 4}
-    assert tables(folder) == undisturbed
+    assert screen.jobs(script) == {"stage": 4}
+    assert screen.is_as_undisturbed(snakemake, "stage")
 
 
-def test_snakemake_killed_and_started_again_at_once(folder: Path, undisturbed):
-    # Against the manual's word: the first run's jobs and the second's then write the same files, each whole.
-    script = """
-run stage & run=$!
-running stage
-kill -9 $(pgrep -P $run) $run; wait $run
-snakemake --configfile config.yaml --unlock
-run stage
-while [ -n "$(squeue -h --me)" ]; do sleep 1; done
-"""
-    assert jobs_of(folder, script) == {"index": 2, "stage": 4}
-    assert tables(folder) == undisturbed
-
-
-def test_of_two_runs_at_once_the_second_is_refused(folder: Path, undisturbed):
+def test_of_two_runs_at_once_the_second_is_refused(disturb, snakemake):
+    screen = disturb("index")  # noqa: F811
     script = """
 run index & run=$!
 running index
@@ -161,5 +194,5 @@ run index > second.log 2>&1 && exit 8
 grep -q LockException second.log || exit 7
 wait $run
 """
-    assert jobs_of(folder, script) == {"index": 2}
-    assert tables(folder) == undisturbed
+    assert screen.jobs(script) == {"index": 2}
+    assert screen.is_as_undisturbed(snakemake, "index")

@@ -12,25 +12,9 @@ import pytest
 import yaml
 import zarr
 from ome_zarr_models.v05 import HCS
-from runs import command, environment, screen_of, tables
+from runs import command, environment, tables
 
 VERBS = ["index", "stage", "train", "score", "hits", "report"]
-
-
-@pytest.fixture(scope="module")
-def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a small screen of two plates and its config, nothing run yet."""
-    return screen_of(tmp_path_factory.mktemp("screen"))
-
-
-@pytest.fixture(scope="module")
-def finished(screen: Path, tmp_path_factory: pytest.TempPathFactory, snakemake) -> Path:
-    """Return a copy of the screen on which the whole workflow has run, undisturbed."""
-    folder = tmp_path_factory.mktemp("finished") / "screen"
-    shutil.copytree(screen, folder)
-    done = snakemake(folder, "--configfile", "config.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 def test_all_that_is_promised_is_there(finished: Path):

@@ -1,18 +1,23 @@
-"""A disk that fills up: each stage says so in a sentence, and with room the run goes on as if nothing had been."""
+"""What interrupts a run from without: a full disk, and the signal that clusters send before they end a job."""
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from runs import command, environment, screen_of, tables
+import yaml
+from runs import command, environment, tables
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="a small disk of its own needs root (mount namespace, tmpfs)"),
-    pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare on this machine"),
-]
+needs_a_disk = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="a small disk of its own needs root and unshare (mount namespace, tmpfs)",
+)
 
 
 def run_on_disks(folder: Path, sizes: list[int], *options: str) -> list[str]:
@@ -40,34 +45,49 @@ def jobs(said: str) -> list[str]:
     return sorted(re.findall(r"^(?:local)?rule (\w+):$", said, re.MULTILINE))
 
 
-def test_a_plate_that_finds_no_room_leaves_nothing_behind(tmp_path: Path):
-    screen = screen_of(tmp_path)
-    [said] = run_on_disks(screen, [1000], "--until", "stage")
+@needs_a_disk
+def test_a_plate_that_finds_no_room_leaves_nothing_behind(screen: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(screen, tmp_path / "screen"))
+    [said] = run_on_disks(folder, [1000], "--until", "stage")
     assert "Error in rule stage:" in said and "Traceback" not in said, said
     assert "No space left on device; make room and start again" in said, said
     # `run_on_disks` has seen that no unfinished plate was left; a finished one may have fitted.
-    plates = {path.stem for path in (screen / "results/small/plates").iterdir() if path.suffix == ".zarr"}
-    assert plates == {path.stem for path in (screen / "results/small/plates").glob("*.json")}
+    plates = {path.stem for path in (folder / "results/small/plates").iterdir() if path.suffix == ".zarr"}
+    assert plates == {path.stem for path in (folder / "results/small/plates").glob("*.json")}
     assert len(plates) < 2
 
 
+@needs_a_disk
 @pytest.mark.long
-def test_a_run_goes_on_where_the_disk_was_full(tmp_path: Path, snakemake):
-    screen = screen_of(tmp_path)
-    undisturbed = tmp_path / "undisturbed"
-    shutil.copytree(screen, undisturbed)
-    done = snakemake(undisturbed, "--configfile", "config.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
-
+def test_a_run_goes_on_where_the_disk_was_full(screen: Path, finished: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(screen, tmp_path / "screen"))
     # Too small for the plates (1.8 MB); for the trainings' states; for the masks; large enough.
-    said = run_on_disks(screen, [1000, 2000, 3000, 50_000])
+    said = run_on_disks(folder, [1000, 2000, 3000, 50_000])
     for rule, text in zip(["stage", "train", "score"], said, strict=False):
         assert f"Error in rule {rule}:" in text and text.endswith("\n1\n"), text
         assert "Traceback" not in text, text
     assert any("No space left on device; make room and start again" in text for text in said[:3]), said
     assert said[3].endswith("\n0\n"), said[3]
-    assert tables(screen) == tables(undisturbed)
+    assert tables(folder) == tables(finished)
     # Nothing that was finished was done again: each run starts with what failed in the one before.
     assert "index" not in jobs(said[1])
     assert not {"index", "stage"} & set(jobs(said[2]))
     assert not {"index", "stage", "train"} & set(jobs(said[3]))
+
+
+def test_a_job_that_is_told_to_end_clears_up(screen: Path, tmp_path: Path):
+    acquisition = json.dumps(yaml.safe_load((screen / "config.yaml").read_text())["acquisition"])
+    program = str(Path(sys.executable).parent / "wscnn")
+    plate = ["--plate", "plate1", "--images", str(screen / "images/plate1"), "--acquisition", acquisition]
+    index = tmp_path / "index.parquet"
+    subprocess.run([program, "index", *plate, "--output", str(index)], check=True, capture_output=True)
+    outputs = [f"--{name}={tmp_path / name}" for name in ("store", "manifest", "quality")]
+    job = subprocess.Popen([program, "stage", *plate, f"--index={index}", *outputs], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".store.*.partial/*/*")):
+        assert time.monotonic() < deadline and job.poll() is None, "no well was seen before the job ended"
+        time.sleep(0.005)
+    # What Slurm sends first to a job that is cancelled or over its time.
+    job.terminate()
+    assert job.wait(60) == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["index.parquet"]
