@@ -96,6 +96,7 @@ class PlateWriter:
                 for row, column in places
             ],
         }
+        path.parent.mkdir(parents=True, exist_ok=True)
         _group(path, {"ome": {"version": _VERSION, "plate": plate}})
         for row in sorted({row for row, _ in places}):
             _group(path / row_letters(row), {})
