@@ -158,7 +158,7 @@ def _plate_images(
 def _model(folder: Path, phenotypes: tuple[str, ...]) -> None:
     folder.mkdir(parents=True)
     for fold in range(3):
-        card = {
+        card: dict[str, Any] = {
             "architecture": "wscnn4",
             "pool": "noisy_or",
             "channels": ["DNA"],
@@ -166,6 +166,7 @@ def _model(folder: Path, phenotypes: tuple[str, ...]) -> None:
             "screen": SCREEN,
         }
         card |= {"classes": ["negative", *phenotypes], "fold": fold}
+        card["probabilities"] = {phenotype: {"slope": 1.0, "offset": 0.0} for phenotype in phenotypes}
         (folder / f"fold-{fold}.json").write_text(json.dumps(card))
         step = np.arange(10, 210, 10)
         history = pd.DataFrame(

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from wscnn.calibration import probability, reliability
+from wscnn.calibration import fit_probability, probability, reliability
 from wscnn.cli import main
 from wscnn.model import Card
 
@@ -143,7 +145,18 @@ def test_reliability_groups_predictions_in_order_and_in_equal_parts() -> None:
     assert reliability(np.array([]), np.array([])).empty
 
 
-def test_scores_become_probabilities_by_what_they_are() -> None:
-    assert np.allclose(probability(np.log([1 / 3, 1.0, 3.0]), "topk"), [0.25, 0.5, 0.75])
-    # A Poisson count of mean m is not zero with probability 1 - exp(-m).
-    assert np.allclose(probability(np.log([0.5, 2.0]), "count"), [1 - np.exp(-0.5), 1 - np.exp(-2.0)])
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 999), apart=st.floats(0, 5), scale=st.floats(0.1, 10), shift=st.floats(-20, 20))
+def test_probabilities_are_fitted_to_labels_whatever_the_unit_of_the_score(seed, apart, scale, shift):
+    rng = np.random.default_rng(seed)
+    negative, positive = rng.normal(size=30), rng.normal(size=20) + apart
+    slope, offset = fit_probability(negative, positive)
+    both = np.concatenate([negative, positive])
+    predicted = probability(both, slope, offset)
+    # What the likeliest logistic curve has to satisfy: its mean is that of Platt's labels, 1/32 and 21/22.
+    assert predicted.mean() == pytest.approx((30 / 32 + 20 * 21 / 22) / 50, abs=1e-3)
+    assert slope >= 0
+    other = fit_probability(negative * scale + shift, positive * scale + shift)
+    assert np.allclose(probability(both * scale + shift, *other), predicted, atol=1e-3)
+    # The logistic of 0 is one half, of log 3 three quarters.
+    assert np.allclose(probability(np.array([1.0, 1 + np.log(3) / 2]), 2.0, -2.0), [0.5, 0.75])

@@ -2,24 +2,43 @@
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize
 from scipy.special import expit
 
 #: Groups of fields by predicted probability.
 GROUPS = 10
 
 
-def probability(scores: np.ndarray, score_pool: str) -> np.ndarray:
-    """Return what a network's scores of fields say as probabilities that the phenotype is there, same shape.
+def fit_probability(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
+    """Return slope and offset that make a probability of a score: the logistic of slope * score + offset.
+
+    By Platt, "Probabilistic outputs for support vector machines" (1999): the likeliest pair, with labels drawn in a
+    little (by one pseudo-count each), so that it is finite where a score parts the classes. The slope is not below 0.
 
     Parameters
     ----------
-    scores
-        Log-odds; from the pool ``count`` the logarithm of the expected number of positive places.
-    score_pool
-        The network's.
+    negative, positive
+        Scores of both classes, (n,) and (m,); neither empty.
     """
-    # Of an expected number of cells: that there is one at all is what is predicted (Poisson).
-    return -np.expm1(-np.exp(scores)) if score_pool == "count" else expit(scores)
+    scores = np.concatenate([negative, positive]).astype(float)
+    middle, spread = scores.mean(), scores.std() or 1.0
+    standard = (scores - middle) / spread
+    low, high = 1 / (len(negative) + 2), (len(positive) + 1) / (len(positive) + 2)
+    targets = np.repeat([low, high], [len(negative), len(positive)])
+
+    def loss(pair: np.ndarray) -> tuple[float, np.ndarray]:
+        logit = pair[0] * standard + pair[1]
+        difference = expit(logit) - targets
+        gradient = np.array([(difference * standard).sum(), difference.sum()])
+        return float((np.logaddexp(0, logit) - targets * logit).sum()), gradient
+
+    slope, offset = minimize(loss, [1.0, 0.0], jac=True, bounds=[(0, None), (None, None)]).x
+    return float(slope / spread), float(offset - slope * middle / spread)
+
+
+def probability(scores: np.ndarray, slope: float | np.ndarray, offset: float | np.ndarray) -> np.ndarray:
+    """Return scores as probabilities that a field is of a positive well, same shape; see `fit_probability`."""
+    return np.asarray(expit(slope * scores + offset))
 
 
 def reliability(predicted: np.ndarray, positive: np.ndarray) -> pd.DataFrame:

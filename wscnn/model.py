@@ -284,6 +284,9 @@ class Card:
     thresholds
         For each phenotype: ``field``, the log-odds above which a field is positive, and ``place``, the detector's
         value above which a place belongs to an object. Both chosen on the wells of ``select``.
+    probabilities
+        For each phenotype ``slope`` and ``offset``, by which a field's score becomes the probability that the field is
+        of a positive well (`wscnn.calibration.probability`); chosen on the wells of ``select``.
     metrics
         On the wells of ``select`` and ``test``, for each phenotype: ``field_auc`` and ``well_auc``, areas under the ROC
         curve, and ``calibration``, rows of `wscnn.calibration.reliability` over fields.
@@ -303,6 +306,7 @@ class Card:
     fold: int
     parts: dict[str, list[str]]
     thresholds: dict[str, dict[str, float]]
+    probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
     n_fields: dict[str, dict[str, int]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)

@@ -237,21 +237,26 @@ def calibration(results: Results) -> pd.DataFrame:
     """Return how often control fields of a predicted probability come from positive wells.
 
     Fields are those of control wells that the scoring network never saw, in ten groups of equal size by prediction.
+    What a score predicts is on the network's card; where all networks scored a field, their means.
 
     Returns
     -------
     table
         A row a group: ``phenotype, predicted`` (mean), ``observed`` (share from positive wells), ``n``.
     """
-    controls = results.controls.query("held_out")[["plate", "well", "phenotype", "role"]]
+    controls = results.controls.query("held_out")[["plate", "well", "phenotype", "role", "fold"]]
     fields = results.control_fields.merge(controls, on=["plate", "well", "phenotype"]).dropna(subset="score")
-    score_pool = results.cards[0].get("score_pool", "same") if results.cards else "same"
-    return concat(
-        reliability(probability(own["score"].to_numpy(), score_pool), own["role"].eq("positive").to_numpy())
-        .assign(phenotype=str(phenotype))
-        .drop(columns="group")
-        for phenotype, own in fields.groupby("phenotype")
-    )
+    tables = []
+    for phenotype, own in fields.groupby("phenotype"):
+        cards = {card["fold"]: card.get("probabilities", {}).get(phenotype) for card in results.cards}
+        if not cards or None in cards.values():
+            continue  # networks of an earlier version
+        scales = pd.DataFrame(cards).T
+        of_fields = scales.reindex(own["fold"].astype(float)).fillna(scales.mean())
+        predicted = probability(own["score"].to_numpy(), of_fields["slope"].to_numpy(), of_fields["offset"].to_numpy())
+        table = reliability(predicted, own["role"].eq("positive").to_numpy())
+        tables.append(table.assign(phenotype=str(phenotype)).drop(columns="group"))
+    return concat(tables)
 
 
 def replicate_pairs(wells: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from scipy.ndimage import maximum_filter
 
-from wscnn.calibration import probability, reliability
+from wscnn.calibration import fit_probability, probability, reliability
 from wscnn.errors import UserError
 from wscnn.fields import read_fields
 from wscnn.fit import Examples, evaluate, field_auc, pick_device, recipe_of, well_auc
@@ -146,6 +146,16 @@ def train_fold(
     logits, maps = evaluate(network, selecting.fields)
     tested, _ = evaluate(network, examples["test"].fields.to(device))
     labels = selecting.labels.cpu().numpy()
+    probabilities = {
+        phenotype: dict(
+            zip(
+                ("slope", "offset"),
+                fit_probability(logits[labels == 0, index], logits[labels == index + 1, index]),
+                strict=True,
+            )
+        )
+        for index, phenotype in enumerate(classes[1:])
+    }
     card = Card(
         architecture=network.architecture,
         pool=network.pool,
@@ -163,10 +173,11 @@ def train_fold(
             }
             for index, phenotype in enumerate(classes[1:])
         },
+        probabilities=probabilities,
         n_fields={name: _count_fields(part, classes) for name, part in examples.items()},
         metrics={
-            "select": _metrics(logits, selecting, classes, network.score_pool),
-            "test": _metrics(tested, examples["test"], classes, network.score_pool),
+            "select": _metrics(logits, selecting, classes, probabilities),
+            "test": _metrics(tested, examples["test"], classes, probabilities),
         },
         settings={"model": dict(model), "train": dict(train)},
     )
@@ -336,7 +347,7 @@ def _count_fields(examples: Examples, classes: Sequence[str]) -> dict[str, int]:
 
 
 def _metrics(
-    logits: np.ndarray, examples: Examples, classes: Sequence[str], score_pool: str
+    logits: np.ndarray, examples: Examples, classes: Sequence[str], probabilities: Mapping[str, Mapping[str, float]]
 ) -> dict[str, dict[str, Any]]:
     """Return for each phenotype the areas under the curve over fields and over wells, and the calibration of fields."""
     labels = examples.labels.cpu().numpy()
@@ -344,7 +355,8 @@ def _metrics(
     areas = zip(field_auc(logits, examples), well_auc(logits, examples), strict=True)
     for index, (by_field, by_well) in enumerate(areas):
         own = (labels == 0) | (labels == index + 1)
-        table = reliability(probability(logits[own, index], score_pool), labels[own] > 0)
+        predicted = probability(logits[own, index], **probabilities[classes[index + 1]])
+        table = reliability(predicted, labels[own] > 0)
         calibration = table.drop(columns="group").to_dict("records")
         metrics[classes[index + 1]] = {"field_auc": by_field, "well_auc": by_well, "calibration": calibration}
     return metrics
