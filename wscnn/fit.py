@@ -23,12 +23,12 @@ from wscnn.progress import log
 #: How to train; keys of the config's section `train` that are not null go before these.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
-        "steps": 300,
+        "steps": 400,
         "batch": 16,
         "crop": 256,
         "tiles": 2,
         "optimizer": "adamw",
-        "learning_rate": 4e-3,
+        "learning_rate": 2e-3,
         "weight_decay": 1e-2,
         "starts": 5,
         "patience": 5,

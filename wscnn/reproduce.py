@@ -275,9 +275,6 @@ def _circles(settings: Settings, seed: int) -> tuple[list[Examples], pd.DataFram
 
 def _circle_network(settings: Settings, seed: int, pool: str, parts: Sequence[Examples]) -> Trained:
     recipe = _recipe(settings, 1000, tiles=1, crop=280)
-    if settings.preset == "default":
-        # At twice this rate one of two seeds learnt nothing within 600 steps; at this rate four of four did.
-        recipe["learning_rate"] = 2e-3
     return _train(settings, "circles", seed, settings.architecture or "compact", pool, parts, recipe)
 
 
@@ -356,7 +353,7 @@ def _prevalence(settings: Settings, seed: int) -> Iterator[Figure]:
         for pool in settings.pools or ("noisy_or",):
             architecture = settings.architecture or "compact"
             name = f"nuclei-{prevalence:g}"
-            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 300))
+            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 400))
             logits, _ = evaluate(trained.network, parts[2].fields.to(settings.device))
             figure = auc(logits[~truth, 0], logits[truth, 0])
             yield Figure(_name(trained), f"{prevalence:.0%} mitotic", "area under the curve", figure, trained.seconds)
