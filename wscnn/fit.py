@@ -51,9 +51,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 #: Evaluations without a lower loss after which the preset `paper` divides its rate by 10.
 _PLATEAU = 2
-#: A start that has not reached this area under the curve after this share of its steps is given up: some initial
-#: weights were seen to stay at chance for good, others to learn within a third of the steps.
-_LEARNT, _TRIAL = 0.65, 0.3
+#: A start is tried for this share of its steps and goes on if it has reached this area under the curve by then: some
+#: initial weights were seen to stay near chance for good, others to learn within a third of the steps.
+_TRIAL, _LEARNT = 0.3, 0.75
 #: Largest norm of the gradient in a step.
 _CLIP = 1.0
 
@@ -163,8 +163,8 @@ def fit(
         over fields; of equals the later one.
     recipe
         As `recipe_of` gives it. With ``starts`` above 1, a network that does not begin to learn is started again
-        with other random weights, so many times in all. Training ends early when for ``patience`` evaluations neither
-        the loss has fallen nor the area risen.
+        with other random weights, so many times in all; if none of them learns, the best goes on. Training ends early
+        when for ``patience`` evaluations neither the loss has fallen nor the area risen.
     seed
         Of all draws.
     resume
@@ -201,33 +201,41 @@ def fit(
     frozen.requires_grad_(False)
     optimizer = _optimizer([weight for weight in network.parameters() if weight.requires_grad], recipe)
     steps = recipe["steps"]
-    marks = {max(1, round(steps * (i + 1) / recipe["evaluations"])) for i in range(recipe["evaluations"])}
-    rows, best, before = _resume(resume, key, network, optimizer, bags)
+    marks = sorted({max(1, round(steps * (i + 1) / recipe["evaluations"])) for i in range(recipe["evaluations"])})
+    # Evaluations of a trial.
+    n_trial = 1 + sum(mark < _TRIAL * steps for mark in marks)
+    rows, best, trial, before = _resume(resume, key, network, optimizer, bags)
     start = rows[-1]["start"] if rows else 0
     done = rows[-1]["step"] if rows else 0
     if done:
         log(f"goes on from step {done} of a training that was cut off")
-    # Steps of this start, and those that lie before it.
-    earlier = max((row["step"] for row in rows if row["start"] < start), default=0)
+    step = marks[sum(row["start"] == start for row in rows) - 1] if rows else 0
     began = time.monotonic()
     losses: list[Tensor] = []
     learner = share.joined(network)
     with _deterministic():
-        while (step := done - earlier) < steps:
+        while True:
             own = [row for row in rows if row["start"] == start]
+            chosen = _chosen_start(rows, start, n_trial, recipe["starts"])
+            if chosen != start:
+                start, step = chosen, 0
+                _renew(network, seed + start)
+                optimizer = _optimizer(list(network.parameters()), recipe)
+                own = [row for row in rows if row["start"] == start]
+                if own:  # tried before, and no start did better
+                    step = marks[n_trial - 1]
+                    network.load_state_dict(trial["network"])
+                    optimizer.load_state_dict(trial["optimizer"])
+                learner = share.joined(network)
+            if step == steps:
+                break
             if _stalls(own, recipe["patience"]):
                 log(f"  ends early: no better for {recipe['patience']} evaluations")
                 break
-            if own and start + 1 < recipe["starts"] and _learns_nothing(own, step / steps):
-                start, earlier = start + 1, done
-                _renew(network, seed + start)
-                learner = share.joined(network)
-                optimizer = _optimizer(list(network.parameters()), recipe)
-                continue
             rate = _rate(recipe, step / steps, own)
             losses.append(_step(network, learner, frozen, optimizer, rate, *bags.draw(recipe["batch"])))
-            done += 1
-            if step + 1 not in marks:
+            done, step = done + 1, step + 1
+            if step not in marks:
                 continue
             loss = share.mean(torch.stack(losses).mean())
             losses.clear()
@@ -249,11 +257,13 @@ def fit(
                     "best": is_best,
                 }
             )
+            if step == marks[n_trial - 1] and start == _best_trial(rows, n_trial):
+                trial = deepcopy({"network": network.state_dict(), "optimizer": optimizer.state_dict()})
             if share.rank:
                 continue
             log(f"  step {done}: loss {loss:.4f}, area under the curve {score:.4f}, {rows[-1]['seconds']:.0f} s")
             if resume is not None:
-                _keep(resume, key, network, optimizer, bags, rows, best)
+                _keep(resume, key, network, optimizer, bags, rows, best, trial)
     network.load_state_dict(best)
     network.eval()
     return pd.DataFrame(rows)
@@ -350,9 +360,21 @@ def _stalls(rows: list[dict[str, Any]], patience: int) -> bool:
     ) <= max(row["select_auc"] for row in before)
 
 
-def _learns_nothing(rows: list[dict[str, Any]], share: float) -> bool:
-    """Return whether a start with these evaluations, after a share of its steps, is to be given up."""
-    return share >= _TRIAL and max(row["select_auc"] for row in rows) < _LEARNT
+def _chosen_start(rows: list[dict[str, Any]], start: int, n_trial: int, starts: int) -> int:
+    """Return the start that goes on after these evaluations: this one, a new one, or the best of all tried."""
+    own = [row["select_auc"] for row in rows if row["start"] == start]
+    if len(own) != n_trial or max(own) >= _LEARNT:
+        return start
+    begun = 1 + max(row["start"] for row in rows)
+    return begun if begun < starts else _best_trial(rows, n_trial)
+
+
+def _best_trial(rows: list[dict[str, Any]], n_trial: int) -> int:
+    """Return the start whose trial reached the highest area under the curve."""
+    tried: dict[int, list[float]] = {}
+    for row in rows:
+        tried.setdefault(row["start"], []).append(row["select_auc"])
+    return max(tried, key=lambda start: max(tried[start][:n_trial]))
 
 
 def _renew(network: WSCNN, seed: int) -> None:
@@ -410,6 +432,7 @@ def _keep(
     bags: Bags,
     rows: list[dict[str, Any]],
     best: dict[str, Tensor],
+    trial: dict[str, Any],
 ) -> None:
     """Write all that a training goes on from."""
     state = {
@@ -419,6 +442,7 @@ def _keep(
         "bags": bags.state(),
         "rows": rows,
         "best": best,
+        "trial": trial,
     }
     # Through memory: torch's own writing does not say that a disk is full.
     buffer = io.BytesIO()
@@ -429,9 +453,12 @@ def _keep(
 
 def _resume(
     path: Path | None, key: str, network: WSCNN, optimizer: torch.optim.Optimizer, bags: Bags
-) -> tuple[list[dict[str, Any]], dict[str, Tensor], float]:
-    """Bring all to where `path` has it; return history, best weights and seconds (of the start, without a file)."""
-    start: tuple[list[dict[str, Any]], dict[str, Tensor], float] = ([], network.state_dict(), 0.0)
+) -> tuple[list[dict[str, Any]], dict[str, Tensor], dict[str, Any], float]:
+    """Bring all to where `path` has it; return history, best weights, best trial and seconds.
+
+    Without a file of this key these are of the beginning.
+    """
+    start: tuple[list[dict[str, Any]], dict[str, Tensor], dict[str, Any], float] = ([], network.state_dict(), {}, 0.0)
     if path is None or not path.is_file():
         return start
     try:
@@ -445,4 +472,4 @@ def _resume(
     optimizer.load_state_dict(state["optimizer"])
     bags.restore(state["bags"].cpu())
     rows = state["rows"]
-    return rows, state["best"], rows[-1]["seconds"]
+    return rows, state["best"], state["trial"], rows[-1]["seconds"]
