@@ -80,7 +80,8 @@ def check_screen(config_path: Path) -> Screen:
         problems += found + _unstaged(plate, rows, config)
         warnings += doubtful
         pixel_sizes |= set(table["pixel_size_um"].dropna())
-        images.append({"plate": plate, **_counts(table, config["acquisition"])})
+        if not found:
+            images.append({"plate": plate, **_counts(table, config["acquisition"])})
     if config["model"]["checkpoint"] is None:
         problems += _training_problems(layout, config["layout"])
     else:
