@@ -50,7 +50,7 @@ def test_a_plate_that_finds_no_room_leaves_nothing_behind(screen: Path, tmp_path
     folder = Path(shutil.copytree(screen, tmp_path / "screen"))
     [said] = run_on_disks(folder, [1000], "--until", "stage")
     assert "Error in rule stage:" in said and "Traceback" not in said, said
-    assert "No space left on device; make room and start again" in said, said
+    assert re.search(r"No space left on device.*make room", said), said
     # `run_on_disks` has seen that no unfinished plate was left; a finished one may have fitted.
     plates = {path.stem for path in (folder / "results/small/plates").iterdir() if path.suffix == ".zarr"}
     assert plates == {path.stem for path in (folder / "results/small/plates").glob("*.json")}
@@ -66,7 +66,7 @@ def test_a_run_goes_on_where_the_disk_was_full(screen: Path, finished: Path, tmp
     for rule, text in zip(["stage", "train", "score"], said, strict=False):
         assert f"Error in rule {rule}:" in text and text.endswith("\n1\n"), text
         assert "Traceback" not in text, text
-    assert any("No space left on device; make room and start again" in text for text in said[:3]), said
+    assert any(re.search(r"No space left on device.*make room", text) for text in said[:3]), said
     assert said[3].endswith("\n0\n"), said[3]
     assert tables(folder) == tables(finished)
     # Nothing that was finished was done again: each run starts with what failed in the one before.
