@@ -362,7 +362,7 @@ def bags(rng: np.random.Generator, n: int, negative, positive) -> Examples:
 @pytest.mark.parametrize(
     ("network", "settings"),
     [
-        (("compact", "noisy_or", 1, 2, "topk"), {"steps": 200, "crop": 64}),
+        (("compact", "noisy_or", 1, 2, "topk"), {"steps": 400, "crop": 64}),
         (("wscnn4", "max", 1, 2, "same"), {"steps": 150, "crop": 80, "learning_rate": 1e-3}),
     ],
     ids=["default", "paper"],
