@@ -159,5 +159,5 @@ def test_raw_images_are_read_once_and_the_store_is_written_once(
         )
     # Of each of the two labels its group, array and shard, and the list of labels.
     assert opened["write"] == wells * 2 * 4
-    # Of a well 8 times metadata, and its shard for its index and each field; of the plate its group and first image.
-    assert opened["read"] == 2 + wells * (8 + 1 + fields // wells)
+    # Of a well 7 times metadata, and its shard for its index and each field; of the plate its group and first image.
+    assert opened["read"] == 2 + wells * (7 + 1 + fields // wells)
