@@ -25,7 +25,8 @@ _QUIET = {
     "distributed.worker.multiprocessing-method": "spawn",
     # Arrays of a well travel as task arguments on purpose.
     "distributed.admin.large-graph-warning-threshold": "1GB",
-    # What a task raises is raised again where its result is asked for; the workers' own word of it is a traceback.
+    # What a task raises is raised again where its result is asked for; the workers' own word of it, and of tasks that
+    # are dropped then, would bury the sentence that tells why.
     "logging.distributed": "critical",
 }
 

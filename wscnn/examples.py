@@ -65,8 +65,7 @@ def make_examples(results: Results) -> list[Example]:
 
     Empty where the model's weights, the staged plates or the table of fields are not there.
     """
-    controls = results.controls.query("held_out")[["plate", "well", "phenotype", "role"]]
-    fields = results.control_fields.merge(controls, on=["plate", "well", "phenotype"]).dropna(subset="score")
+    fields = results.held_out_fields
     staged = [plate for plate in fields["plate"].unique() if _store(results, plate).is_dir()]
     best = fields[fields["plate"].isin(staged)].sort_values(
         ["score", "plate", "well", "field"], ascending=[False, True, True, True]

@@ -12,6 +12,7 @@ import pandas as pd
 from wscnn.atomic import atomic_path
 from wscnn.errors import UserError
 from wscnn.progress import log
+from wscnn.results import read_cards
 
 #: Plates that are named; of more, the number is given.
 _NAMED_PLATES = 12
@@ -32,7 +33,9 @@ def write_model_card(models: Path, output: Path) -> None:
     UserError
         When there is no fold's card, or one cannot be read or lacks a key.
     """
-    cards = _read_cards(models)
+    cards = read_cards(models)
+    if not cards:
+        raise UserError(f"{models}: holds no card of a fold (fold-*.json); train first")
     loader = jinja2.PackageLoader("wscnn")
     # Markdown, so nothing is escaped: names stand between backquotes, which they cannot hold.
     environment = jinja2.Environment(
@@ -49,18 +52,6 @@ def write_model_card(models: Path, output: Path) -> None:
     with atomic_path(output) as partial:
         partial.write_text(text, encoding="utf-8")
     log(f"card: {output}")
-
-
-def _read_cards(models: Path) -> list[dict[str, Any]]:
-    cards = []
-    for path in sorted(models.glob("fold-*.json")):
-        try:
-            cards.append(json.loads(path.read_text()))
-        except ValueError as error:
-            raise UserError(f"{path}: not the card of a model ({error}); train again") from None
-    if not cards:
-        raise UserError(f"{models}: holds no card of a fold (fold-*.json); train first")
-    return cards
 
 
 def _content(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -244,10 +244,8 @@ def calibration(results: Results) -> pd.DataFrame:
     table
         A row a group: ``phenotype, predicted`` (mean), ``observed`` (share from positive wells), ``n``.
     """
-    controls = results.controls.query("held_out")[["plate", "well", "phenotype", "role", "fold"]]
-    fields = results.control_fields.merge(controls, on=["plate", "well", "phenotype"]).dropna(subset="score")
     tables = []
-    for phenotype, own in fields.groupby("phenotype"):
+    for phenotype, own in results.held_out_fields.groupby("phenotype"):
         cards = {card["fold"]: card.get("probabilities", {}).get(phenotype) for card in results.cards}
         if not cards or None in cards.values():
             continue  # networks of an earlier version

@@ -18,7 +18,7 @@ import torch
 from wscnn.atomic import atomic_path
 from wscnn.config import section
 from wscnn.errors import UserError
-from wscnn.fit import PRESETS, Examples, auc, evaluate, field_auc, fit, pick_device, recipe_of
+from wscnn.fit import PRESETS, Examples, auc, evaluate, fit, pick_device, recipe_of
 from wscnn.maps import picture_maps, picture_values
 from wscnn.masks import Extent, find_objects
 from wscnn.model import WSCNN, Card, load_model, save_model
@@ -35,7 +35,7 @@ from wscnn.train import field_threshold, place_threshold
 #: What can be made again.
 TABLES = ("1", "2", "3", "prevalence", "pools")
 
-#: The paper's figures, by table, architecture ("" is any), pool, data and measure.
+#: The paper's figures, by table, pool, data and measure.
 _PAPER = {
     ("1", "max", "Sim. Data 1", "accuracy"): 0.9962,
     ("1", "max", "Sim. Data 1", "precision"): 0.9926,
@@ -87,10 +87,6 @@ class Settings(NamedTuple):
     pools: Sequence[str] | None
     preset: str
     device: str
-
-    def given(self, **defaults: Any) -> dict[str, Any]:
-        """Return the settings named, with defaults for those that are None."""
-        return {name: value if getattr(self, name) is None else getattr(self, name) for name, value in defaults.items()}
 
 
 def reproduce(
@@ -245,12 +241,19 @@ def _examples(images: np.ndarray, labels: np.ndarray) -> Examples:
     return Examples(fields, torch.from_numpy(np.asarray(labels)), [str(i) for i in range(len(labels))])
 
 
-def _decided(trained: Trained, network: str, data: str, scores: np.ndarray, truth: np.ndarray) -> Iterator[Figure]:
+def _scores(trained: Trained, images: Examples) -> np.ndarray:
+    """Return the scores (n,) of images."""
+    logits, _ = evaluate(trained.network, images.fields.to(next(trained.network.parameters()).device))
+    return logits[:, 0]
+
+
+def _decided(trained: Trained, data: str, images: Examples, truth: np.ndarray) -> Iterator[Figure]:
     """Yield how well scores above the threshold tell the true."""
+    scores = _scores(trained, images)
     called = scores > trained.field
     figures = _rates(called, truth) | {"area under the curve": auc(scores[~truth], scores[truth])}
     for measure, value in figures.items():
-        yield Figure(network, data, measure, value, trained.seconds)
+        yield Figure(_name(trained), data, measure, value, trained.seconds)
 
 
 def _rates(called: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -268,9 +271,15 @@ def _circles(settings: Settings, seed: int) -> tuple[list[Examples], pd.DataFram
     parts = []
     boxes = pd.DataFrame()
     for part in range(3):
-        images, labels, boxes = draw_circles((settings.images or 2000) // 3, seed=3 * seed + part)
-        parts.append(_examples(images / np.float32(255), labels))
+        examples, boxes = _drawn((settings.images or 2000) // 3, seed=3 * seed + part)
+        parts.append(examples)
     return parts, boxes
+
+
+def _drawn(n_per_class: int, fraction: float = 0.1, **knobs: Any) -> tuple[Examples, pd.DataFrame]:
+    """Return images of `draw_circles` as examples, and their boxes."""
+    images, labels, boxes = draw_circles(n_per_class, fraction, **knobs)
+    return _examples(images / np.float32(255), labels), boxes
 
 
 def _circle_network(settings: Settings, seed: int, pool: str, parts: Sequence[Examples]) -> Trained:
@@ -283,18 +292,13 @@ def _table_1(settings: Settings, seed: int) -> Iterator[Figure]:
     n = len(parts[2].labels) // 2
     tests = {
         "Sim. Data 1": parts[2],
+        "Sim. Data 2": _drawn(n, 0.2, seed=3 * seed + 1000)[0],
+        "one circle": _drawn(n, circles=1, seed=3 * seed + 1001)[0],
     }
-    for name, (images, labels, _) in {
-        "Sim. Data 2": draw_circles(n, 0.2, seed=3 * seed + 1000),
-        "one circle": draw_circles(n, circles=1, seed=3 * seed + 1001),
-    }.items():
-        tests[name] = _examples(images / np.float32(255), labels)
     for pool in settings.pools or ("noisy_or", "max", "avg", "fc"):
         trained = _circle_network(settings, seed, pool, parts)
         for data, test in tests.items():
-            logits, _ = evaluate(trained.network, test.fields.to(settings.device))
-            truth = test.labels.numpy() == 1
-            yield from _decided(trained, _name(trained), data, logits[:, 0], truth)
+            yield from _decided(trained, data, test, test.labels.numpy() == 1)
 
 
 def _table_2(settings: Settings, seed: int) -> Iterator[Figure]:
@@ -310,8 +314,7 @@ def _table_2(settings: Settings, seed: int) -> Iterator[Figure]:
         for pool in settings.pools or ("noisy_or",):
             recipe = _recipe(settings, 600)
             trained = _train(settings, "cells", seed, architecture, pool, parts, recipe)
-            logits, _ = evaluate(trained.network, parts[2].fields.to(settings.device))
-            yield from _decided(trained, _name(trained), "multinucleate", logits[:, 0], truths[2])
+            yield from _decided(trained, "multinucleate", parts[2], truths[2])
 
 
 def _table_3(settings: Settings, seed: int) -> Iterator[Figure]:
@@ -324,8 +327,9 @@ def _table_3(settings: Settings, seed: int) -> Iterator[Figure]:
         # Scored by its highest place, an image is positive for each place that stands above this.
         threshold = min(trained.place, trained.field)
         # Counted on positive images, as in the paper.
+        of_images = boxes.groupby("image")
         for image in torch.nonzero(parts[2].labels).flatten().tolist():
-            objects = boxes[boxes["image"] == image]
+            objects = of_images.get_group(image)
             field = parts[2].fields[image][None].float().to(settings.device)
             _, maps, gradients = saliency([network], field, [threshold])
             mask, _, _ = find_objects(
@@ -354,8 +358,8 @@ def _prevalence(settings: Settings, seed: int) -> Iterator[Figure]:
             architecture = settings.architecture or "compact"
             name = f"nuclei-{prevalence:g}"
             trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 400))
-            logits, _ = evaluate(trained.network, parts[2].fields.to(settings.device))
-            figure = auc(logits[~truth, 0], logits[truth, 0])
+            scores = _scores(trained, parts[2])
+            figure = auc(scores[~truth], scores[truth])
             yield Figure(_name(trained), f"{prevalence:.0%} mitotic", "area under the curve", figure, trained.seconds)
 
 
@@ -387,8 +391,9 @@ def _pools(settings: Settings, seed: int) -> Iterator[Figure]:
         for pool in settings.pools or ("noisy_or", "max", "avg", "fc", "lse", "topk", "attention"):
             name = concept.replace(" ", "-")
             trained = _train(settings, name, seed, settings.architecture or "compact", pool, parts, recipe)
-            logits, _ = evaluate(trained.network, test.fields.to(settings.device))
-            yield Figure(_name(trained), concept, "area under the curve", field_auc(logits, test)[0], trained.seconds)
+            scores, truth = _scores(trained, test), test.labels.numpy() == 1
+            figure = auc(scores[~truth], scores[truth])
+            yield Figure(_name(trained), concept, "area under the curve", figure, trained.seconds)
 
 
 def _name(trained: Trained) -> str:

@@ -47,6 +47,12 @@ class Results:
         return conform(pd.DataFrame(columns=list(FIELDS)), FIELDS) if found.empty else found
 
     @property
+    def held_out_fields(self) -> pd.DataFrame:
+        """The fields that have a score, with `role` and `fold`, of control wells that no scoring network had seen."""
+        wells = self.controls.query("held_out")[["plate", "well", "phenotype", "role", "fold"]]
+        return self.control_fields.merge(wells, on=["plate", "well", "phenotype"]).dropna(subset="score")
+
+    @property
     def screen(self) -> str:
         name = self.wells["screen"].iloc[0]
         return self.folder.name if pd.isna(name) or not name else str(name)
@@ -75,7 +81,7 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
     wells = read_table(folder / "wells.parquet")
     if wells.empty:
         raise UserError(f"{folder / 'wells.parquet'}: holds no well; run the stages score and hits first")
-    cards = [_read_card(path) for path in sorted(models.glob("fold-*.json"))]
+    cards = read_cards(models)
     wells = _complete(wells)
     wells["held_out"] = _held_out(wells, cards)
     suspects = folder / "suspects.parquet"
@@ -93,11 +99,21 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
     )
 
 
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not the card of a model ({error}); train again") from None
+def read_cards(models: Path) -> list[dict[str, Any]]:
+    """Return the cards of a model folder's folds, in order; none where it holds none.
+
+    Raises
+    ------
+    UserError
+        When a card cannot be read.
+    """
+    cards = []
+    for path in sorted(models.glob("fold-*.json")):
+        try:
+            cards.append(json.loads(path.read_text()))
+        except ValueError as error:
+            raise UserError(f"{path}: not the card of a model ({error}); train again") from None
+    return cards
 
 
 def _held_out(wells: pd.DataFrame, cards: list[dict[str, Any]]) -> pd.Series:

@@ -6,7 +6,6 @@ from a bounded, seeded sample of fields, the same on any number of workers.
 
 import glob
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -362,8 +361,6 @@ def _stage_wells(
         future.release()
         problems += result.problems
         if result.unwritten or len(problems) >= _MAX_PROBLEMS:
-            # What Dask says of the tasks that it drops would bury the sentence that tells why.
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
             client.cancel(list(futures))
             if result.unwritten:
                 raise OSError(result.unwritten)

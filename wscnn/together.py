@@ -53,8 +53,7 @@ def fit_together(
         network.to(device)
         return fit(network, train.to(device), select.to(device), recipe, seed, resume, key)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (n, device.type, Path(folder), network, train, select, recipe, seed, resume, key)
-        spawn(_work, arguments, nprocs=n)
+        spawn(_work, (n, device.type, Path(folder), network, train, select, (recipe, seed, resume, key)), nprocs=n)
         found = torch.load(Path(folder) / "result", weights_only=True)
     if found["problems"]:
         raise UserError(found["problems"])
@@ -71,12 +70,9 @@ def _work(
     network: WSCNN,
     train: Examples,
     select: Examples,
-    recipe: Mapping[str, Any],
-    seed: int,
-    resume: Path | None,
-    key: str,
+    settings: tuple[Mapping[str, Any], int, Path | None, str],
 ) -> None:
-    """Train as one of `n` processes; the first writes what came of it to the folder."""
+    """Train as one of `n` processes by recipe, seed, resume and key; the first writes what came of it to the folder."""
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
@@ -87,7 +83,7 @@ def _work(
     network.to(device)
     history, problems = pd.DataFrame(), []
     try:
-        history = fit(network, train.to(device), select.to(device), recipe, seed, resume, key, Share(rank, n))
+        history = fit(network, train.to(device), select.to(device), *settings, Share(rank, n))
     except UserError as error:  # the same in every process: all see the mean loss
         problems = error.problems
     if rank == 0:
