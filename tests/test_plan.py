@@ -24,10 +24,13 @@ def run(*arguments: str) -> Result:
 
 
 def test_multiplications_of_a_pixel_by_hand():
-    # 5 x 5 to 16 filters; at a quarter of the places 3 x 3 to 32; at a 16th the same; at a 64th 3 x 3 to two maps.
-    by_hand = 25 * 16 + 9 * 16 * 32 / 4 + 9 * 32 * 32 / 16 + 9 * 32 * 2 / 64
+    # At a quarter of the places 6 x 6 to 16 filters and 3 x 3 to 32; at a 16th the same; at a 64th 3 x 3 to two maps.
+    by_hand = 36 * 16 / 4 + 9 * 16 * 32 / 4 + 9 * 32 * 32 / 16 + 9 * 32 * 2 / 64
     assert multiplications("compact", 1, 2) == by_hand
-    assert multiplications("compact", 5, 2) == by_hand + 4 * 25 * 16
+    assert multiplications("compact", 5, 2) == by_hand + 4 * 36 * 16 / 4
+    # A layer that pools is computed at all of its places.
+    by_hand = 121 * 50 + (9 * 50 * 100) / 4 + (25 * 100 * 100) / 16 + (25 * 100 * 2) / 64
+    assert multiplications("wscnn4", 1, 2) == by_hand
 
 
 def test_two_thousand_plates_by_hand():

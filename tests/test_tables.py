@@ -60,22 +60,22 @@ def test_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     """A limit on file size stands in for a full disk: the write fails in its middle."""
     code = (
         "import resource, sys; from pathlib import Path\n"
-        "import numpy as np, pandas as pd; from wscnn.errors import UserError; from wscnn.tables import write_table\n"
+        "import numpy as np, pandas as pd; from wscnn.tables import write_table\n"
         "table = pd.DataFrame({'a': np.random.default_rng(0).random(100_000)})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "try: write_table(table, Path(sys.argv[1]))\n"
-        "except UserError as error: print(error)\n"
+        "except OSError as error: print(error.filename, error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "t.parquet")], capture_output=True, text=True, check=True
     )
-    assert "t.parquet: cannot be written" in done.stdout
+    assert done.stdout.startswith(f"{tmp_path / 't.parquet'} ") and "File too large" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"t\.parquet: cannot be written"):
+    with pytest.raises(OSError, match="file"):
         write_table(pd.DataFrame({"a": [1]}), tmp_path / "file" / "t.parquet")
 
 

@@ -18,6 +18,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     ----------
     target
         The file or folder to make. Its parent folder is made when missing.
+
+    Raises
+    ------
+    OSError
+        Naming `target`, when it cannot be written: a full disk by itself does not say what did not fit.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +37,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             partial.replace(target)
+    except OSError as error:
+        if error.filename is not None and not str(error.filename).startswith(str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
     finally:
         remove(partial)
 

@@ -76,6 +76,7 @@ def check_screen(config_path: Path) -> Screen:
     by_plate = dict(list(layout.groupby("plate")))
     for plate, acquisition, table in _read_names(plates, config["acquisition"], problems):
         rows = by_plate.get(plate, layout.iloc[:0])
+        table = table[~table["well"].isin(rows.loc[rows["role"] == "exclude", "well"])]
         found, doubtful = _plate_problems(plate, acquisition, table, rows, config)
         problems += found + _unstaged(plate, rows, config)
         warnings += doubtful
@@ -166,10 +167,9 @@ def _read_names(
 def _plate_problems(
     plate: str, acquisition: Acquisition, table: pd.DataFrame, rows: pd.DataFrame, config: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
-    """Return problems and warnings about the files of one plate beside its rows of the layout."""
+    """Return problems and warnings about the files of one plate, but for its excluded wells, beside its layout."""
     settings, layout_path = config["acquisition"], config["layout"]
     where = f"plate '{plate}'"
-    table = table[~table["well"].isin(rows.loc[rows["role"] == "exclude", "well"])]
     problems = duplicates(table)
     try:
         staged = choose(table, settings["z"], settings["time"])

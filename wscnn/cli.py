@@ -21,6 +21,10 @@ from wscnn.errors import UserError
 _PATH = click.Path(path_type=Path)
 _EXCLUDED = "The layout, as `check` writes it: wells with role exclude are left out, their files not opened."
 
+_MENDS = dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room and start again: what is finished is kept"
+) | dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "mend the permissions and start again")
+
 
 class _Verbs(click.Group):
     """Verbs in the order of the data; a user's mistake ends in sentences instead of a traceback."""
@@ -38,12 +42,11 @@ class _Verbs(click.Group):
                 click.echo(f"error: {problem}", err=True)
             sys.exit(1)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            if error.filename is None and not full:
+            advice = _MENDS.get(error.errno or 0)
+            if error.filename is None and advice is None:
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            advice = "; make room and start again: what is finished is kept" if full else ""
-            click.echo(f"error: {where}{error.strerror}{advice}", err=True)
+            click.echo(f"error: {where}{error.strerror}{f'; {advice}' if advice else ''}", err=True)
             sys.exit(1)
 
 

@@ -1,6 +1,5 @@
 """Where Dask's tasks run: threads of this process, processes of this machine, Slurm jobs, or a given scheduler."""
 
-import importlib.util
 import logging
 import os
 import subprocess
@@ -61,6 +60,8 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
             workers = settings["workers"] or cpus()
             in_threads = kind == "threads"
             with (
+                # It listens on this address only, whatever the machine's name.
+                dask.config.set({"distributed.dashboard.link": "{scheme}://127.0.0.1:{port}/status"}),
                 LocalCluster(
                     n_workers=1 if in_threads else workers,
                     threads_per_worker=workers if in_threads else 1,
@@ -72,11 +73,11 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
                 ) as cluster,
                 Client(cluster) as client,
             ):
-                yield _announced(client, kind)
+                yield _announced(client)
         elif kind == "slurm":
             with _slurm_cluster(settings["slurm"]) as cluster, Client(cluster) as client:
                 client.wait_for_workers(1, timeout=_WORKER_TIMEOUT)
-                yield _announced(client, kind)
+                yield _announced(client)
         else:
             try:
                 client = Client(kind, timeout=_CONNECT_TIMEOUT)
@@ -86,7 +87,7 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
                     "give threads, local, slurm or an address such as tcp://host:8786"
                 ) from None
             with client:
-                yield _announced(client, kind)
+                yield _announced(client)
 
 
 def in_flight(futures: Iterable[tuple[T, Future]], window: int) -> Iterator[tuple[T, Any]]:
@@ -137,10 +138,8 @@ def _slurm_cluster(settings: dict[str, Any]) -> Any:
     return cluster
 
 
-def _announced(client: Client, kind: str) -> Client:
-    """Return `client`, having logged its dashboard's address, or how to have one where other processes work."""
-    if importlib.util.find_spec("bokeh"):
+def _announced(client: Client) -> Client:
+    """Return `client`, having logged its dashboard's address; a given scheduler may have none."""
+    if "dashboard" in client.scheduler_info(n_workers=0)["services"]:
         log(f"Dask dashboard: {client.dashboard_link}")
-    elif kind != "threads":
-        log("no Dask dashboard: install bokeh to have one")
     return client

@@ -17,20 +17,21 @@ from torch import Tensor, distributed, nn
 from wscnn.atomic import atomic_path
 from wscnn.bags import Augmentation, Bags
 from wscnn.errors import UserError
+from wscnn.heads import PEAKED, start_head
 from wscnn.model import WSCNN, score_fields
 from wscnn.progress import log
 
 #: How to train; keys of the config's section `train` that are not null go before these.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
-        "steps": 400,
+        "steps": 300,
         "batch": 16,
         "crop": 256,
         "tiles": 2,
         "optimizer": "adamw",
-        "learning_rate": 2e-3,
+        "learning_rate": 1e-3,
         "weight_decay": 1e-2,
-        "starts": 5,
+        "heads": 512,
         "patience": 5,
         "augmentation": Augmentation(rotation=90, scale=0.15, shift=32, gain=0.25, offset=0.05, noise=0.03),
     },
@@ -43,7 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "sgd",
         "learning_rate": 1e-4,
         "weight_decay": 5e-4,
-        "starts": 1,
+        "heads": 0,
         "patience": 8,
         "augmentation": Augmentation(rotation=20, scale=0.12, shift=40, gain=0, offset=0, noise=0),
     },
@@ -51,9 +52,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 #: Evaluations without a lower loss after which the preset `paper` divides its rate by 10.
 _PLATEAU = 2
-#: A start is tried for this share of its steps and goes on if it has reached this area under the curve by then: some
-#: initial weights were seen to stay near chance for good, others to learn within a third of the steps.
-_TRIAL, _LEARNT = 0.3, 0.75
+#: Evaluations over which the area that chooses the weights is averaged: of some tens of fields it jumps, and the
+#: highest of ten jumps is no better a network.
+_AVERAGED = 3
 #: Largest norm of the gradient in a step.
 _CLIP = 1.0
 
@@ -87,7 +88,7 @@ def recipe_of(train: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in train.items() if key in preset and value is not None}
     recipe = {**preset, **given, "evaluations": train["evaluations"], "freeze": train["freeze"]}
     # Weights that come from another model are kept, whatever they learn.
-    return recipe | {"starts": 1} if train["start_from"] else recipe
+    return recipe | {"heads": 0} if train["start_from"] else recipe
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,11 @@ def fit(
         On the device to train on, as are the fields.
     train, select
         What to learn from, and what to choose the weights by: the mean over phenotypes of the area under the curve
-        over fields; of equals the later one.
+        over fields, averaged with that of the two evaluations before; of equals the later one.
     recipe
-        As `recipe_of` gives it. With ``starts`` above 1, a network that does not begin to learn is started again
-        with other random weights, so many times in all; if none of them learns, the best goes on. Training ends early
-        when for ``patience`` evaluations neither the loss has fallen nor the area risen.
+        As `recipe_of` gives it. With ``heads`` above 0, and a pool that a few places decide, the last layer starts from
+        the best of so many random ones (see `wscnn.heads`). Training ends early when for ``patience`` evaluations
+        neither the loss has fallen nor the area risen.
     seed
         Of all draws.
     resume
@@ -178,9 +179,8 @@ def fit(
     Returns
     -------
     pandas.DataFrame
-        A row an evaluation: ``start`` (which one, from 0), ``step`` (of all starts together), ``loss`` (mean since
-        the row before), ``select_auc, learning_rate, seconds`` (of training so far), ``best`` (whether the weights
-        were the best so far).
+        A row an evaluation: ``step``, ``loss`` (mean since the row before), ``select_auc, learning_rate, seconds`` (of
+        training so far), ``best`` (whether the weights were the best so far).
 
     Raises
     ------
@@ -202,68 +202,43 @@ def fit(
     optimizer = _optimizer([weight for weight in network.parameters() if weight.requires_grad], recipe)
     steps = recipe["steps"]
     marks = sorted({max(1, round(steps * (i + 1) / recipe["evaluations"])) for i in range(recipe["evaluations"])})
-    # Evaluations of a trial.
-    n_trial = 1 + sum(mark < _TRIAL * steps for mark in marks)
-    rows, best, trial, before = _resume(resume, key, network, optimizer, bags)
-    start = rows[-1]["start"] if rows else 0
-    done = rows[-1]["step"] if rows else 0
-    if done:
-        log(f"goes on from step {done} of a training that was cut off")
-    step = marks[sum(row["start"] == start for row in rows) - 1] if rows else 0
+    rows, best, before = _resume(resume, key, network, optimizer, bags)
+    step = rows[-1]["step"] if rows else 0
+    if rows:
+        log(f"goes on from step {step} of a training that was cut off")
+    elif recipe["heads"] and network.pool in PEAKED:
+        start_head(network, train.fields, train.labels, recipe["heads"], seed)
     began = time.monotonic()
     losses: list[Tensor] = []
     learner = share.joined(network)
     with _deterministic():
-        while True:
-            own = [row for row in rows if row["start"] == start]
-            chosen = _chosen_start(rows, start, n_trial, recipe["starts"])
-            if chosen != start:
-                start, step = chosen, 0
-                _renew(network, seed + start)
-                optimizer = _optimizer(list(network.parameters()), recipe)
-                own = [row for row in rows if row["start"] == start]
-                if own:  # tried before, and no start did better
-                    step = marks[n_trial - 1]
-                    network.load_state_dict(trial["network"])
-                    optimizer.load_state_dict(trial["optimizer"])
-                learner = share.joined(network)
-            if step == steps:
-                break
-            if _stalls(own, recipe["patience"]):
+        while step < steps:
+            if _stalls(rows, recipe["patience"]):
                 log(f"  ends early: no better for {recipe['patience']} evaluations")
                 break
-            rate = _rate(recipe, step / steps, own)
+            rate = _rate(recipe, step / steps, rows)
             losses.append(_step(network, learner, frozen, optimizer, rate, *bags.draw(recipe["batch"])))
-            done, step = done + 1, step + 1
+            step += 1
             if step not in marks:
                 continue
             loss = share.mean(torch.stack(losses).mean())
             losses.clear()
             if not np.isfinite(loss):
-                raise UserError(f"training diverged by step {done} (loss {loss}); lower train.learning_rate")
+                raise UserError(f"training diverged by step {step} (loss {loss}); lower train.learning_rate")
             # What the processes decide by has to be one number, and each has its own batch statistics.
             score = share.of_first(lambda: _select_auc(network, select))
-            is_best = score >= max((row["select_auc"] for row in rows), default=-1.0)
-            if is_best:
-                best = deepcopy(network.state_dict())
+            seconds = before + time.monotonic() - began
             rows.append(
-                {
-                    "start": start,
-                    "step": done,
-                    "loss": loss,
-                    "select_auc": score,
-                    "learning_rate": rate,
-                    "seconds": before + time.monotonic() - began,
-                    "best": is_best,
-                }
+                {"step": step, "loss": loss, "select_auc": score, "learning_rate": rate, "seconds": seconds}
+                | {"best": _last_is_best([*(row["select_auc"] for row in rows), score])}
             )
-            if step == marks[n_trial - 1] and start == _best_trial(rows, n_trial):
-                trial = deepcopy({"network": network.state_dict(), "optimizer": optimizer.state_dict()})
+            if rows[-1]["best"]:
+                best = deepcopy(network.state_dict())
             if share.rank:
                 continue
-            log(f"  step {done}: loss {loss:.4f}, area under the curve {score:.4f}, {rows[-1]['seconds']:.0f} s")
+            log(f"  step {step}: loss {loss:.4f}, area under the curve {score:.4f}, {seconds:.0f} s")
             if resume is not None:
-                _keep(resume, key, network, optimizer, bags, rows, best, trial)
+                _keep(resume, key, network, optimizer, bags, rows, best)
     network.load_state_dict(best)
     network.eval()
     return pd.DataFrame(rows)
@@ -350,6 +325,12 @@ def _select_auc(network: WSCNN, select: Examples) -> float:
     return float(np.mean([area for area in field_auc(logits, select) if np.isfinite(area)]))
 
 
+def _last_is_best(areas: list[float]) -> bool:
+    """Return whether no earlier evaluation had a higher area, each averaged with those just before it."""
+    means = [np.mean(areas[max(0, end - _AVERAGED) : end]) for end in range(1, len(areas) + 1)]
+    return bool(means[-1] >= max(means))
+
+
 def _stalls(rows: list[dict[str, Any]], patience: int) -> bool:
     """Return whether neither the lowest loss nor the highest area of these evaluations is among the last ones."""
     if len(rows) <= patience:
@@ -358,31 +339,6 @@ def _stalls(rows: list[dict[str, Any]], patience: int) -> bool:
     return min(row["loss"] for row in last) >= min(row["loss"] for row in before) and max(
         row["select_auc"] for row in last
     ) <= max(row["select_auc"] for row in before)
-
-
-def _chosen_start(rows: list[dict[str, Any]], start: int, n_trial: int, starts: int) -> int:
-    """Return the start that goes on after these evaluations: this one, a new one, or the best of all tried."""
-    own = [row["select_auc"] for row in rows if row["start"] == start]
-    if len(own) != n_trial or max(own) >= _LEARNT:
-        return start
-    begun = 1 + max(row["start"] for row in rows)
-    return begun if begun < starts else _best_trial(rows, n_trial)
-
-
-def _best_trial(rows: list[dict[str, Any]], n_trial: int) -> int:
-    """Return the start whose trial reached the highest area under the curve."""
-    tried: dict[int, list[float]] = {}
-    for row in rows:
-        tried.setdefault(row["start"], []).append(row["select_auc"])
-    return max(tried, key=lambda start: max(tried[start][:n_trial]))
-
-
-def _renew(network: WSCNN, seed: int) -> None:
-    """Give `network` other random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = WSCNN(network.architecture, network.pool, network.n_channels, network.n_classes, network.score_pool)
-    network.load_state_dict(fresh.state_dict())
 
 
 def _optimizer(weights: list[nn.Parameter], recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
@@ -432,7 +388,6 @@ def _keep(
     bags: Bags,
     rows: list[dict[str, Any]],
     best: dict[str, Tensor],
-    trial: dict[str, Any],
 ) -> None:
     """Write all that a training goes on from."""
     state = {
@@ -442,7 +397,6 @@ def _keep(
         "bags": bags.state(),
         "rows": rows,
         "best": best,
-        "trial": trial,
     }
     # Through memory: torch's own writing does not say that a disk is full.
     buffer = io.BytesIO()
@@ -453,12 +407,12 @@ def _keep(
 
 def _resume(
     path: Path | None, key: str, network: WSCNN, optimizer: torch.optim.Optimizer, bags: Bags
-) -> tuple[list[dict[str, Any]], dict[str, Tensor], dict[str, Any], float]:
-    """Bring all to where `path` has it; return history, best weights, best trial and seconds.
+) -> tuple[list[dict[str, Any]], dict[str, Tensor], float]:
+    """Bring all to where `path` has it; return history, best weights and seconds.
 
     Without a file of this key these are of the beginning.
     """
-    start: tuple[list[dict[str, Any]], dict[str, Tensor], dict[str, Any], float] = ([], network.state_dict(), {}, 0.0)
+    start: tuple[list[dict[str, Any]], dict[str, Tensor], float] = ([], network.state_dict(), 0.0)
     if path is None or not path.is_file():
         return start
     try:
@@ -472,4 +426,4 @@ def _resume(
     optimizer.load_state_dict(state["optimizer"])
     bags.restore(state["bags"].cpu())
     rows = state["rows"]
-    return rows, state["best"], state["trial"], rows[-1]["seconds"]
+    return rows, state["best"], rows[-1]["seconds"]

@@ -23,12 +23,21 @@ from wscnn.errors import UserError
 
 
 class Layer(NamedTuple):
-    """A convolution, batch norm and ReLU, and as a rule a 2 x 2 max pool."""
+    """A convolution, batch norm and ReLU, which as a rule halve the image.
+
+    Attributes
+    ----------
+    filters, kernel, padding
+        Of the convolution.
+    halve
+        ``pool``: a 2 x 2 max pool. It stands before the ReLU, which gives the same from a quarter of the work.
+        ``stride``: the convolution is made at every second pixel only. Empty: not at all.
+    """
 
     filters: int
     kernel: int
     padding: int = 0
-    halve: bool = True
+    halve: str = "pool"
 
 
 class Architecture(NamedTuple):
@@ -45,9 +54,9 @@ ARCHITECTURES = {
     "wscnn4": Architecture((Layer(50, 11), Layer(100, 3), Layer(100, 5, 1)), 5, 1),
     "wscnn4_cells": Architecture((Layer(50, 11), Layer(100, 7), Layer(100, 5, 1)), 5, 1),
     "wscnn6": Architecture(
-        (Layer(50, 11), Layer(50, 3, 1, False), Layer(100, 7), Layer(100, 3, 1, False), Layer(100, 5, 1)), 5, 1
+        (Layer(50, 11), Layer(50, 3, 1, ""), Layer(100, 7), Layer(100, 3, 1, ""), Layer(100, 5, 1)), 5, 1
     ),
-    "compact": Architecture((Layer(16, 5), Layer(32, 3), Layer(32, 3)), 3),
+    "compact": Architecture((Layer(16, 6, halve="stride"), Layer(32, 3), Layer(32, 3)), 3),
 }
 
 #: A map of less than this sum of probabilities counts as empty (keeps logarithms finite).
@@ -134,16 +143,18 @@ class WSCNN(nn.Module):
         self.architecture, self.pool, self.score_pool = architecture, pool, score_pool
         self.n_channels, self.n_classes = n_channels, n_classes
         layers, kernel, padding = ARCHITECTURES[architecture]
-        self._steps = [*layers, Layer(n_classes, kernel, padding, halve=False)]
+        self._steps = [*layers, Layer(n_classes, kernel, padding, halve="")]
         blocks = []
         before = n_channels
         for layer in layers:
+            stride = 2 if layer.halve == "stride" else 1
             parts: list[nn.Module] = [
-                nn.Conv2d(before, layer.filters, layer.kernel, padding=layer.padding, bias=False),
+                nn.Conv2d(before, layer.filters, layer.kernel, stride, layer.padding, bias=False),
                 nn.BatchNorm2d(layer.filters),
+                *([nn.MaxPool2d(2)] if layer.halve == "pool" else []),
                 nn.ReLU(),
             ]
-            blocks.append(nn.Sequential(*parts, nn.MaxPool2d(2)) if layer.halve else nn.Sequential(*parts))
+            blocks.append(nn.Sequential(*parts))
             before = layer.filters
         self.blocks = nn.Sequential(*blocks)
         self.classify = nn.Conv2d(before, n_classes, kernel, padding=padding)
@@ -156,7 +167,7 @@ class WSCNN(nn.Module):
         if pool == "fc":
             self.dense = nn.Linear(n_classes * _DENSE[0] * _DENSE[1], n_classes)
 
-        self.stride = 2 ** sum(layer.halve for layer in layers)
+        self.stride = 2 ** sum(layer.halve != "" for layer in layers)
         self.receptive_field = self._pixels(1, padded=False)
         # The field is widened so that places that see a convolution's zero padding can be cut off, and so that place
         # 0 is centred on the middle of the field's first `stride` pixels.
@@ -174,7 +185,25 @@ class WSCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the log-odds of each phenotype in images (N, C, h, w), (N, K-1)."""
-        return self._pooled(*self._maps(x))
+        return self.pooled(*self._maps(x))
+
+    def pooled(self, maps: Tensor, attention: Tensor | None = None) -> Tensor:
+        """Return log-odds (N, K-1) of class maps (N, K, h', w') and attention logits (N, 1, h', w') where there are."""
+        detector = maps[:, 1:] - maps[:, :1]
+        if not self.training and self.score_pool == "count":
+            return _count(detector)
+        if not self.training and self.score_pool != "same":
+            return _POOLS[self.score_pool](detector)
+        if self.pool == "noisy_or":
+            return _noisy_or(detector)
+        if attention is not None:
+            weights = attention.flatten(2).softmax(-1)  # (N, 1, places)
+            scores = (maps.flatten(2) * weights).sum(-1)
+        elif self.pool == "fc":
+            scores = self.dense(functional.adaptive_avg_pool2d(maps, _DENSE).flatten(1))
+        else:
+            scores = _POOLS[self.pool](maps)
+        return scores[:, 1:] - scores[:, :1]
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of log-odds (N, K-1) under class labels (N,).
@@ -196,28 +225,12 @@ class WSCNN(nn.Module):
         content, gate = self.attend(features).chunk(2, dim=1)
         return maps, self.weigh(torch.tanh(content) * torch.sigmoid(gate)).float()
 
-    def _pooled(self, maps: Tensor, attention: Tensor | None) -> Tensor:
-        """Return log-odds (N, K-1) of class maps (N, K, h', w')."""
-        detector = maps[:, 1:] - maps[:, :1]
-        if not self.training and self.score_pool == "count":
-            return _count(detector)
-        if not self.training and self.score_pool != "same":
-            return _POOLS[self.score_pool](detector)
-        if self.pool == "noisy_or":
-            return _noisy_or(detector)
-        if attention is not None:
-            weights = attention.flatten(2).softmax(-1)  # (N, 1, places)
-            scores = (maps.flatten(2) * weights).sum(-1)
-        elif self.pool == "fc":
-            scores = self.dense(functional.adaptive_avg_pool2d(maps, _DENSE).flatten(1))
-        else:
-            scores = _POOLS[self.pool](maps)
-        return scores[:, 1:] - scores[:, :1]
-
     def _pixels(self, places: int, padded: bool) -> int:
         """Return the pixels along an axis from which a map of so many places comes, with or without zero padding."""
         for layer in reversed(self._steps):
-            places = places * (2 if layer.halve else 1) + layer.kernel - 1 - (2 * layer.padding if padded else 0)
+            # Every second place of a convolution reaches a pixel less far than the pairs of places that a pool takes.
+            places = places * (2 if layer.halve else 1) - (layer.halve == "stride")
+            places += layer.kernel - 1 - (2 * layer.padding if padded else 0)
         return places
 
     def _tainted(self) -> int:
@@ -257,7 +270,7 @@ def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
     maps = maps[..., inner, inner]
     if attention is not None:
         attention = attention[..., inner, inner]
-    return model._pooled(maps, attention), maps[:, 1:] - maps[:, :1]
+    return model.pooled(maps, attention), maps[:, 1:] - maps[:, :1]
 
 
 @dataclass

@@ -103,7 +103,7 @@ class Size:
 
 def size_of(screen: Screen) -> Size:
     """Return the size of a checked screen; one image is opened, for shape and type."""
-    first = screen.images.iloc[0]
+    first = screen.images[screen.images["images"] > 0].iloc[0]
     folder = screen.plates.set_index("plate").loc[first["plate"], "images"]
     reader = open_acquisition(Path(folder), screen.config["acquisition"])
     image = reader.read(Path(first["path"]), int(first["page"]))
@@ -302,9 +302,9 @@ def multiplications(architecture: str, channels: int, classes: int) -> float:
     layers, kernel, _ = ARCHITECTURES[architecture]
     total, before, share = 0.0, channels, 1.0
     for layer in layers:
-        total += share * layer.kernel**2 * before * layer.filters
-        before = layer.filters
-        share /= 4 if layer.halve else 1
+        after = share / (4 if layer.halve else 1)
+        total += (after if layer.halve == "stride" else share) * layer.kernel**2 * before * layer.filters
+        before, share = layer.filters, after
     return total + share * kernel**2 * before * classes
 
 

@@ -283,7 +283,7 @@ def _drawn(n_per_class: int, fraction: float = 0.1, **knobs: Any) -> tuple[Examp
 
 
 def _circle_network(settings: Settings, seed: int, pool: str, parts: Sequence[Examples]) -> Trained:
-    recipe = _recipe(settings, 1000, tiles=1, crop=280)
+    recipe = _recipe(settings, 500, tiles=1, crop=280)
     return _train(settings, "circles", seed, settings.architecture or "compact", pool, parts, recipe)
 
 
@@ -357,7 +357,7 @@ def _prevalence(settings: Settings, seed: int) -> Iterator[Figure]:
         for pool in settings.pools or ("noisy_or",):
             architecture = settings.architecture or "compact"
             name = f"nuclei-{prevalence:g}"
-            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 400))
+            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 300))
             scores = _scores(trained, parts[2])
             figure = auc(scores[~truth], scores[truth])
             yield Figure(_name(trained), f"{prevalence:.0%} mitotic", "area under the curve", figure, trained.seconds)

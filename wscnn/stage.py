@@ -6,8 +6,7 @@ from a bounded, seeded sample of fields, the same on any number of workers.
 
 import glob
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,8 @@ _KEEP_BYTES = 2**28
 # Pixels a field and channel that go into the plate's range of intensities.
 _WINDOW_PIXELS = 1024
 _WINDOW = (1.0, 99.5)
-# Blue for the first channel, which mostly is DNA; then what viewers mix well.
+# A channel alone is grey; of several the first, mostly DNA, is blue, the others are what viewers mix well.
+_GREY = "FFFFFF"
 _COLORS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF", "FFFFFF")
 
 
@@ -97,7 +97,7 @@ class Staged:
     numbers: list[dict[str, Any]]
     pixels: np.ndarray
     problems: list[str]
-    unwritten: str = ""
+    unwritten: OSError | None = None
 
 
 def stage_plate(
@@ -142,15 +142,14 @@ def stage_plate(
     UserError
         Naming the files that are missing, damaged or unlike the others (up to 20), or images that fit no field.
     """
-    with _disk_errors(store):
-        manifest.unlink(missing_ok=True)  # an earlier one must not vouch for a store that is being replaced
-        for left in store.parent.glob(f".{glob.escape(store.name)}.*.partial"):  # by a run that was killed
-            remove(left)
+    manifest.unlink(missing_ok=True)  # an earlier one must not vouch for a store that is being replaced
+    for left in store.parent.glob(f".{glob.escape(store.name)}.*.partial"):  # by a run that was killed
+        remove(left)
     channels = list(acquisition["channels"].values())
     table = read_table(index)
     table = _chosen(table[~table["well"].isin(excluded_wells(layout, plate))], channels, acquisition, index)
     # Workers end before what they failed to finish is removed.
-    with _disk_errors(store), atomic_path(store) as partial, connect(dask) as client:
+    with atomic_path(store) as partial, connect(dask) as client:
         reader = open_acquisition(images, acquisition)
         plan = _plan(reader, table, channels, mosaic, acquisition["nuclei"])
         kept: dict[tuple[str, int], Reading] = {}
@@ -164,7 +163,7 @@ def stage_plate(
             partial,
             plate,
             list(table["well"].unique()),
-            [Channel(name, _COLORS[i % len(_COLORS)], (0.0, 1.0)) for i, name in enumerate(channels)],
+            [Channel(name, color, (0.0, 1.0)) for name, color in zip(channels, _colors(len(channels)), strict=True)],
             None if pixel_size is None else pixel_size * plan.downsample,
         )
         staged = _stage_wells(client, plan, table, kept, writer)
@@ -189,21 +188,14 @@ def stage_plate(
         "images": len(table),
         "bytes": len(table) * plan.shape[0] * plan.shape[1] * plan.dtype.itemsize,
     }
-    with _disk_errors(manifest), atomic_path(manifest) as partial:
+    with atomic_path(manifest) as partial:
         partial.write_text(json.dumps(done, indent=1) + "\n")
     log(f"{plate}: {len(numbers)} fields of {len(staged)} wells staged, {int((~flags['used']).sum())} of them flagged")
 
 
-@contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    """Make a sentence of what the system says where `target` cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or target}: cannot be written ({error.strerror or error}); "
-            "make room or mend the permissions, and start again"
-        ) from None
+def _colors(n: int) -> list[str]:
+    """Return the colours, RRGGBB, in which viewers show `n` channels."""
+    return [_GREY] if n == 1 else [_COLORS[i % len(_COLORS)] for i in range(n)]
 
 
 def _chosen(index: pd.DataFrame, channels: Sequence[str], acquisition: Mapping[str, Any], source: Path) -> pd.DataFrame:
@@ -363,7 +355,7 @@ def _stage_wells(
         if result.unwritten or len(problems) >= _MAX_PROBLEMS:
             client.cancel(list(futures))
             if result.unwritten:
-                raise OSError(result.unwritten)
+                raise result.unwritten
             break
     if problems:
         raise UserError(sorted(problems)[:_MAX_PROBLEMS])
@@ -415,7 +407,7 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
     try:
         writer.write_well(well, image, slots, plan.mosaic.cell)
     except OSError as error:
-        return Staged([], np.empty(0), [], error.strerror or str(error))
+        return Staged([], np.empty(0), [], error)
     return Staged(records, np.stack(pixels), [])
 
 

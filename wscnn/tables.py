@@ -83,18 +83,9 @@ def conform(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write `table` to the Parquet file `path` atomically; equal tables give equal bytes.
-
-    Raises
-    ------
-    UserError
-        When the folder may not be written to, or the disk is full.
-    """
-    try:
-        with atomic_path(path) as partial:
-            pq.write_table(pa.Table.from_pandas(table, preserve_index=False), partial, compression="zstd")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+    """Write `table` to the Parquet file `path` atomically; equal tables give equal bytes."""
+    with atomic_path(path) as partial:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), partial, compression="zstd")
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -34,7 +34,7 @@ def main() -> None:
         # Brighter where positive: what cannot be learnt would be started again.
         fields = torch.rand(shape) + 0.5 * labels[:, None, None, None]
         parts.append(Examples(fields.half().to(device), labels.to(device), [f"p/{i}" for i in range(given.fields)]))
-    recipe = recipe_of(section("train", "{}")) | {"steps": given.steps, "starts": 1}
+    recipe = recipe_of(section("train", "{}")) | {"steps": given.steps}
     network = WSCNN(given.architecture, "noisy_or", given.channels, 2).to(device, memory_format=torch.channels_last)
 
     side = min(recipe["crop"], recipe["tiles"] * given.size)

@@ -67,7 +67,7 @@ def compose(
     prevalence
         Chance of a cell to show each phenotype.
     planted
-        A phenotype that the first cell shows for certain; empty for none.
+        A phenotype that the first cell shows for certain, far enough inside the field to be seen; empty for none.
     """
     names = ["", *prevalence]
     chances = np.array([0.0, *prevalence.values()])
@@ -84,9 +84,10 @@ def compose(
         drawn = bank.draw(rng, phenotype)
         radii[i] = np.sqrt(drawn.mask.sum() / np.pi)
         keep = bank.distance * (radii[:i] + radii[i])
+        inset = min(radii[i], size / 2) if planted and i == 0 else 0.0
         # Where the field is full, a cell comes to lie on others after some tries, as cells do.
         for attempt in range(30):
-            y, x = places[i] = rng.uniform(0, size, 2)
+            y, x = places[i] = rng.uniform(inset, size - inset, 2)
             free = ((places[:i] - places[i]) ** 2).sum(1) >= (keep * (1 - attempt / 60)) ** 2
             if free.all() and rng.random() < density[int(y), int(x)]:
                 break

@@ -1,0 +1,72 @@
+"""The detector that training starts from tells something before the first step, and is the same for the same seed."""
+
+import numpy as np
+import pytest
+import torch
+
+from wscnn.fit import auc, evaluate
+from wscnn.heads import PEAKED, start_head
+from wscnn.model import WSCNN
+from wscnn.simulate.concepts import cross, disc, draw_concept, ring
+
+
+def bright(y: np.ndarray, x: np.ndarray, at: tuple[float, float]) -> np.ndarray:
+    """Return a disc half as bright again as the others, as condensed chromatin is."""
+    return 1.5 * disc(y, x, at)
+
+
+def fields(seed: int, n: int, negative: dict, positive: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = draw_concept(np.random.default_rng(seed), n, [negative], [positive])
+    return torch.from_numpy(images)[:, None], torch.from_numpy(labels)
+
+
+def started(pool: str, images: torch.Tensor, labels: torch.Tensor, n_classes: int = 2, seed: int = 0) -> WSCNN:
+    torch.manual_seed(0)
+    network = WSCNN("compact", pool, 1, n_classes)
+    start_head(network, images, labels, 128, seed)
+    return network
+
+
+def areas(network: WSCNN, images: torch.Tensor, labels: torch.Tensor) -> list[float]:
+    logits, _ = evaluate(network.eval(), images)
+    return [
+        auc(logits[labels.numpy() == 0, k], logits[labels.numpy() == k + 1, k]) for k in range(network.n_classes - 1)
+    ]
+
+
+@pytest.mark.parametrize("pool", PEAKED)
+def test_it_tells_new_images_apart_untrained(pool):
+    contents = {"negative": {disc: 6}, "positive": {disc: 5, bright: 1}}
+    images, labels = fields(0, 100, *contents.values())
+    new = fields(1, 60, *contents.values())
+    assert areas(started(pool, images, labels), *new)[0] >= 0.8
+    # It is the labels that it goes by.
+    assert areas(started(pool, images, 1 - labels), *new)[0] <= 0.5
+
+
+@pytest.mark.parametrize("pool", PEAKED)
+def test_a_field_is_positive_with_even_odds(pool):
+    images, labels = fields(0, 20, {disc: 6}, {disc: 4, ring: 2})
+    network = started(pool, images, labels).eval()
+    with torch.no_grad():
+        chance = torch.sigmoid(network(images)).mean().item()
+    # The bias is fitted to the features of the last layer that all these fields have in evaluation.
+    assert chance == pytest.approx(0.5, abs=0.02)
+
+
+def test_each_phenotype_has_a_detector_of_its_own():
+    crosses, rings = ({disc: 4, what: 3} for what in (cross, ring))
+    images, labels = fields(0, 60, {disc: 6}, crosses)
+    others, _ = fields(1, 60, {disc: 6}, rings)
+    images = torch.cat([images, others[60:]])
+    labels = torch.cat([labels, torch.full((60,), 2)])
+    network = started("noisy_or", images, labels, n_classes=3)
+    assert min(areas(network, images, labels)) >= 0.7
+    assert not network.classify.weight[0].any()
+
+
+def test_same_seed_same_weights():
+    images, labels = fields(0, 20, {disc: 6}, {disc: 4, ring: 2})
+    first, again, other = (started("noisy_or", images, labels, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["classify.weight"], other["classify.weight"])

@@ -1,0 +1,125 @@
+"""The detector that training starts from: of many random ones, the mean of those that tell the classes apart best.
+
+A soft pool gives a place a gradient in proportion to what it already scores. So a network whose first random detector
+happens to be low at the rare cells stays at chance, for as long as other differences between images drown the little
+that the rare cells give. Random filters of several layers respond to them all the same, and trying hundreds of
+detectors on their features costs less than ten training steps.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wscnn.model import WSCNN
+
+#: Pools that a few high places decide, so that it matters where the detector is high at first.
+PEAKED = ("noisy_or", "max", "lse", "topk")
+
+# Fields that detectors are tried on, at most, and at a time.
+_FIELDS, _BATCH = 256, 16
+# Batches from which batch norm takes its first statistics.
+_CALIBRATION = 4
+# The best that are averaged: what each of them fits by chance cancels out.
+_KEPT = 64
+# By how much, in log-odds, a field's highest places stand above the mean of all places at first.
+_RISE = 4.0
+# Highest places that tell how high a detector is in a field, as in the pool `topk`.
+_TOP = 8
+
+
+@torch.no_grad()
+def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int) -> None:
+    """Give the last layer of `network` weights that already tell something, and batch norm its statistics.
+
+    Of `n` random detectors a phenotype, those 64 are averaged whose highest places tell its fields from negative ones
+    best, by the area under the ROC curve. The bias makes a field positive with even odds, on average.
+
+    Parameters
+    ----------
+    network
+        Fresh, with a pool of `PEAKED`.
+    fields, labels
+        Shape (m, C, h, w) and (m,): what is trained on. At most 256, drawn evenly over classes, are looked at.
+    n
+        Detectors to try.
+    seed
+        Of the draws.
+    """
+    random = torch.Generator().manual_seed(seed)
+    chosen = _even(labels.cpu(), random)
+    fields, labels = fields[chosen.to(fields.device)], labels.cpu()[chosen]
+    features = torch.cat(list(_features(network, fields)))
+    centred = features - features.mean((0, 2, 3), keepdim=True)
+    weights = network.classify.weight
+    shape = (n, *weights.shape[1:])
+    heads = torch.randn(shape, generator=random)
+    # Half of them look at one place alike all over the kernel: less to fit by chance.
+    heads[: n // 2] = heads[: n // 2, :, :1, :1]
+    heads = heads.to(weights.device)
+    heads /= functional.conv2d(centred[:_BATCH], heads).std((0, 2, 3))[:, None, None, None] + 1e-6
+    weights.zero_()
+    network.classify.bias.zero_()  # type: ignore[union-attr]
+    for phenotype in range(1, network.n_classes):
+        own = torch.nonzero((labels == 0) | (labels == phenotype)).flatten()
+        own = own.to(features.device)
+        area = _area(_highest(centred[own], heads), (labels[own.cpu()] > 0).to(own.device))
+        best = area.argsort(descending=True, stable=True)[:_KEPT]
+        head = (heads[best] * (area[best] - 0.5)[:, None, None, None]).mean(0, keepdim=True)
+        head *= _RISE / (_highest(centred[own], head).mean() + 1e-6)
+        weights[phenotype] = head[0]
+        _even_odds(network, features[own], phenotype)
+
+
+def _even(labels: Tensor, random: torch.Generator) -> Tensor:
+    """Return the numbers of at most `_FIELDS` fields, as many of each class as there are, in random order."""
+    order = torch.randperm(len(labels), generator=random)
+    turn = torch.zeros(len(labels), dtype=torch.long)
+    for label in labels.unique():
+        own = labels[order] == label
+        turn[own] = torch.arange(int(own.sum()))
+    return order[turn.argsort(stable=True)[:_FIELDS]]
+
+
+def _features(network: WSCNN, fields: Tensor) -> Iterator[Tensor]:
+    """Yield the features of some fields at a time, batch norm as the first of them have it."""
+    norms = [module for module in network.blocks.modules() if isinstance(module, nn.BatchNorm2d)]
+    batches = [part.float().contiguous(memory_format=torch.channels_last) for part in fields.split(_BATCH)]
+    usual = [norm.momentum for norm in norms]
+    network.blocks.train()
+    for norm in norms:
+        norm.momentum = None  # the plain mean over batches
+    for batch in batches[:_CALIBRATION]:
+        network.blocks(batch)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    network.blocks.eval()
+    for batch in batches:
+        yield network.blocks(batch)
+    network.blocks.train()
+
+
+def _highest(features: Tensor, heads: Tensor) -> Tensor:
+    """Return the mean over each detector's highest places in each field, (fields, detectors)."""
+    maps = (functional.conv2d(some, heads).flatten(2) for some in features.split(_BATCH))
+    return torch.cat([places.topk(min(_TOP, places.shape[-1]), -1).values.mean(-1) for places in maps])
+
+
+def _area(scores: Tensor, positive: Tensor) -> Tensor:
+    """Return the area under the ROC curve of each column of scores (fields, detectors)."""
+    above = [(scores[positive] > score).float().mean(0) for score in scores[~positive]]
+    return torch.stack(above).mean(0)
+
+
+def _even_odds(network: WSCNN, features: Tensor, phenotype: int) -> None:
+    """Set the phenotype's bias so that fields are positive with a chance of one half, on average over `features`."""
+    bias = network.classify.bias
+    low, high = -50.0, 50.0
+    maps = [functional.conv2d(some, network.classify.weight) for some in features.split(_BATCH)]
+    for _ in range(40):
+        middle = (low + high) / 2
+        bias[phenotype] = middle  # type: ignore[index]
+        shift = bias[:, None, None]  # type: ignore[index]
+        scores = torch.cat([network.pooled((part + shift).float())[:, phenotype - 1] for part in maps])
+        low, high = (low, middle) if float(torch.sigmoid(scores).mean()) > 0.5 else (middle, high)
