@@ -65,6 +65,15 @@ def test_each_phenotype_has_a_detector_of_its_own():
     assert not network.classify.weight[0].any()
 
 
+def test_what_shows_all_over_a_field_gives_no_wild_scores():
+    images = torch.rand((40, 1, 64, 64), generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(40) % 2
+    network = started("noisy_or", images + 0.5 * labels[:, None, None, None], labels)
+    assert areas(network, images + 0.5 * labels[:, None, None, None], labels) == [1.0]
+    logits, maps = evaluate(network, images)
+    assert np.abs(maps).max() < 50 and np.abs(logits).max() < 50
+
+
 def test_same_seed_same_weights():
     images, labels = fields(0, 20, {disc: 6}, {disc: 4, ring: 2})
     first, again, other = (started("noisy_or", images, labels, seed=seed).state_dict() for seed in (0, 0, 1))

@@ -67,7 +67,8 @@ def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int
         area = _area(_highest(centred[own], heads), (labels[own.cpu()] > 0).to(own.device))
         best = area.argsort(descending=True, stable=True)[:_KEPT]
         head = (heads[best] * (area[best] - 0.5)[:, None, None, None]).mean(0, keepdim=True)
-        head *= _RISE / (_highest(centred[own], head).mean() + 1e-6)
+        # Where whole fields differ, the highest places of some lie below the mean of all.
+        head *= _RISE / (_highest(centred[own], head).abs().mean() + 1e-6)
         weights[phenotype] = head[0]
         _even_odds(network, features[own], phenotype)
 

@@ -9,8 +9,10 @@ training; the bare network takes one batch that is there, again and again, with 
 import argparse
 import time
 
+import numpy as np
 import torch
 
+from wscnn.bags import Bags
 from wscnn.config import section
 from wscnn.fit import Examples, fast_bfloat16, fit, pick_device, recipe_of
 from wscnn.model import ARCHITECTURES, WSCNN
@@ -31,7 +33,7 @@ def main() -> None:
     parts = []
     for _ in range(2):
         labels = torch.arange(given.fields) % 2
-        # Brighter where positive: what cannot be learnt would be started again.
+        # Brighter where positive, so that there is something to learn.
         fields = torch.rand(shape) + 0.5 * labels[:, None, None, None]
         parts.append(Examples(fields.half().to(device), labels.to(device), [f"p/{i}" for i in range(given.fields)]))
     recipe = recipe_of(section("train", "{}")) | {"steps": given.steps}
@@ -42,15 +44,32 @@ def main() -> None:
     images = images.contiguous(memory_format=torch.channels_last)
     labels = (torch.arange(recipe["batch"]) % 2).to(device)
 
-    def bare(steps: int) -> float:
-        start = time.perf_counter()
-        for _ in range(steps):
-            with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
-                logits = network(images)
-            network.loss(logits, labels).backward()
+    bags = Bags(
+        parts[0].fields, parts[0].labels, recipe["crop"], recipe["tiles"], recipe["augmentation"], 0, slice(None)
+    )
+    split = dict.fromkeys(("drawing", "forward", "backward"), 0.0)
+
+    def clock() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return time.perf_counter()
+
+    def bare(steps: int) -> float:
+        """Return the seconds of forward and backward passes alone; drawing is timed beside them."""
+        split.update(dict.fromkeys(split, 0.0))
+        for _ in range(steps):
+            times = [clock()]
+            bags.draw(recipe["batch"])
+            times.append(clock())
+            with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
+                logits = network(images)
+            loss = network.loss(logits, labels)
+            times.append(clock())
+            loss.backward()
+            times.append(clock())
+            for part, seconds in zip(split, np.diff(times), strict=True):
+                split[part] += seconds
+        return split["forward"] + split["backward"]
 
     network.train()
     bare(3)
@@ -62,7 +81,10 @@ def main() -> None:
     limit *= n / (given.steps * recipe["batch"])
     print(f"{device}, {torch.get_num_threads()} threads of torch, {given.architecture}, images of {side} x {side}")
     print(f"bare forward and backward    {n / limit:8.1f} images/s")
-    print(f"fit                          {n / took:8.1f} images/s ({limit / took:.2f} of the bare network)")
+    print(
+        f"fit                          {n / took:8.1f} images/s ({limit / took:.2f} of the bare network, start included)"
+    )
+    print("a step: " + ", ".join(f"{part} {1000 * seconds / given.steps:.1f} ms" for part, seconds in split.items()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""The Slurm profile asks for what a job needs: more for a larger plate, by the size of the tables that it reads."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+from runs import ROOT
+
+
+def asked(folder: Path, snakemake) -> dict[tuple[str, str], dict[str, str]]:
+    """Return the resources of the jobs of each rule and plate, if all were run again."""
+    profile = ROOT / "workflow" / "profiles" / "slurm"
+    done = snakemake(folder, "--profile", str(profile), "--configfile", "config.yaml", "-n", "--forceall")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {}
+    for job in re.split(r"\n(?=rule )", done.stdout + done.stderr):
+        rule, plate = re.match(r"rule (\w+)", job), re.search(r"wildcards: plate=(\w+)", job)
+        if rule and (resources := re.search(r"resources: (.*)", job)):
+            asks = dict(pair.split("=", 1) for pair in resources[1].split(", ") if "=" in pair)
+            found[rule[1], plate[1] if plate else ""] = asks
+    return found
+
+
+def test_time_and_memory_grow_with_the_plate(finished: Path, tmp_path: Path, snakemake):
+    folder = tmp_path / "screen"
+    shutil.copytree(finished, folder)
+    results = folder / "results" / "small"
+    plate, other = pd.read_csv(folder / "plates.tsv", sep="\t")["plate"]
+    for table, size in (("index", 400_000), ("qc", 1_200_000), ("wells", 100_000_000)):
+        # Only its size is looked at.
+        (results / table / f"{plate}.parquet").write_bytes(bytes(size))
+    asks = asked(folder, snakemake)
+    # 0.4 MB of index and 1.2 MB of quality, and what else the jobs read: a few hundred kB.
+    assert int(asks["stage", other]["runtime"]) in (30, 31, 32)
+    assert int(asks["stage", plate]["runtime"]) in (70, 71, 72)
+    assert 70 <= int(asks["score", plate]["runtime"]) - int(asks["score", other]["runtime"]) <= 74
+    assert int(asks["hits", ""]["mem_mb"]) in range(3500, 3520)
+    assert asks["stage", plate]["slurm_partition"] == "cpu" and "gpu" not in asks["stage", plate]
+    assert (asks["score", plate]["slurm_partition"], asks["score", plate]["gpu"]) == ("gpu", "1")
