@@ -33,7 +33,7 @@ def test_one_pass_reaches_every_instance_where_the_pooled_gradient_reaches_one()
 
 
 def test_gradient_is_the_filters_of_the_places_that_fire() -> None:
-    # Each place that fires passes its 5 x 5 window on, with gain / 25 times the channels' weights, here of norm 1.
+    # Each place that fires passes its 6 x 6 window on, with gain / 36 times the channels' weights, here of norm 1.
     models = [matched_filter(gain=gain, channels=(0.6, 0.8)) for gain in (10.0, 30.0)]
     image = image_with([(20, 30), (60, 90)]).repeat(1, 2, 1, 1)
     _, maps, gradient = saliency(models, image, [0.0])

@@ -283,7 +283,7 @@ def _drawn(n_per_class: int, fraction: float = 0.1, **knobs: Any) -> tuple[Examp
 
 
 def _circle_network(settings: Settings, seed: int, pool: str, parts: Sequence[Examples]) -> Trained:
-    recipe = _recipe(settings, 500, tiles=1, crop=280)
+    recipe = _recipe(settings, 1000, tiles=1, crop=280)
     return _train(settings, "circles", seed, settings.architecture or "compact", pool, parts, recipe)
 
 

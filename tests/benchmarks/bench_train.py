@@ -81,9 +81,7 @@ def main() -> None:
     limit *= n / (given.steps * recipe["batch"])
     print(f"{device}, {torch.get_num_threads()} threads of torch, {given.architecture}, images of {side} x {side}")
     print(f"bare forward and backward    {n / limit:8.1f} images/s")
-    print(
-        f"fit                          {n / took:8.1f} images/s ({limit / took:.2f} of the bare network, start included)"
-    )
+    print(f"fit, start and evaluations   {n / took:8.1f} images/s ({limit / took:.2f} of the bare network)")
     print("a step: " + ", ".join(f"{part} {1000 * seconds / given.steps:.1f} ms" for part, seconds in split.items()))
 
 

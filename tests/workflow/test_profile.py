@@ -27,9 +27,9 @@ def test_time_and_memory_grow_with_the_plate(finished: Path, tmp_path: Path, sna
     shutil.copytree(finished, folder)
     results = folder / "results" / "small"
     plate, other = pd.read_csv(folder / "plates.tsv", sep="\t")["plate"]
-    for table, size in (("index", 400_000), ("qc", 1_200_000), ("wells", 100_000_000)):
+    for table, megabytes in (("index", 0.4), ("qc", 1.2), ("wells", 100)):
         # Only its size is looked at.
-        (results / table / f"{plate}.parquet").write_bytes(bytes(size))
+        (results / table / f"{plate}.parquet").write_bytes(bytes(round(megabytes * 2**20)))
     asks = asked(folder, snakemake)
     # 0.4 MB of index and 1.2 MB of quality, and what else the jobs read: a few hundred kB.
     assert int(asks["stage", other]["runtime"]) in (30, 31, 32)
