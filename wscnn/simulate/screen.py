@@ -366,6 +366,8 @@ illumination:
 
 train:
   seed: 0
+  # Enough for cells that are bright and compact; the default is 300.
+  steps: 200
 
 hits:
   # Scores are compared with each plate's negative controls.
