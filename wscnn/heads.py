@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wscnn.model import WSCNN
+from wscnn.model import WSCNN, topk
 
 #: Pools that a few high places decide, so that it matters where the detector is high at first.
 PEAKED = ("noisy_or", "max", "lse", "topk")
@@ -25,8 +25,6 @@ _CALIBRATION = 4
 _KEPT = 64
 # By how much, in log-odds, a field's highest places stand above the mean of all places at first.
 _RISE = 4.0
-# Highest places that tell how high a detector is in a field, as in the pool `topk`.
-_TOP = 8
 
 
 @torch.no_grad()
@@ -49,7 +47,8 @@ def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int
     """
     random = torch.Generator().manual_seed(seed)
     chosen = _even(labels.cpu(), random)
-    fields, labels = fields[chosen.to(fields.device)], labels.cpu()[chosen]
+    chosen = chosen.to(fields.device)
+    fields, labels = fields[chosen], labels.to(fields.device)[chosen]
     features = torch.cat(list(_features(network, fields)))
     centred = features - features.mean((0, 2, 3), keepdim=True)
     weights = network.classify.weight
@@ -59,12 +58,12 @@ def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int
     heads[: n // 2] = heads[: n // 2, :, :1, :1]
     heads = heads.to(weights.device)
     heads /= functional.conv2d(centred[:_BATCH], heads).std((0, 2, 3))[:, None, None, None] + 1e-6
+    highest = _highest(centred, heads)
     weights.zero_()
     network.classify.bias.zero_()  # type: ignore[union-attr]
     for phenotype in range(1, network.n_classes):
         own = torch.nonzero((labels == 0) | (labels == phenotype)).flatten()
-        own = own.to(features.device)
-        area = _area(_highest(centred[own], heads), (labels[own.cpu()] > 0).to(own.device))
+        area = _area(highest[own], labels[own] > 0)
         best = area.argsort(descending=True, stable=True)[:_KEPT]
         head = (heads[best] * (area[best] - 0.5)[:, None, None, None]).mean(0, keepdim=True)
         # Where whole fields differ, the highest places of some lie below the mean of all.
@@ -103,8 +102,7 @@ def _features(network: WSCNN, fields: Tensor) -> Iterator[Tensor]:
 
 def _highest(features: Tensor, heads: Tensor) -> Tensor:
     """Return the mean over each detector's highest places in each field, (fields, detectors)."""
-    maps = (functional.conv2d(some, heads).flatten(2) for some in features.split(_BATCH))
-    return torch.cat([places.topk(min(_TOP, places.shape[-1]), -1).values.mean(-1) for places in maps])
+    return torch.cat([topk(functional.conv2d(some, heads)) for some in features.split(_BATCH)])
 
 
 def _area(scores: Tensor, positive: Tensor) -> Tensor:

@@ -82,7 +82,8 @@ def _count(maps: Tensor) -> Tensor:
     return torch.log(torch.sigmoid(maps).sum((-2, -1)).clamp_min(_TINY))
 
 
-def _topk(maps: Tensor) -> Tensor:
+def topk(maps: Tensor) -> Tensor:
+    """Return the mean over the 8 highest places of maps (N, C, h, w), (N, C)."""
     flat = maps.flatten(-2)
     return flat.topk(min(_TOP, flat.shape[-1])).values.mean(-1)
 
@@ -98,7 +99,7 @@ _POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "avg": lambda maps: maps.mean((-2, -1)),
     "noisy_or": _noisy_or,
     "lse": _lse,
-    "topk": _topk,
+    "topk": topk,
 }
 #: Pools to train with, and to score with.
 POOLS = (*_POOLS, "fc", "attention")

@@ -44,9 +44,7 @@ def main() -> None:
     images = images.contiguous(memory_format=torch.channels_last)
     labels = (torch.arange(recipe["batch"]) % 2).to(device)
 
-    bags = Bags(
-        parts[0].fields, parts[0].labels, recipe["crop"], recipe["tiles"], recipe["augmentation"], 0, slice(None)
-    )
+    bags = Bags(parts[0].fields, parts[0].labels, recipe["crop"], recipe["tiles"], recipe["augmentation"], seed=0)
     split = dict.fromkeys(("drawing", "forward", "backward"), 0.0)
 
     def clock() -> float:
