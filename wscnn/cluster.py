@@ -6,10 +6,10 @@ import subprocess
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import dask
-from distributed import Client, Future, LocalCluster
+from distributed import Client, LocalCluster
 
 from wscnn.errors import UserError
 from wscnn.progress import log
@@ -90,7 +90,14 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
                 yield _announced(client)
 
 
-def in_flight(futures: Iterable[tuple[T, Future]], window: int) -> Iterator[tuple[T, Any]]:
+class Promise(Protocol):
+    """A future, of Dask or of the standard library."""
+
+    def result(self) -> Any:
+        """Return what was asked for, once it is there."""
+
+
+def in_flight(futures: Iterable[tuple[T, Promise]], window: int) -> Iterator[tuple[T, Any]]:
     """Yield each item with its future's result, in order, while the next ones are under way.
 
     Parameters
@@ -101,7 +108,7 @@ def in_flight(futures: Iterable[tuple[T, Future]], window: int) -> Iterator[tupl
     window
         How many are under way at most.
     """
-    waiting: deque[tuple[T, Future]] = deque()
+    waiting: deque[tuple[T, Promise]] = deque()
     for pair in futures:
         waiting.append(pair)
         if len(waiting) >= window:

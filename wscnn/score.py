@@ -5,6 +5,7 @@ a bounded number of wells is in flight, so that memory does not grow with the pl
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +129,12 @@ def score_plate(
         log(f"{plate.name}: {len(plate.wells) - len(todo)} wells have no good field, or no fold that may score them")
 
     logits, found = [], []
-    with connect(dask) as client, _threads_of(device):
-        seen = _see(client, plate, todo, networks, cards[0], extent(networks[0].receptive_field, score), device)
+    lengths = extent(networks[0].receptive_field, score)
+    # On CPUs each core has a well of its own, and never waits for another in the middle of a layer; so scores are the
+    # same on any number of cores, too.
+    n_viewers = 1 if device.type == "cuda" else cpus()
+    with connect(dask) as client, _one_thread(), ThreadPoolExecutor(n_viewers) as viewers:
+        seen = _see(client, viewers, min(_WINDOW, 1 + n_viewers), plate, todo, networks, cards[0], lengths)
         for well, values, table in progress(seen, len(todo), "wells scored"):
             if not np.isfinite(values).all():
                 raise UserError(f"{models}: scores {store}, well {well.name}, with what is no number; train again")
@@ -206,10 +211,10 @@ def _thresholds(cards: Sequence[Card], level: str, models: Path) -> np.ndarray:
 
 
 @contextmanager
-def _threads_of(device: torch.device) -> Iterator[None]:
-    """Let torch have the job's cores where it computes on the CPU; one thread is enough to feed a GPU."""
+def _one_thread() -> Iterator[None]:
+    """Let torch compute each operation on one thread."""
     before = torch.get_num_threads()
-    torch.set_num_threads(min(before, cpus()) if device.type == "cpu" else 1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
@@ -218,22 +223,24 @@ def _threads_of(device: torch.device) -> Iterator[None]:
 
 def _see(
     client: Client,
+    viewers: ThreadPoolExecutor,
+    ahead: int,
     plate: Plate,
     wells: Sequence[_Well],
     networks: Sequence[WSCNN],
     card: Card,
     lengths: Extent,
-    device: torch.device,
 ) -> Iterator[tuple[_Well, np.ndarray, pd.DataFrame]]:
     """Yield each well with its scores (folds, n, P) and its table of objects, labels written, in order.
 
-    Each step pulls from the one before it, and no more than a window of wells waits between two.
+    Each step pulls from the one before it, and no more than a window of wells waits between two; `ahead` is that of
+    the networks.
     """
     window = min(_WINDOW, 1 + sum(client.nthreads().values()))
     stride = networks[0].stride
     reads = ((well, client.submit(read_fields, plate, well.name, card.channels, pure=False)) for well in wells)
     views = (
-        (well, _view([networks[k] for k in well.folds], images[well.fields["at"]], well.places, device))
+        (well, viewers.submit(_view, [networks[k] for k in well.folds], images[well.fields["at"]], well.places))
         for well, images in in_flight(reads, window)
     )
 
@@ -244,15 +251,18 @@ def _see(
             write_masks, plate, well.name, well.fields, shape, *arrays, places, stride, lengths, pure=False
         )
 
-    finishing = (((well, logits), finish(well, maps, gradients)) for well, (logits, maps, gradients) in views)
+    finishing = (
+        ((well, logits), finish(well, maps, gradients)) for well, (logits, maps, gradients) in in_flight(views, ahead)
+    )
     for (well, logits), table in in_flight(finishing, window):
         yield well, logits, table
 
 
 def _view(
-    networks: Sequence[WSCNN], images: np.ndarray, places: np.ndarray, device: torch.device
+    networks: Sequence[WSCNN], images: np.ndarray, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what `wscnn.saliency.saliency` does, as arrays, of any number of fields (n, C, h, w)."""
+    device = next(networks[0].parameters()).device
     step = max(1, _PIXELS[device.type] // (images.shape[-2] * images.shape[-1]))
     parts = []
     for start in range(0, len(images), step):
