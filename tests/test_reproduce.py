@@ -41,6 +41,15 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
     assert np.isnan(made.loc[made["data"] == "one circle", "paper"]).all()
 
 
+def test_networks_for_cells_stand_beside_the_papers_of_as_many_convolutions(tmp_path):
+    knobs = {"seeds": 1, "images": 12, "steps": 1, "pools": ["noisy_or"], "device": "cpu"}
+    four, six = (reproduce("2", tmp_path, architecture=name, **knobs) for name in ("compact", "wscnn6"))
+    # Table 2 of Sailem et al. (2017).
+    measures = ["accuracy", "precision", "recall"]
+    assert four.set_index("measure").loc[measures, "paper"].tolist() == [0.9027, 0.8824, 0.9020]
+    assert six.set_index("measure").loc[measures, "paper"].tolist() == [0.9189, 0.8897, 0.9365]
+
+
 def test_pictures_of_the_maps_stand_beside_table_3(tmp_path):
     reproduce("3", tmp_path, seeds=1, images=12, steps=1, device="cpu")
     maps = imread(tmp_path / "circles-compact-noisy_or-0.maps.png")
