@@ -16,8 +16,8 @@ from wscnn.config import load_config, load_layout, load_plates
 from wscnn.errors import UserError
 from wscnn.hits import HITS, SUSPECTS, reachable
 from wscnn.index import choose, duplicates
-from wscnn.progress import progress
-from wscnn.tables import write_table
+from wscnn.progress import log, progress
+from wscnn.tables import read_table, write_table
 from wscnn.wells import parse_well, plate_format
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def check_screen(config_path: Path) -> Screen:
     images = []
     pixel_sizes = set()
     by_plate = dict(list(layout.groupby("plate")))
-    for plate, acquisition, table in _read_names(plates, config["acquisition"], problems):
+    for plate, acquisition, table in _read_names(plates, config, problems):
         rows = by_plate.get(plate, layout.iloc[:0])
         table = table[~table["well"].isin(rows.loc[rows["role"] == "exclude", "well"])]
         found, doubtful = _plate_problems(plate, acquisition, table, rows, config)
@@ -129,8 +129,32 @@ def _column_problems(layout: pd.DataFrame, path: str) -> list[str]:
     return [f"{path}: column {', '.join(taken)}: the results have columns of that name; rename it"]
 
 
+class _PutAway(Acquisition):
+    """A folder that is gone: of a plate that was staged before, its index tells which images there were."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        super().__init__(folder, config["acquisition"])
+        self.results = Path(config["results"]) / config["screen"]
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return not folder.exists()
+
+    def files(self, plate: str) -> pd.DataFrame:
+        index = self.results / "index" / f"{plate}.parquet"
+        if not (index.is_file() and (self.results / "plates" / f"{plate}.json").is_file()):
+            raise UserError(f"{self.folder}: no such folder; mend column images in the table of plates")
+        log(f"plate '{plate}': {self.folder} is gone; the plate is used as it was staged")
+        return read_table(index)
+
+
+def _open(images: Path, config: Mapping[str, Any]) -> Acquisition:
+    """Return the reader of a folder, be it there or not."""
+    return _PutAway(images, config) if _PutAway.recognises(images) else open_acquisition(images, config["acquisition"])
+
+
 def _read_names(
-    plates: pd.DataFrame, settings: Mapping[str, Any], problems: list[str]
+    plates: pd.DataFrame, config: Mapping[str, Any], problems: list[str]
 ) -> Iterable[tuple[str, Acquisition, pd.DataFrame]]:
     """Yield each plate with its reader and the table of its files; note what cannot be read."""
     first_seen: dict[str, str] = {}
@@ -141,7 +165,7 @@ def _read_names(
         try:
             if images != before:
                 before, acquisition = images, None
-                acquisition = open_acquisition(Path(images), settings)
+                acquisition = _open(Path(images), config)
             if acquisition is None:
                 continue
             table = acquisition.files(plate)
