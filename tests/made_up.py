@@ -104,6 +104,7 @@ def _wells(layout: pd.DataFrame, acts: pd.Series, phenotype: str, generator: np.
         object_area_fraction=0.01,
         n_cells=generator.poisson(150, len(layout)),
         fold=pd.Series(np.where(control, layout["row"] % 3, np.nan)),
+        why_no_score="",
     )
     # On the third plate the controls do not separate, and two negative wells hold what they should not.
     failed = (table["plate"] == "P002") & table["role"].eq("positive")

@@ -23,7 +23,7 @@ def table(fields: list[np.ndarray]) -> pd.DataFrame:
     """Return the numbers of fields of one channel `a`, their pixels taken as raw."""
     highest = max(int(field.max()) for field in fields)
     rows = [measure(field) | {"saturated": float((field == highest).mean())} for field in fields]
-    return pd.DataFrame(rows)[list(NUMBERS)].add_suffix("_a")
+    return pd.DataFrame(rows)[list(NUMBERS)].add_suffix("_a").assign(well=[f"well {n}" for n in range(len(rows))])
 
 
 def flags(fields: list[np.ndarray]) -> list[str]:

@@ -189,6 +189,24 @@ def test_dropped_fields_and_wells_have_no_score(tables: dict[str, pd.DataFrame])
     assert wells.drop(UNUSED_WELL)["score"].notna().all()
 
 
+def test_wells_without_a_score_say_why(tmp_path: Path) -> None:
+    screen = Screen(tmp_path)
+    (screen.models / "fold-1.safetensors").unlink()
+    few = screen.quality["well"] == SAMPLES[0]
+    screen.quality.loc[few, ["used", "flags"]] = [(False, flag) for flag in ("few_fields", "blurred", "few_fields")]
+    write_table(screen.quality, screen.qc)
+    wells = screen.score(tmp_path / "tables")["wells"].set_index("well")
+    untested = CONTROLS[0::3]  # fold 1 alone tested them
+    expected = {
+        UNUSED_WELL: "no good field",
+        SAMPLES[0]: "too few good fields",
+        **dict.fromkeys(untested, "no fold may score it"),
+    }
+    assert wells["why_no_score"].to_dict() == dict.fromkeys(wells.index, "") | expected
+    assert wells["score"].isna().equals(wells["why_no_score"] != "")
+    assert Plate(screen.store).labels(SAMPLES[0]) == []
+
+
 def test_controls_are_scored_by_the_fold_that_tested_them_and_all_others_by_all(tmp_path: Path) -> None:
     screen = Screen(tmp_path)
     # Few wells in common: scores are the networks' own.

@@ -102,6 +102,16 @@ def test_tables_say_what_was_staged(images: Path, tmp_path: Path) -> None:
     assert manifest["fields"] == 8 and manifest["images"] == 16 and manifest["bytes"] == 16 * 24 * 36 * 2
 
 
+def test_a_well_with_too_few_good_fields_is_not_used_and_says_why(images: Path, tmp_path: Path) -> None:
+    table = pd.read_parquet(stage(images, tmp_path / "out", qc={"min_fields": 3}) / "qc.parquet")
+    few = table["well"] == "B11"  # two fields, both good
+    assert table.loc[few, "flags"].tolist() == ["few_fields", "few_fields"] and not table.loc[few, "used"].any()
+    assert (table.loc[~few, "flags"] == "").all() and table.loc[~few, "used"].all()
+    assert pd.read_parquet(stage(images, tmp_path / "two", qc={"min_fields": 2}) / "qc.parquet")["used"].all()
+    with pytest.raises(UserError, match=r"qc\.min_fields: 4 good fields .* no well of plate p has more than 3"):
+        stage(images, tmp_path / "none", qc={"min_fields": 4})
+
+
 def test_the_window_is_the_plates_range(images: Path, tmp_path: Path) -> None:
     plate = Plate(stage(images, tmp_path / "out", mosaic={"downsample": 1}) / "p.zarr")
     pixels = np.concatenate([raw(w, field, 1).ravel() for w in range(3) for field in (1, 2, 3) if (w, field) != (2, 2)])

@@ -33,6 +33,8 @@ NUMBERS = (
 
 #: What may be wrong with a field, in the order in which flags are listed.
 FLAGS = ("blurred", "saturated", "empty", "debris", "lines", "staining")
+#: The flag of good fields of a well that has too few of them.
+FEW_FIELDS = "few_fields"
 
 # Lines of pixels that are looked at along each axis: more tell nothing new about a field as a whole.
 _LINES = 135
@@ -76,10 +78,12 @@ def measure(field: np.ndarray) -> dict[str, float]:
 def flag(numbers: pd.DataFrame, channels: Sequence[str], settings: Mapping[str, Any]) -> pd.DataFrame:
     """Return ``used`` (bool) and ``flags`` (names with commas between) for each row of a plate's numbers.
 
+    Flags are those of `FLAGS`; good fields of a well that has fewer than ``min_fields`` get `FEW_FIELDS`.
+
     Parameters
     ----------
     numbers
-        Columns ``<number>_<channel>``, a row a field of the plate.
+        Columns ``well`` and ``<number>_<channel>``, a row a field of the plate.
     channels
         The plate's channels.
     settings
@@ -103,8 +107,12 @@ def flag(numbers: pd.DataFrame, channels: Sequence[str], settings: Mapping[str, 
     found["empty"] = empty
     # Nothing is in focus where nothing is.
     found["blurred"] &= ~empty
-    flags = [",".join(name for name in FLAGS if found[name][row]) for row in range(len(numbers))]
-    return pd.DataFrame({"used": [not text for text in flags], "flags": flags}, index=numbers.index)
+    flags = pd.Series(
+        [",".join(name for name in FLAGS if found[name][row]) for row in range(len(numbers))], numbers.index, dtype=str
+    )
+    good = flags == ""
+    few = good.groupby(numbers["well"]).transform("sum") < settings["min_fields"]
+    return pd.DataFrame({"used": good & ~few, "flags": flags.mask(good & few, FEW_FIELDS)})
 
 
 # At a dead line this part more of its pixels change one way than the other, by this part of the field's mean, and by

@@ -23,6 +23,7 @@ from wscnn.fit import pick_device
 from wscnn.masks import Extent, extent, write_masks
 from wscnn.model import WSCNN, Card, check_fits, load_folds
 from wscnn.progress import log, progress
+from wscnn.qc import FEW_FIELDS
 from wscnn.saliency import saliency
 from wscnn.store import Plate
 from wscnn.tables import FIELDS, OBJECTS, WELLS, conform, read_table, write_table
@@ -83,7 +84,8 @@ def score_plate(
     wells of the plate that all may score (see `align_folds`); objects and thresholds keep the detector's own scale.
 
     A well's score is the mean over its used fields of the log-odds that the field holds the phenotype. Fields that
-    quality control dropped, and wells without a used field or a fold that may score them, have none (NaN). A field
+    quality control dropped, and wells without a used field or a fold that may score them, have none (NaN); the table
+    of wells says why. A field
     is positive where the mean over folds of score minus the fold's threshold is above 0. Objects of a well that
     several folds score come from the mean of their detectors.
 
@@ -126,7 +128,8 @@ def score_plate(
         if chosen:
             todo.append(_Well(str(name), rows, chosen, places[chosen].mean(0)))
     if len(todo) < len(plate.wells):
-        log(f"{plate.name}: {len(plate.wells) - len(todo)} wells have no good field, or no fold that may score them")
+        n = len(plate.wells) - len(todo)
+        log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
 
     logits, found = [], []
     lengths = extent(networks[0].receptive_field, score)
@@ -181,16 +184,17 @@ def align_folds(logits: pd.DataFrame) -> pd.Series:
 
 
 def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
-    """Return a row a field in the order of the plate: ``well, field, at, y, x, height, width, used, n_cells``."""
+    """Return a row a field in the plate's order: ``well, field, at, y, x, height, width, used, flags, n_cells``."""
     table = read_table(qc)
-    missing = [name for name in ("well", "field", "used", "n_cells") if name not in table]
+    columns = ["well", "field", "used", "flags", "n_cells"]
+    missing = [name for name in columns if name not in table]
     if missing:
         raise UserError(f"{qc}: has no column {', '.join(missing)}; stage the plate again")
     places = pd.concat(
         plate.fields(well)[["field", "y", "x", "height", "width"]].assign(well=well, at=lambda rows: range(len(rows)))
         for well in plate.wells
     )
-    judged = places.merge(table[["well", "field", "used", "n_cells"]], on=["well", "field"], how="left")
+    judged = places.merge(table[columns], on=["well", "field"], how="left")
     unknown = judged[judged["used"].isna()]
     if len(unknown) or len(judged) > len(places):
         first = f", first well {unknown['well'].iloc[0]}, field {unknown['field'].iloc[0]}" if len(unknown) else ""
@@ -323,6 +327,7 @@ def _summaries(
         n_objects=("n_objects", "sum"),
         area=("object_area_px", "sum"),
         px=("px", "sum"),
+        few=("flags", lambda flags: flags.eq(FEW_FIELDS).any()),
     )
     wells["n_cells"] = ours.groupby(by_well, sort=False)["cells"].sum(skipna=False)
     by_fold = long.groupby([*by_well, "fold"])["aligned"].mean().groupby(by_well)
@@ -333,8 +338,14 @@ def _summaries(
         if len(well.folds) == 1 and f"{plate.name}/{well.name}" in cards[well.folds[0]].parts.get("test", [])
     }
     place = wells["well"].map(parse_well)
+    why = np.select(
+        [wells["score"].notna(), wells["n_fields_used"] > 0, wells["few"]],
+        ["", "no fold may score it", "too few good fields"],
+        "no good field",
+    )
     wells = wells.assign(
         screen=screen,
+        why_no_score=why,
         plate=plate.name,
         row=place.str[0],
         column=place.str[1],

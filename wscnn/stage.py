@@ -148,6 +148,12 @@ def stage_plate(
     channels = list(acquisition["channels"].values())
     table = read_table(index)
     table = _chosen(table[~table["well"].isin(excluded_wells(layout, plate))], channels, acquisition, index)
+    most = table.groupby("well")["field"].nunique().max()
+    if most < quality["min_fields"]:
+        raise UserError(
+            f"qc.min_fields: {quality['min_fields']} good fields are asked of each well, but no well of plate {plate} "
+            f"has more than {most}; ask for fewer"
+        )
     # Workers end before what they failed to finish is removed.
     with atomic_path(store) as partial, connect(dask) as client:
         reader = open_acquisition(images, acquisition)

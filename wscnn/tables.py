@@ -42,6 +42,7 @@ WELLS = {
     "object_area_fraction": "float64",
     "n_cells": "Int64",
     "fold": "Int8",
+    "why_no_score": "str",
 }
 
 #: A row a field and phenotype.
