@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,18 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def stage(images: Path, out: Path, layout: Path | None = None, **sections: dict[str, Any]) -> Path:
-    """Index and stage a folder as plate `p`; return the folder of results."""
+def stage(
+    images: Path,
+    out: Path,
+    layout: Path | None = None,
+    indexed: Callable[[Path], None] = lambda index: None,
+    **sections: dict[str, Any],
+) -> Path:
+    """Index and stage a folder as plate `p`, with `indexed` called in between; return the folder of results."""
     acquisition = {"pattern": PATTERN, "channels": {"1": "DNA", "2": "GFP"}} | sections.pop("acquisition", {})
     config = complete_config({"screen": "s", "plates": "", "layout": "", "acquisition": acquisition} | sections, "test")
     index_plate("p", images, config["acquisition"], out / "index.parquet")
+    indexed(out / "index.parquet")
     stage_plate(
         "p",
         out / "index.parquet",
@@ -110,6 +118,82 @@ def test_a_well_with_too_few_good_fields_is_not_used_and_says_why(images: Path, 
     assert pd.read_parquet(stage(images, tmp_path / "two", qc={"min_fields": 2}) / "qc.parquet")["used"].all()
     with pytest.raises(UserError, match=r"qc\.min_fields: 4 good fields .* no well of plate p has more than 3"):
         stage(images, tmp_path / "none", qc={"min_fields": 4})
+
+
+def two_channels(folder: Path, first: np.ndarray | None, second: np.ndarray | None, n: int = 6) -> Path:
+    """Write a plate of `n` wells of one field; None stands for an image of cells, another one in each well."""
+    for w in range(n):
+        for channel, image in ((1, first), (2, second)):
+            y, x = np.random.default_rng((w, channel)).integers(5, 59, (2, 12))
+            cells = np.random.default_rng((w, channel, 1)).normal(300, 10, (64, 64))
+            for dy, dx in np.ndindex(4, 4):
+                cells[y + dy, x + dx] += 2000
+            write(folder, f"A{w + 1:02d}_s1_w{channel}.tif", cells.astype(np.uint16) if image is None else image)
+    return folder
+
+
+def test_a_black_channel_hides_neither_good_fields_nor_empty_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    black = np.zeros((64, 64), np.uint16)
+    two_channels(tmp_path / "one", None, black)
+    write(tmp_path / "one", "A03_s1_w1.tif", np.random.default_rng(0).normal(300, 10, (64, 64)).astype(np.uint16))
+    table = pd.read_parquet(stage(tmp_path / "one", tmp_path / "out") / "qc.parquet")
+    assert table["flags"].tolist() == ["", "", "empty", "", "", ""]
+    assert "channel GFP is black in every field" in capsys.readouterr().err
+    two_channels(tmp_path / "both", black, black)
+    assert set(pd.read_parquet(stage(tmp_path / "both", tmp_path / "no") / "qc.parquet")["flags"]) == {"empty"}
+
+
+@pytest.mark.parametrize(("limit", "flagged"), [(255, True), (200, True), (4, False)])
+def test_many_pixels_at_the_highest_value_are_saturation_only_at_a_cameras_limit(
+    tmp_path: Path, limit: int, flagged: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    for w in range(4):
+        image = rng.integers(0, limit + 1, (64, 64)).astype(np.uint8)
+        if limit > 4:
+            image[:8] = limit
+        write(tmp_path / "images", f"A0{w + 1}_s1_w1.tif", image)
+    table = pd.read_parquet(
+        stage(tmp_path / "images", tmp_path / "out", acquisition={"channels": {"1": "DNA"}}) / "qc.parquet"
+    )
+    assert table["flags"].str.contains("saturated").tolist() == [flagged] * 4
+
+
+def positioned(folder: Path, scene: np.ndarray, side: int, step: int, out: Path, **sections: dict[str, Any]) -> Path:
+    """Stage a well of 2 x 2 fields of a scene, a micrometre a pixel, where the stage stood `step` apart."""
+    corners = [(y, x) for y in (0, step) for x in (0, step)]
+    for number, (y, x) in enumerate(corners, 1):
+        write(folder, f"A01_s{number}_w1.tif", scene[y : y + side, x : x + side])
+    acquisition = {"channels": {"1": "DNA"}, "nuclei": "DNA"}
+
+    def place(index: Path) -> None:
+        table = pd.read_parquet(index)
+        table["y_um"], table["x_um"] = np.array([corners[field - 1] for field in table["field"]], float).T
+        write_table(table.assign(pixel_size_um=1.0), index)
+
+    return stage(folder, out, acquisition=acquisition, mosaic={"downsample": 1}, indexed=place, **sections)
+
+
+def test_nuclei_are_counted_where_the_mosaic_shows_them(tmp_path: Path) -> None:
+    scene = np.random.default_rng(0).normal(100, 5, (180, 180))
+    y, x = np.mgrid[:180, :180]
+    # One in the middle of what each field keeps, and one where all four overlap.
+    for top, left in ((50, 50), (50, 130), (130, 50), (130, 130), (78, 78)):
+        scene[(y - top) ** 2 + (x - left) ** 2 < 50] = 800
+    out = positioned(tmp_path / "images", scene.astype(np.uint16), 100, 80, tmp_path / "out")
+    assert Plate(out / "p.zarr").read("A01").shape == (1, 160, 160)
+    assert pd.read_parquet(out / "qc.parquet")["n_cells"].tolist() == [2, 1, 1, 1]
+
+
+def test_one_field_with_planes_too_many_is_named_alone(tmp_path: Path) -> None:
+    for well in ("A01", "A02", "A03"):
+        for z in (1, 2, 3) if well == "A02" else (1, 2):
+            write(tmp_path / "images", f"{well}_s1_w1_z{z}.tif", raw(z))
+    with pytest.raises(UserError, match=r"A02, field 1 has 3 planes where other fields have 2.*remove") as caught:
+        stage(tmp_path / "images", tmp_path / "out", acquisition={"channels": {"1": "DNA"}})
+    assert len(caught.value.problems) == 1
 
 
 def test_the_window_is_the_plates_range(images: Path, tmp_path: Path) -> None:

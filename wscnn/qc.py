@@ -75,6 +75,25 @@ def measure(field: np.ndarray) -> dict[str, float]:
     }
 
 
+def at_limit(highest: pd.Series, low: pd.Series) -> pd.Series:
+    """Return for each field of a plate whether the highest raw value of a channel is the camera's limit.
+
+    A camera saturates where the plate's highest value is; elsewhere the highest value is just that. And so it is where
+    the plate's highest value neither is that of a bit depth nor lies many grey levels above the dark: of a few levels
+    each, the highest too, has many pixels.
+
+    Parameters
+    ----------
+    highest
+        Each field's highest raw value.
+    low
+        Each field's number ``low``.
+    """
+    limit = highest.max()
+    clips = limit in _BIT_DEPTHS or limit - low.median() >= _LEVELS
+    return (highest == limit) & clips
+
+
 def flag(numbers: pd.DataFrame, channels: Sequence[str], settings: Mapping[str, Any]) -> pd.DataFrame:
     """Return ``used`` (bool) and ``flags`` (names with commas between) for each row of a plate's numbers.
 
@@ -98,7 +117,8 @@ def flag(numbers: pd.DataFrame, channels: Sequence[str], settings: Mapping[str, 
         found["blurred"] |= of["focus_gradient"] < settings["blur_gradient"] * typical["focus_gradient"]
         saturated = of["saturated"] > settings["saturation"]
         found["saturated"] |= saturated
-        empty &= of["contrast"] < settings["empty"] * typical["contrast"]
+        # A channel that shows nothing on the whole plate says nothing against it.
+        empty &= of["contrast"] <= settings["empty"] * typical["contrast"]
         long = of["extent"] > _LONG * typical["extent"]
         found["debris"] |= long & (of["bright"] > settings["debris"] * typical["bright"])
         found["lines"] |= of["line_jumps"] > typical["line_jumps"]
@@ -118,6 +138,11 @@ def flag(numbers: pd.DataFrame, channels: Sequence[str], settings: Mapping[str, 
 # At a dead line this part more of its pixels change one way than the other, by this part of the field's mean, and by
 # so many robust standard deviations of all lines' steps.
 _AGREE, _JUMP, _STANDS_OUT = 0.8, 0.05, 6.0
+# The highest values of cameras of 8, 10, 12, 14 and 16 bits.
+_BIT_DEPTHS = (255, 1023, 4095, 16383, 65535)
+# A field of at least so many grey levels has less than the usual limit of `saturation` of its pixels at the highest
+# one unless the camera cuts off there.
+_LEVELS = 100
 # A field of fewer pixels along a side has no spectrum to speak of.
 _LEAST_SIDE = 32
 # Power below this part of the noise cannot be told from none.

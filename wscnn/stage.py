@@ -6,6 +6,7 @@ from a bounded, seeded sample of fields, the same on any number of workers.
 
 import glob
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -175,9 +176,11 @@ def stage_plate(
         staged = _stage_wells(client, plan, table, kept, writer)
         numbers = pd.DataFrame([record for part in staged for record in part.numbers])
         for channel in channels:
-            # A camera saturates where the plate's highest value is; elsewhere the highest value is just that.
-            at_limit = numbers[f"highest_{channel}"] == numbers[f"highest_{channel}"].max()
+            highest = numbers[f"highest_{channel}"]
+            at_limit = quality_control.at_limit(highest, numbers[f"low_{channel}"])
             numbers[f"saturated_{channel}"] = numbers[f"saturated_{channel}"].where(at_limit, 0.0)
+            if highest.max() == 0:
+                log(f"{plate}: channel {channel} is black in every field; look whether it was acquired")
         flags = quality_control.flag(numbers, channels, quality)
         pixels = np.concatenate([part.pixels for part in staged])
         used = flags["used"].to_numpy()
@@ -215,15 +218,18 @@ def _chosen(index: pd.DataFrame, channels: Sequence[str], acquisition: Mapping[s
         raise UserError(f"{source}: {error}") from None
     problems = duplicates(table)
     counts = {key: rows["channel"].value_counts() for key, rows in table.groupby(_FIELD)}
-    usual = max(int(count.max()) for count in counts.values())
+    # Of two that are as frequent, the larger.
+    planes = Counter(int(n) for count in counts.values() for n in count)
+    usual = max(planes, key=lambda n: (planes[n], n))
     for (well, number), count in counts.items():
         for channel in channels:
             if (n := int(count.get(channel, 0))) != usual:
                 what = "no image" if n == 0 else f"{n} planes where other fields have {usual}"
+                mend = "remove those too many" if n > usual else "add the missing files or remove the field's others"
                 beside = table.loc[(table["well"] == well) & (table["field"] == number), "path"].iloc[0]
                 problems.append(
                     f"{source}: well {well}, field {number} has {what} of channel {channel} (beside {beside}); "
-                    "add the missing files or remove the field's others, and index again"
+                    f"{mend}, and index again"
                 )
     if problems:
         raise UserError(problems[:_MAX_PROBLEMS])
@@ -400,12 +406,14 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
         field_pixels = []
         for i, channel in enumerate(plan.channels):
             flat = _finish(reading.sums[i], plan, channel)
-            image[i, y : y + height, x : x + width] = crop_centre(flat, plan.mosaic.cell)
+            kept_part = crop_centre(flat, plan.mosaic.cell)
+            image[i, y : y + height, x : x + width] = kept_part
             record |= {f"{name}_{channel}": value for name, value in quality_control.measure(flat).items()}
             record |= {f"saturated_{channel}": reading.at_highest[i], f"highest_{channel}": reading.highest[i]}
             field_pixels.append(flat.ravel()[:: max(1, flat.size // _WINDOW_PIXELS)][:_WINDOW_PIXELS])
             if channel == plan.nuclei:
-                record["n_cells"] = float(count_nuclei(flat))
+                # As objects are: only where the mosaic shows them.
+                record["n_cells"] = float(count_nuclei(kept_part))
         records.append(record)
         pixels.append(np.stack(field_pixels))
     if problems:
