@@ -70,13 +70,67 @@ def test_without_positions_fields_make_a_near_square_grid_in_their_order() -> No
         ({1: (np.nan, np.nan)}, 1.0, "not known"),
         ({1: (0, 0)}, None, "pixel size"),
         ({1: (0, 0), 2: (0, 1)}, 1.0, "same place"),
-        ({n: (37.0 * n, 53.0 * n) for n in range(12)}, 1.0, "rows and columns"),
+        ({n: (37.0 * n, 153.0 * n) for n in range(12)}, 1.0, "rows and columns"),
     ],
 )
-def test_where_the_stage_cannot_be_followed_auto_makes_a_grid(places: dict, pixel: float | None, words: str) -> None:
+def test_where_the_stage_cannot_be_followed_auto_makes_a_grid_and_says_so(
+    places: dict, pixel: float | None, words: str, capsys: pytest.CaptureFixture
+) -> None:
     with pytest.raises(UserError, match=words):
         arrange(positions(places), (100, 100), pixel, 1, "stage")
     assert len({*corners(arrange(positions(places), (100, 100), pixel, 1, "auto")).values()}) == len(places)
+    assert "side by side" in (said := capsys.readouterr().err) and words in said
+
+
+def test_overlapping_fields_that_are_no_grid_are_laid_side_by_side_only_when_asked() -> None:
+    scattered = {n: (37.0 * n, 53.0 * n) for n in range(12)}
+    with pytest.raises(UserError, match=r"fields 0 and 1 of well A01 overlap, but .* rows and columns, .* grid"):
+        arrange(positions(scattered), (100, 100), 1.0, 1, "auto")
+    assert arrange(positions(scattered), (100, 100), 1.0, 1, "grid").cell == (100, 100)
+    # Numbers that stand for other places in every well: each well is looked at by itself.
+    shuffled = pd.concat(
+        [positions({1: (0, 0), 2: (0, 80), 3: (80, 0)}, "A01"), positions({1: (80, 0), 2: (0, 0), 3: (0, 80)}, "A02")],
+        ignore_index=True,
+    )
+    with pytest.raises(UserError, match=r"fields 1 and 2 of well A01 overlap, but .* different places"):
+        arrange(shuffled, (100, 100), 1.0, 1, "auto")
+
+
+def square(step: float) -> dict[int, tuple[float, float]]:
+    return {3 * row + column: (row * step, column * step) for row in range(3) for column in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("places", "cell"),
+    [
+        # A field displaced along both axes: only what it shares with its neighbours is cropped.
+        (square(1000) | {4: (1130.0, 1130.0)}, (870, 870)),
+        # Bricks: rows are shifted by half a field, and none overlaps.
+        ({3 * r + c: (r * 1000.0, c * 1000.0 + r % 2 * 500) for r in range(3) for c in range(3)}, (1000, 1000)),
+        ({1: (0.0, 0.0), 2: (1000.0, 130.0)}, (1000, 1000)),
+        # Fields that lie diagonally to each other are parted along one axis.
+        ({1: (0.0, 0.0), 2: (900.0, 700.0)}, (900, 1000)),
+    ],
+)
+def test_fields_are_cropped_only_where_two_overlap(
+    places: dict, cell: tuple[int, int], capsys: pytest.CaptureFixture
+) -> None:
+    mosaic = arrange(positions(places), (1000, 1000), 1.0, 1)
+    assert mosaic.cell == cell and len({*corners(mosaic).values()}) == len(places)
+    said = capsys.readouterr().err
+    assert ("overlap" in said and f"{cell[0]} x {cell[1]} of 1000 x 1000" in said) == (cell != (1000, 1000))
+    for one, (y, x) in places.items():
+        for other, (v, u) in places.items():
+            assert one == other or abs(y - v) >= cell[0] or abs(x - u) >= cell[1]
+
+
+def test_cropping_that_loses_much_is_done_only_when_asked() -> None:
+    displaced = positions(square(1000) | {4: (1350.0, 1350.0)})
+    with pytest.raises(UserError, match=r"fields overlap, 4 and 5 the most; .* 650 x 650 .* 5\d% of the area lost"):
+        arrange(displaced, (1000, 1000), 1.0, 1, "auto")
+    assert arrange(displaced, (1000, 1000), 1.0, 1, "stage").cell == (650, 650)
+    # As much of each field, but cells in it are shown by others: what is lost is the border around all of them.
+    assert arrange(positions(square(650)), (1000, 1000), 1.0, 1, "auto").cell == (650, 650)
 
 
 def test_fields_smaller_than_a_mosaic_pixel_are_refused() -> None:

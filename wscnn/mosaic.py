@@ -1,9 +1,9 @@
 """A well's fields laid out in one mosaic, at the model's resolution.
 
 Fields lie in cells of one size on a regular grid, the same for every well of a plate. Where the stage's positions are
-known, the grid's rows and columns are those of the stage; where fields overlap, the cell is the stage's step and each
-field is cropped to it about its centre, so that no cell of the biology is counted twice. Places where the stage took
-no field stay empty; distances beyond a field are not kept.
+known, the grid's rows and columns are those of the stage; where fields overlap, the cell is what no two of them share
+and each field is cropped to it about its centre, so that no cell of the biology is counted twice. Places where the
+stage took no field stay empty; distances beyond a field are not kept.
 """
 
 import math
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from wscnn.errors import UserError
+from wscnn.progress import log
 
 # Stage positions that differ by less than this part of a field lie in one row or column of the grid: stages repeat to
 # a few micrometres, fields are hundreds wide.
@@ -21,6 +22,8 @@ _SAME_LINE = 0.1
 _TOUCHING = 0.995
 # A grid with more than this many places a field is no grid that an instrument was told to take.
 _MAX_SPARSE = 4
+# Cropping that loses more than this part of the area that the fields show is not done unasked.
+_MAX_LOST = 0.4
 
 
 @dataclass(frozen=True)
@@ -65,37 +68,46 @@ def arrange(
         Raw pixels a mosaic pixel along an axis; what remains at the right and lower border is dropped.
     how
         ``stage`` as the stage stood, ``grid`` near-square in order of field numbers, ``auto`` as the stage stood
-        where its positions make a grid, else near-square.
+        where its positions make a grid, else near-square where no fields overlap; the log tells which and what is
+        cropped.
 
     Raises
     ------
     UserError
-        With ``stage``, when positions or pixel size are not known or the positions are no grid; and when the field
-        is smaller than one mosaic pixel.
+        With ``stage``, when positions or pixel size are not known or the positions are no grid; with ``auto``, when
+        fields overlap that are no grid, or of which cropping would lose more than two fifths; and when the field is
+        smaller than one mosaic pixel.
     """
     centres = _centres(fields)
     cell, places = field_shape, None
     if how != "grid":
         problem = _unusable(centres, field_shape, pixel_size_um)
         if problem is None:
-            size_um = (field_shape[0] * pixel_size_um, field_shape[1] * pixel_size_um)  # type: ignore[operator]
-            (row, step_y), (column, step_x) = (
-                _lines(centres[axis].to_numpy(), size) for axis, size in zip(("y_um", "x_um"), size_um, strict=True)
-            )
-            cell = (
-                _cell(field_shape[0], step_y / size_um[0]),
-                _cell(field_shape[1], step_x / size_um[1]),
-            )
+            # The stage's positions, in sides of a field.
+            lines = [
+                _lines(centres[axis].to_numpy() / (size * pixel_size_um))  # type: ignore[operator]
+                for axis, size in zip(("y_um", "x_um"), field_shape, strict=True)
+            ]
+            (row, _), (column, _) = lines
             if len(set(zip(row.tolist(), column.tolist(), strict=True))) < len(row):
                 problem = "two fields stand at the same place"
             elif (row.max() + 1) * (column.max() + 1) > _MAX_SPARSE * max(4, len(row)):
                 problem = "the fields do not stand in rows and columns"
             else:
                 places = (row, column)
+                at = np.stack([line for _, line in lines], axis=1)
+                cell = _cropped(at, centres["field"].to_numpy(), field_shape, how)
         if problem and how == "stage":
             raise UserError(f"mosaic.arrange: stage is not possible: {problem}; set it to grid or auto")
+        if problem:
+            twice = _overlapping(fields, field_shape, pixel_size_um)
+            if twice:
+                raise UserError(
+                    f"mosaic.arrange: {twice} overlap, but {problem}, so that what they share cannot be cropped off; "
+                    "set it to grid to lay the fields side by side all the same, cells that two fields show twice"
+                )
+            log(f"mosaic: fields lie side by side in the order of their numbers, because {problem}")
     if places is None:
-        cell = field_shape
         n_columns = math.ceil(math.sqrt(len(centres)))
         places = np.divmod(np.arange(len(centres)), n_columns)
     height, width = cell[0] // downsample, cell[1] // downsample
@@ -143,19 +155,86 @@ def _unusable(centres: pd.DataFrame, field_shape: tuple[int, int], pixel_size_um
     return None
 
 
-def _lines(positions: np.ndarray, size: float) -> tuple[np.ndarray, float]:
-    """Return each position's rank among the grid's lines, and the least step between lines (a field's size if one)."""
+def _lines(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rank of each position's line among the grid's lines, and where that line lies; in sides of a field."""
     order = np.argsort(positions, kind="stable")
     gaps = np.diff(positions[order], prepend=positions[order[0]])
     rank = np.empty(len(positions), dtype=np.int64)
-    rank[order] = np.cumsum(gaps > _SAME_LINE * size)
-    lines = pd.Series(positions).groupby(rank).mean().to_numpy()
-    return rank, float(np.diff(lines).min()) if len(lines) > 1 else size
+    rank[order] = np.cumsum(gaps > _SAME_LINE)
+    return rank, pd.Series(positions).groupby(rank).mean().to_numpy()[rank]
 
 
-def _cell(size: int, step: float) -> int:
-    """Return the cell's side in raw pixels for fields of `size` that the stage steps by `step` of a field."""
-    return size if step >= _TOUCHING else int(step * size)
+def _cropped(at: np.ndarray, numbers: np.ndarray, field_shape: tuple[int, int], how: str) -> tuple[int, int]:
+    """Return what each field keeps, in raw pixels, so that no two show the same; raise where ``auto`` loses too much.
+
+    Two fields that overlap are parted along the axis along which they lie farther apart.
+
+    Parameters
+    ----------
+    at
+        Shape (n, 2): the fields' places in sides of a field, no two the same.
+    numbers
+        The fields' numbers.
+    """
+    pairs, steps = _overlaps(at)
+    if not len(pairs):
+        return field_shape
+    along = steps.argmax(axis=1)
+    part = [steps[along == axis, axis].min(initial=1.0) for axis in (0, 1)]
+    # What is a whole number of pixels stays one.
+    height, width = (int(size * kept + 1e-6) for size, kept in zip(field_shape, part, strict=True))
+    lost = 1 - len(at) * part[0] * part[1] / _covered(at)
+    nearest = numbers[pairs[steps.max(axis=1).argmin()]]
+    what = (
+        f"fields overlap, {nearest[0]} and {nearest[1]} the most; so that none shows what another does, "
+        f"the central {height} x {width} of {field_shape[0]} x {field_shape[1]} pixels"
+    )
+    if how == "auto" and lost > _MAX_LOST:
+        raise UserError(
+            f"mosaic.arrange: {what} would be kept of each, and {lost:.0%} of the area lost; look whether the stage's "
+            "positions are right, then set it to stage to crop all the same, or to grid to lay whole fields side by "
+            "side, cells that two fields show twice"
+        )
+    log(f"mosaic: {what} are kept of each; {lost:.0%} of the area is lost")
+    return height, width
+
+
+def _overlaps(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which two fields overlap of those at `at` (n, 2) in sides of a field, and the steps between them.
+
+    Both have shape (pairs, 2).
+    """
+    pairs = np.stack(np.triu_indices(len(at), 1), axis=1)
+    steps = np.abs(at[pairs[:, 0]] - at[pairs[:, 1]])
+    overlap = (steps < _TOUCHING).all(axis=1)
+    return pairs[overlap], steps[overlap]
+
+
+def _covered(at: np.ndarray) -> float:
+    """Return the area that squares of side 1 at `at` (n, 2) cover together."""
+    edges = [np.unique(np.concatenate([place, place + 1])) for place in at.T]
+    y, x = (
+        (line[:-1] >= place[:, None]) & (line[:-1] < place[:, None] + 1)
+        for line, place in zip(edges, at.T, strict=True)
+    )
+    return float(np.diff(edges[0]) @ (y.T.astype(int) @ x > 0) @ np.diff(edges[1]))
+
+
+def _overlapping(fields: pd.DataFrame, field_shape: tuple[int, int], pixel_size_um: float | None) -> str:
+    """Return the first two fields that overlap by their positions, in words; empty where none do or nothing is known.
+
+    A well whose fields all have one position tells nothing: such a position stands for one that was not recorded.
+    """
+    if pixel_size_um is None:
+        return ""
+    for well, rows in fields.groupby("well", sort=False):
+        known = rows.dropna(subset=["y_um", "x_um"])
+        at = known[["y_um", "x_um"]].to_numpy() / (np.array(field_shape) * pixel_size_um)
+        pairs, _ = _overlaps(at)
+        if len(pairs) and np.ptp(at, axis=0).max() > _SAME_LINE:
+            one, other = known["field"].iloc[pairs[0]]
+            return f"fields {one} and {other} of well {well}"
+    return ""
 
 
 def block_sums(image: np.ndarray, factor: int) -> np.ndarray:
