@@ -1,6 +1,9 @@
 """Objects from maps: every planted one once, masks that measure right."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -9,8 +12,9 @@ from hypothesis import strategies as st
 from matched import matched_filter
 from skimage.measure import regionprops
 
-from wscnn.masks import Extent, extent, find_objects
+from wscnn.masks import Extent, extent, find_objects, write_masks
 from wscnn.saliency import saliency
+from wscnn.store import Channel, Plate, PlateWriter
 
 STRIDE = 8
 LENGTHS = Extent(distance=16, reach=20, sigma=1.0, fraction=0.3)
@@ -84,6 +88,36 @@ def test_without_a_gradient_the_place_itself_is_the_mask() -> None:
     detector[1, 2] = 1.0
     _, _, objects = find_objects(detector, np.zeros((32, 40)), 0.0, STRIDE, LENGTHS)
     assert objects[["y0", "x0", "y1", "x1"]].to_numpy().tolist() == [[8, 16, 16, 24]]
+
+
+@pytest.mark.parametrize(
+    ("positions", "pixel", "expected"),
+    [
+        # Fields of 64 px of half a micrometre that touch, the stage a micrometre off.
+        ([(0.0, 0.0), (0.0, 33.0), (32.0, 0.0)], 0.5, [3.0, 1.0, 2.0]),
+        # The mosaic does not keep distances: fields that lie side by side there are far from each other.
+        ([(0.0, 0.0), (0.0, 500.0), (700.0, 0.0)], 0.5, [2.0, 3.0, 1.0, 2.0]),
+        ([(np.nan, np.nan)] * 3, 0.5, [2.0, 3.0, 1.0, 2.0]),
+        ([(0.0, 0.0), (0.0, 33.0), (32.0, 0.0)], None, [2.0, 3.0, 1.0, 2.0]),
+    ],
+)
+def test_a_cell_cut_by_the_seam_of_two_fields_that_touch_counts_once(
+    positions: list, pixel: float | None, expected: list[float], tmp_path: Path
+) -> None:
+    writer = PlateWriter(tmp_path / "p.zarr", "p", ["A01"], [Channel("DNA", "FFFFFF", (0.0, 1.0))], pixel)
+    fields = pd.DataFrame({"field": [1, 2, 3], "y": [0, 0, 64], "x": [0, 64, 0], "height": 64, "width": 64})
+    fields[["y_um", "x_um"]] = positions
+    writer.write_well("A01", np.zeros((1, 128, 128), np.uint16), fields, (64, 64))
+    maps = np.full((3, 1, 8, 8), -5.0)
+    maps[0, 0, 2, 7], maps[1, 0, 3, 0] = 2.0, 3.0  # one cell on the seam of fields 1 and 2
+    maps[1, 0, 6, 5] = 1.0
+    maps[2, 0, 2, 3] = 2.0
+    gradients = np.ones((3, 1, 64, 64))
+    plate = Plate(tmp_path / "p.zarr")
+    objects = write_masks(plate, "A01", fields, (128, 128), maps, gradients, {"rare": 0.0}, STRIDE, LENGTHS)
+    assert objects["score"].tolist() == expected
+    assert objects["object"].tolist() == list(range(1, len(expected) + 1))
+    assert np.unique(plate.read_label("A01", "rare")).tolist() == [0, *objects["object"]]
 
 
 def test_lengths_come_from_the_network_unless_given() -> None:

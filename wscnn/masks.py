@@ -4,13 +4,14 @@ After Sailem et al. (ICCV Workshops 2017), who smooth the saliency with a Gaussi
 Nothing here needs the network itself, so that Dask's workers do without it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from wscnn.store import Plate
 from wscnn.tables import OBJECTS, conform
@@ -87,8 +88,14 @@ def find_objects(
     objects
         `COLUMNS`, in pixels of the field, sorted by place.
     """
+    return _outlined(_maxima(detector, threshold, _radius(stride, extent)), detector, gradient, stride, extent)
+
+
+def _outlined(
+    places: np.ndarray, detector: np.ndarray, gradient: np.ndarray, stride: int, extent: Extent
+) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """Return what `find_objects` does of the objects at `places` (n, 2) of the detector."""
     labels = np.zeros(gradient.shape, np.uint32)
-    places = _maxima(detector, threshold, extent.distance / stride)
     smooth = ndimage.gaussian_filter(gradient, extent.sigma) if len(places) else np.zeros_like(gradient)
     centres = (places + 0.5) * stride - 0.5
     rows: list[list[float]] = []
@@ -115,12 +122,16 @@ def write_masks(
     The labels are ``<phenotype>`` (uint32, objects by number) and ``<phenotype>_saliency`` (uint8, 255 is the field's
     highest value, 0 where the field has no object).
 
+    An object that the seam of two fields cuts is found in both; of two maxima that are too near to each other across
+    a seam at which the stage's fields touched, the higher one stays.
+
     Parameters
     ----------
     plate, well
         Where the labels go.
     fields
-        A row for each of the n fields that were scored: ``field, y, x`` in pixels of the mosaic.
+        A row for each of the n fields that were scored: ``field, y, x`` in pixels of the mosaic and ``y_um, x_um``,
+        the stage's positions, where known.
     shape
         Height and width of the mosaic.
     maps, gradients
@@ -141,8 +152,12 @@ def write_masks(
         masks, layer = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8)
         found = []
         n = 0
-        for (top, left), detector, gradient in zip(corners.tolist(), maps[:, p], gradients[:, p], strict=True):
-            labels, smooth, objects = find_objects(detector, gradient, threshold, stride, extent)
+        places = [_maxima(detector, threshold, _radius(stride, extent)) for detector in maps[:, p]]
+        places = _counted_once(places, maps[:, p], fields, plate.pixel_size_um, stride, extent)
+        for (top, left), own, detector, gradient in zip(
+            corners.tolist(), places, maps[:, p], gradients[:, p], strict=True
+        ):
+            labels, smooth, objects = _outlined(own, detector, gradient, stride, extent)
             found.append(objects)
             if len(objects):
                 box = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
@@ -159,9 +174,45 @@ def write_masks(
     return conform(pd.concat(tables).assign(plate=plate.name, well=well), OBJECTS)
 
 
-def _maxima(detector: np.ndarray, threshold: float, distance: float) -> np.ndarray:
-    """Return row and column of the maxima above the threshold, by non-maximum suppression within `distance` places."""
-    radius = max(1, round(distance))
+def _radius(stride: int, extent: Extent) -> int:
+    """Return within how many places of the detector only the highest maximum is an object."""
+    return max(1, round(extent.distance / stride))
+
+
+def _counted_once(
+    places: Sequence[np.ndarray],
+    maps: np.ndarray,
+    fields: pd.DataFrame,
+    pixel_size_um: float | None,
+    stride: int,
+    extent: Extent,
+) -> list[np.ndarray]:
+    """Return each field's places without those that have a higher one near them in a field that touches theirs.
+
+    Two fields that lie side by side in the mosaic touch in the well, too, where the stage's positions put the one as
+    far from the other as the mosaic does. Where positions are not known, nothing is left out.
+    """
+    near = (_radius(stride, extent) + 0.5) * stride
+    pixel = np.nan if pixel_size_um is None else pixel_size_um
+    corners = fields[["y", "x"]].to_numpy()
+    # The same for fields that lie in the mosaic as they lay in the well.
+    moved = corners - fields[["y_um", "x_um"]].to_numpy(dtype=float) / pixel
+    counts = [len(own) for own in places]
+    field = np.repeat(np.arange(len(places)), counts)
+    row, column = np.concatenate(places).T
+    score = maps[field, row, column]
+    at = np.stack([row, column], axis=1) * stride + corners[field]
+    pairs = np.sort(KDTree(at).query_pairs(near, p=np.inf, output_type="ndarray"), axis=1)
+    one, other = field[pairs].T
+    first, second = pairs[(one != other) & (np.abs(moved[one] - moved[other]) <= near).all(axis=1)].T
+    keep = np.ones(len(field), bool)
+    # Of two that are as high the first stays.
+    keep[np.where(score[first] < score[second], first, second)] = False
+    return [own[kept] for own, kept in zip(places, np.split(keep, np.cumsum(counts)[:-1]), strict=True)]
+
+
+def _maxima(detector: np.ndarray, threshold: float, radius: int) -> np.ndarray:
+    """Return row and column of the maxima above the threshold, by non-maximum suppression within `radius` places."""
     highest = ndimage.maximum_filter(detector, 2 * radius + 1, mode="nearest")
     pieces, n = ndimage.label((detector == highest) & (detector > threshold), np.ones((3, 3)))
     # A plateau is one maximum: the place in its middle.

@@ -47,7 +47,8 @@ class _Well:
     name
         The well's.
     fields
-        A row a used field: ``field, at`` (its row in the plate's table of the well), ``y, x, height, width``.
+        A row a used field: ``field, at`` (its row in the plate's table of the well), ``y, x, height, width`` and
+        ``y_um, x_um`` (missing where not known).
     folds
         Which folds score it, counted as they were loaded.
     places
@@ -184,14 +185,16 @@ def align_folds(logits: pd.DataFrame) -> pd.Series:
 
 
 def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
-    """Return a row a field in the plate's order: ``well, field, at, y, x, height, width, used, flags, n_cells``."""
+    """Return a row a field in the plate's order: as in `_Well`, and ``well, used, flags, n_cells``."""
     table = read_table(qc)
     columns = ["well", "field", "used", "flags", "n_cells"]
     missing = [name for name in columns if name not in table]
     if missing:
         raise UserError(f"{qc}: has no column {', '.join(missing)}; stage the plate again")
     places = pd.concat(
-        plate.fields(well)[["field", "y", "x", "height", "width"]].assign(well=well, at=lambda rows: range(len(rows)))
+        plate.fields(well)
+        .reindex(columns=["field", "y", "x", "height", "width", "y_um", "x_um"])
+        .assign(well=well, at=lambda rows: range(len(rows)))
         for well in plate.wells
     )
     judged = places.merge(table[columns], on=["well", "field"], how="left")
