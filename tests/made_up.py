@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
+from scipy.special import expit
 
 from wscnn.config import section
 from wscnn.hits import call_hits
@@ -115,9 +116,8 @@ def _wells(layout: pd.DataFrame, acts: pd.Series, phenotype: str, generator: np.
 
 def _fields(wells: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
     four = wells.loc[wells.index.repeat(4)]
-    fields = four.assign(
-        field=np.tile(range(4), len(wells)), used=True, score=four["score"] + generator.normal(0, 1, len(four))
-    )
+    score = four["score"] + generator.normal(0, 1, len(four))
+    fields = four.assign(field=np.tile(range(4), len(wells)), used=True, score=score, probability=expit(score + 2))
     return conform(fields.assign(object_area_px=0), FIELDS)[list(FIELDS)]
 
 
@@ -167,7 +167,8 @@ def _model(folder: Path, phenotypes: tuple[str, ...]) -> None:
             "screen": SCREEN,
         }
         card |= {"classes": ["negative", *phenotypes], "fold": fold}
-        card["probabilities"] = {phenotype: {"slope": 1.0, "offset": 0.0} for phenotype in phenotypes}
+        # Of the network's own scores: those in the tables are on a scale common to the folds.
+        card["probabilities"] = {phenotype: {"slope": 1.0 + fold, "offset": 5.0 * fold} for phenotype in phenotypes}
         (folder / f"fold-{fold}.json").write_text(json.dumps(card))
         step = np.arange(10, 210, 10)
         history = pd.DataFrame(

@@ -58,7 +58,14 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
         write_table(wells[["plate"]], results / f"{name}.parquet")
     rows = pd.DataFrame({"well": ["A01", "A01", "A02", "A02"], "field": [1, 2, 1, 2], "score": [-5.0, -6.0, -5.0, 9.0]})
     rows = rows.assign(
-        screen="s", plate="P1", phenotype="mitotic", used=True, score_sd=0, n_objects=0, object_area_px=0
+        screen="s",
+        plate="P1",
+        phenotype="mitotic",
+        used=True,
+        score_sd=0,
+        probability=0.5,
+        n_objects=0,
+        object_area_px=0,
     )
     write_table(conform(rows, FIELDS), results / "fields" / "P1.parquet")
     return make_examples(read_results(results))

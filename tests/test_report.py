@@ -12,7 +12,7 @@ import pytest
 from made_up import CALLING, CHROMIUM, HOSTILE, SCREEN, Opened, chromium, make_results, open_report
 
 from wscnn.errors import UserError
-from wscnn.report import compact, held_out_roc, replicate_pairs, write_report
+from wscnn.report import calibration, compact, held_out_roc, replicate_pairs, write_report
 from wscnn.results import read_results
 from wscnn.tables import read_table, write_table
 from wscnn.wells import parse_well
@@ -284,6 +284,25 @@ def test_wells_are_held_out_by_their_fold_or_when_the_model_never_met_them(tmp_p
     found = read_results(tmp_path, tmp_path / "model")
     assert found.wells["held_out"].tolist() == [True, False, True]
     assert held_out_roc(found.controls).empty  # the positive well that is left was learned from
+
+
+def test_calibration_is_of_the_probabilities_that_scoring_gave(results: Path) -> None:
+    found = read_results(results)
+    fields = found.held_out_fields
+    points = calibration(found)
+    assert points["phenotype"].unique().tolist() == ["mitotic"] and len(points) == 10
+    assert points["n"].sum() == len(fields) > 100
+    assert (points["predicted"] * points["n"]).sum() == pytest.approx(fields["probability"].sum())
+    assert (points["observed"] * points["n"]).sum() == pytest.approx((fields["role"] == "positive").sum())
+    assert points["predicted"].iloc[0] == pytest.approx(fields["probability"].nsmallest(points["n"][0]).mean())
+
+
+def test_fields_scored_by_an_earlier_version_have_no_calibration(results: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "earlier"
+    shutil.copytree(results, folder, ignore=shutil.ignore_patterns("report.html"))
+    for path in (folder / "fields").iterdir():
+        write_table(read_table(path).drop(columns="probability"), path)
+    assert calibration(read_results(folder)).empty
 
 
 def test_pairs_of_replicates_lie_on_two_plates_where_they_can() -> None:

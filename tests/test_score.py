@@ -17,6 +17,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from matched import matched_filter
 
+from wscnn.calibration import probability
 from wscnn.config import complete_config
 from wscnn.errors import UserError
 from wscnn.fields import read_fields
@@ -81,6 +82,7 @@ class Screen:
                 fold=fold,
                 parts={"train": parts[fold], "select": parts[(fold + 1) % 3], "test": parts[(fold + 2) % 3]},
                 thresholds={"mitotic": {"field": 0.5, "place": 0.0}},
+                probabilities={"mitotic": {"slope": 2.0 / gain, "offset": fold - 1.0}},
             )
             network = matched_filter(gain, pool="noisy_or")
             network.score_pool = "max"
@@ -238,6 +240,31 @@ def test_folds_are_brought_to_one_scale(tables: dict[str, pd.DataFrame]) -> None
     assert samples["score_sd"].max() < 1e-3 * samples["score"].std()
 
 
+def test_a_probability_is_the_mean_of_what_each_fold_makes_of_its_own_score(
+    screen: Screen, tables: dict[str, pd.DataFrame]
+) -> None:
+    # What folds add and multiply is undone in `score`, but slope and offset are of each fold's own scores.
+    folds, plate = load_folds(screen.models), Plate(screen.store)
+    given_ = tables["fields"].set_index(["well", "field"])["probability"]
+    for well in (CONTROLS[1], SAMPLES[1]):
+        images = torch.from_numpy(read_fields(plate, well, ["DNA"]))
+        predicted = []
+        for fold in folds_of(f"P1/{well}", [card for _, card in folds]):
+            network, card = folds[fold]
+            with torch.no_grad():
+                logits = score_fields(network, images)[0][:, 0].double().numpy()
+            predicted.append(probability(logits, **card.probabilities["mitotic"]))
+        np.testing.assert_allclose(given_[well], np.mean(predicted, axis=0), rtol=1e-5)
+    assert np.isnan(given_[UNUSED_FIELD]) and given_.dropna().between(0, 1).all()
+
+
+def test_networks_that_tell_no_probability_score_without(tmp_path: Path) -> None:
+    screen = Screen(tmp_path)
+    change_card(lambda card: replace(card, probabilities={}))(screen)
+    fields = screen.score(tmp_path)["fields"]
+    assert fields["probability"].isna().all() and fields["score"].notna().any()
+
+
 @limits(deadline=None, max_examples=50)
 @given(
     st.integers(0, 10_000),
@@ -352,6 +379,10 @@ def drop_row(screen: Screen) -> None:
         (change_card(lambda card: replace(card, channels=["actin"])), "has no channel actin"),
         (change_card(lambda card: replace(card, pixel_size_um=0.8)), "trained at 0.8 um"),
         (change_card(lambda card: replace(card, thresholds={})), "lacks a usable threshold"),
+        (
+            change_card(lambda card: replace(card, probabilities={"mitotic": {"slope": "x", "offset": 0}})),
+            "lacks a usable threshold",
+        ),
         (change_card(lambda card: replace(card, classes=["negative", "../x"])), "cannot name a folder"),
         (drop_row, "first well A02, field 2; stage the plate again"),
     ],

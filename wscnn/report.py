@@ -16,7 +16,7 @@ import vl_convert
 import wscnn
 from wscnn import charts
 from wscnn.atomic import atomic_path
-from wscnn.calibration import probability, reliability
+from wscnn.calibration import reliability
 from wscnn.errors import UserError
 from wscnn.examples import make_examples
 from wscnn.gallery import make_gallery
@@ -237,7 +237,7 @@ def calibration(results: Results) -> pd.DataFrame:
     """Return how often control fields of a predicted probability come from positive wells.
 
     Fields are those of control wells that the scoring network never saw, in ten groups of equal size by prediction.
-    What a score predicts is on the network's card; where all networks scored a field, their means.
+    There is none of fields that an earlier version scored.
 
     Returns
     -------
@@ -245,14 +245,8 @@ def calibration(results: Results) -> pd.DataFrame:
         A row a group: ``phenotype, predicted`` (mean), ``observed`` (share from positive wells), ``n``.
     """
     tables = []
-    for phenotype, own in results.held_out_fields.groupby("phenotype"):
-        cards = {card["fold"]: card.get("probabilities", {}).get(phenotype) for card in results.cards}
-        if not cards or None in cards.values():
-            continue  # networks of an earlier version
-        scales = pd.DataFrame(cards).T
-        of_fields = scales.reindex(own["fold"].astype(float)).fillna(scales.mean())
-        predicted = probability(own["score"].to_numpy(), of_fields["slope"].to_numpy(), of_fields["offset"].to_numpy())
-        table = reliability(predicted, own["role"].eq("positive").to_numpy())
+    for phenotype, own in results.held_out_fields.dropna(subset="probability").groupby("phenotype"):
+        table = reliability(own["probability"].to_numpy(), own["role"].eq("positive").to_numpy())
         tables.append(table.assign(phenotype=str(phenotype)).drop(columns="group"))
     return concat(tables)
 

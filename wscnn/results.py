@@ -41,7 +41,8 @@ class Results:
             for plate, wells in self.controls.groupby("plate"):
                 if (path := self.folder / "fields" / f"{plate}.parquet").is_file():
                     table = read_table(path)
-                    yield table.loc[table["well"].isin(wells["well"]), list(FIELDS)]
+                    # Fields scored by an earlier version lack a column.
+                    yield table[table["well"].isin(wells["well"])].reindex(columns=list(FIELDS))
 
         found = concat(of_plates())
         return conform(pd.DataFrame(columns=list(FIELDS)), FIELDS) if found.empty else found

@@ -4,7 +4,7 @@ Reading and post-processing of wells are Dask tasks around the networks, which s
 a bounded number of wells is in flight, so that memory does not grow with the plate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from distributed import Client, Future
 
+from wscnn.calibration import probability
 from wscnn.cluster import connect, cpus, in_flight
 from wscnn.errors import UserError
 from wscnn.fields import read_fields
@@ -86,9 +87,9 @@ def score_plate(
 
     A well's score is the mean over its used fields of the log-odds that the field holds the phenotype. Fields that
     quality control dropped, and wells without a used field or a fold that may score them, have none (NaN); the table
-    of wells says why. A field
-    is positive where the mean over folds of score minus the fold's threshold is above 0. Objects of a well that
-    several folds score come from the mean of their detectors.
+    of wells says why. A field's probability is the mean over folds of what each makes, by its card, of its own score,
+    before the common scale; it is positive where the mean over folds of score minus the fold's threshold is above 0.
+    Objects of a well that several folds score come from the mean of their detectors.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ def score_plate(
     folds = load_folds(models)
     cards = [card for _, card in folds]
     check_fits(cards[0], [channel.name for channel in plate.channels], plate.pixel_size_um, str(store))
-    places, thresholds = (_thresholds(cards, level, models) for level in ("place", "field"))
+    scales = _scales(cards, models)
     quality = _quality(plate, qc)
     device = pick_device(score["device"])
     # Channels last: convolutions of few channels are a fifth to two fifths faster on CPUs.
@@ -127,7 +128,7 @@ def score_plate(
     for name, rows in quality[quality["used"]].groupby("well", sort=False):
         chosen = folds_of(f"{plate.name}/{name}", cards)
         if chosen:
-            todo.append(_Well(str(name), rows, chosen, places[chosen].mean(0)))
+            todo.append(_Well(str(name), rows, chosen, scales["place"][chosen].mean(0)))
     if len(todo) < len(plate.wells):
         n = len(plate.wells) - len(todo)
         log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
@@ -142,7 +143,7 @@ def score_plate(
         for well, values, table in progress(seen, len(todo), "wells scored"):
             if not np.isfinite(values).all():
                 raise UserError(f"{models}: scores {store}, well {well.name}, with what is no number; train again")
-            logits.append(_long(well, values, cards[0].phenotypes, thresholds))
+            logits.append(_long(well, values, cards[0].phenotypes, scales))
             found.append(table)
 
     table_of_objects = pd.concat([conform(pd.DataFrame(columns=list(OBJECTS)), OBJECTS), *found])
@@ -205,15 +206,27 @@ def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
     return judged.astype({"used": bool})
 
 
-def _thresholds(cards: Sequence[Card], level: str, models: Path) -> np.ndarray:
-    """Return the thresholds of ``place`` or ``field``, shape (folds, P)."""
+def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
+    """Return what the cards say of scores, each of shape (folds, P).
+
+    These are the thresholds of ``place`` and ``field``, and ``slope`` and ``offset`` of probabilities, NaN on cards of
+    an earlier version.
+    """
     try:
         for name in cards[0].phenotypes:
             check_name(name)
-        return np.array([[float(card.thresholds[name][level]) for name in card.phenotypes] for card in cards])
-    except (KeyError, TypeError, ValueError) as error:
+        unknown = {"slope": np.nan, "offset": np.nan}
+        rows = [
+            [card.thresholds[name] | card.probabilities.get(name, unknown) for name in card.phenotypes]
+            for card in cards
+        ]
+        return {
+            key: np.array([[float(of_class[key]) for of_class in row] for row in rows])
+            for key in ("place", "field", "slope", "offset")
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{models}: a card lacks a usable threshold or name of a class ({error!r}); train again"
+            f"{models}: a card lacks a usable threshold, probability or name of a class ({error!r}); train again"
         ) from None
 
 
@@ -279,13 +292,18 @@ def _view(
     return np.concatenate(logits, axis=1), np.concatenate(maps), np.concatenate(gradients)
 
 
-def _long(well: _Well, logits: np.ndarray, phenotypes: Sequence[str], thresholds: np.ndarray) -> pd.DataFrame:
+def _long(well: _Well, logits: np.ndarray, phenotypes: Sequence[str], scales: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Return scores (folds, n, P) as a table, a row a fold, field and phenotype."""
     index = pd.MultiIndex.from_product(
         [well.folds, well.fields["field"], phenotypes], names=["fold", "field", "phenotype"]
     )
-    margins = logits - thresholds[well.folds][:, None]
-    table = pd.DataFrame({"logit": logits.ravel().astype(float), "margin": margins.ravel()}, index=index)
+    of_fold = {key: values[well.folds][:, None] for key, values in scales.items()}
+    columns = {
+        "logit": logits.astype(float),
+        "margin": logits - of_fold["field"],
+        "probability": probability(logits, of_fold["slope"], of_fold["offset"]),
+    }
+    table = pd.DataFrame({key: values.ravel() for key, values in columns.items()}, index=index)
     return table.reset_index().assign(well=well.name)
 
 
@@ -299,7 +317,7 @@ def _summaries(
     objects: pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the tables of fields and of wells."""
-    columns = ["fold", "field", "phenotype", "logit", "margin", "well"]
+    columns = ["fold", "field", "phenotype", "logit", "margin", "probability", "well"]
     long = pd.concat(logits, ignore_index=True) if logits else pd.DataFrame(columns=columns)
     long["aligned"] = align_folds(long)
     by_field, by_well = ["well", "field", "phenotype"], ["well", "phenotype"]
@@ -307,7 +325,12 @@ def _summaries(
     classes = pd.DataFrame({"phenotype": cards[0].phenotypes})
     fields = quality.merge(classes, how="cross")
     fields = fields.merge(
-        long.groupby(by_field).agg(score=("aligned", "mean"), score_sd=("aligned", "std"), margin=("margin", "mean")),
+        long.groupby(by_field).agg(
+            score=("aligned", "mean"),
+            score_sd=("aligned", "std"),
+            margin=("margin", "mean"),
+            probability=("probability", "mean"),
+        ),
         how="left",
         on=by_field,
     ).merge(

@@ -55,6 +55,7 @@ FIELDS = {
     "used": "bool",
     "score": "float64",
     "score_sd": "float64",
+    "probability": "float64",
     "n_objects": "int32",
     "object_area_px": "int64",
 }

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from wscnn.calibration import probability, reliability
+from wscnn.calibration import reliability
 from wscnn.results import read_results
 from wscnn.tables import read_table
 
@@ -33,11 +33,10 @@ def main() -> None:
         rare = cells[cells["phenotype"] == phenotype][["plate", "well", "field"]].drop_duplicates().assign(truth=True)
         truth = own.merge(rare, on=["plate", "well", "field"], how="left")["truth"].notna().to_numpy()
         score, spread = own["score"].to_numpy(), own["score_sd"].to_numpy()
-        scales = pd.DataFrame([card["probabilities"][phenotype] for card in results.cards]).mean()
         threshold = np.mean([card["thresholds"][phenotype]["field"] for card in results.cards])
         print(f"{phenotype}: {len(own)} fields, {truth.mean():.1%} hold a rare cell")
         print("probability that the field is of a positive well, and share that hold a rare cell")
-        _show(reliability(probability(score, scales["slope"], scales["offset"]), truth))
+        _show(reliability(own["probability"].to_numpy(), truth))
         print("chance, by the spread over folds, that a call is wrong, and share that are wrong")
         _show(reliability(norm.sf(np.abs(score - threshold) / spread), (score > threshold) != truth))
 
