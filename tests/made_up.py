@@ -175,7 +175,6 @@ def _model(folder: Path, phenotypes: tuple[str, ...]) -> None:
             {
                 "step": step,
                 "loss": np.exp(-step / 80) + fold / 50,
-                "start": 0,
                 "select_auc": 1 - 0.5 * np.exp(-step / (60 + 9 * fold)),
                 "best": True,
             }

@@ -19,7 +19,8 @@ from wscnn.tables import FIELDS, conform, write_table
 FIELD = 96
 #: Middle of the one bright spot of the second field of A02, in pixels of that field.
 SPOT = (40, 60)
-PLACE = 1.0
+#: Each fold's threshold for places; the first tested A01, the second A02, and the third is far from both.
+PLACES = (2.0, 1.0, 30.0)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +48,13 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
             ["negative", "mitotic"],
             "s",
             fold,
-            {},
-            {"mitotic": {"place": PLACE}},
+            {"test": [f"P1/A{fold + 1:02d}"]},
+            {"mitotic": {"place": PLACES[fold]}},
         )
         save_model(results / "model" / f"fold-{fold}.safetensors", matched_filter(), card)
     wells = pd.DataFrame({"plate": "P1", "well": ["A01", "A02"], "row": 0, "column": [0, 1], "phenotype": "mitotic"})
     wells = wells.assign(screen="s", role=["negative", "positive"], perturbation=["dmso", "taxol"], score=[-5.0, 4.0])
+    wells["fold"] = pd.array([0, 1], "Int8")
     write_table(wells, results / "wells.parquet")
     for name in ("hits", "plates"):
         write_table(wells[["plate"]], results / f"{name}.parquet")
@@ -96,7 +98,12 @@ def test_the_class_map_is_bright_and_outlined_where_the_spot_is(examples: list[E
     assert np.abs(brightest.mean(0) - SPOT).max() < 8  # a place of the map is 8 px wide
     assert np.abs(points(positive.above).mean(0) - SPOT).max() < 8
     assert negative.above == "" and (pixels(negative.class_map) == [68, 1, 84]).all()
-    assert (positive.low, positive.high, positive.threshold) == (negative.low, negative.high, PLACE)
+    assert (positive.low, positive.high) == (negative.low, negative.high)
+
+
+def test_a_field_is_outlined_at_the_threshold_of_the_fold_that_scored_it(examples: list[Example]) -> None:
+    positive, negative = examples
+    assert (negative.threshold, positive.threshold) == PLACES[:2]
 
 
 def test_mask_and_saliency_lie_on_the_spot_and_are_left_out_where_there_is_none(examples: list[Example]) -> None:

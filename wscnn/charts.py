@@ -212,7 +212,7 @@ def replicates() -> dict[str, Any]:
 
 
 def losses() -> dict[str, Any]:
-    """Return the loss of each fold in training; rows ``fold, start, step, loss``."""
+    """Return the loss of each fold in training; rows ``fold, step, loss``."""
     chart = (
         alt.Chart(alt.NamedData("rows"))
         .mark_line(strokeWidth=1.6)
@@ -220,8 +220,6 @@ def losses() -> dict[str, Any]:
             x=alt.X("step:Q", title="training step"),
             y=alt.Y("loss:Q", title="loss"),
             color=_fold_color(),
-            # A start that learned nothing is given up: the next one is a line of its own.
-            detail="start:N",
             tooltip=[_text("fold"), _number("step"), _number("loss")],
         )
     )
@@ -229,12 +227,11 @@ def losses() -> dict[str, Any]:
 
 
 def selection() -> dict[str, Any]:
-    """Return the AUC by which the weights were chosen; rows ``fold, start, step, select_auc, kept``."""
+    """Return the AUC by which the weights were chosen; rows ``fold, step, select_auc, kept``."""
     base = alt.Chart(alt.NamedData("rows")).encode(
         x=alt.X("step:Q", title="training step"),
         y=alt.Y("select_auc:Q", title="AUC over fields of the select part", scale=alt.Scale(zero=False)),
         color=_fold_color(),
-        detail="start:N",
         tooltip=[_text("fold"), _number("step"), _number("select_auc", "AUC")],
     )
     chosen = base.transform_filter("datum.kept").mark_point(filled=True, size=70)

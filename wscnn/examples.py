@@ -76,11 +76,10 @@ def make_examples(results: Results) -> list[Example]:
     rows: list[Any] = list(best.itertuples())
     maps, thresholds = _class_maps(results, rows)
     examples = []
-    for row, class_map in zip(rows, maps, strict=True):
-        same = [other for other, of in zip(maps, rows, strict=True) if of.phenotype == row.phenotype]
-        threshold = thresholds[row.phenotype]
-        low = max(_SURELY_NOT, min(values.min() for values in same))
-        high = max(threshold, *(values.max() for values in same))
+    for row, class_map, threshold in zip(rows, maps, thresholds, strict=True):
+        same = [number for number, other in enumerate(rows) if other.phenotype == row.phenotype]
+        low = max(_SURELY_NOT, min(maps[number].min() for number in same))
+        high = max(max(maps[number].max(), thresholds[number]) for number in same)
         examples.append(_example(results, row, class_map, threshold, float(low), float(high)))
     return examples
 
@@ -89,10 +88,10 @@ def _store(results: Results, plate: str) -> Path:
     return results.folder / "plates" / f"{plate}.zarr"
 
 
-def _class_maps(results: Results, rows: Sequence[Any]) -> tuple[list[np.ndarray], dict[str, float]]:
-    """Return the detector's map of each row's field, one value a pixel of the field, and the place thresholds.
+def _class_maps(results: Results, rows: Sequence[Any]) -> tuple[list[np.ndarray], list[float]]:
+    """Return the detector's map of each row's field, one value a pixel of the field, and its place threshold.
 
-    Maps are the means over the folds that may score the well, as in scoring.
+    Both are the means over the folds that may score the well, as in scoring.
     """
     import torch
 
@@ -103,21 +102,19 @@ def _class_maps(results: Results, rows: Sequence[Any]) -> tuple[list[np.ndarray]
     torch.set_num_threads(1)
     folds = load_folds(results.models)
     cards = [card for _, card in folds]
-    maps = []
+    maps, thresholds = [], []
     for row in rows:
         plate = Plate(_store(results, row.plate))
         at = list(plate.fields(row.well)["field"]).index(row.field)
         field = torch.from_numpy(read_fields(plate, row.well, cards[0].channels)[at : at + 1])
-        chosen = [folds[k][0] for k in folds_of(f"{row.plate}/{row.well}", cards)]
+        chosen = [folds[k] for k in folds_of(f"{row.plate}/{row.well}", cards)]
         with torch.inference_mode():
-            seen = torch.stack([score_fields(model, field)[1] for model in chosen]).mean(0)
+            seen = torch.stack([score_fields(model, field)[1] for model, _ in chosen]).mean(0)
         values = seen[0, cards[0].phenotypes.index(row.phenotype)].numpy()
-        pixels = values.repeat(chosen[0].stride, axis=0).repeat(chosen[0].stride, axis=1)
+        stride = chosen[0][0].stride
+        pixels = values.repeat(stride, axis=0).repeat(stride, axis=1)
         maps.append(pixels[: field.shape[-2], : field.shape[-1]])
-    thresholds = {
-        phenotype: float(np.mean([card.thresholds[phenotype]["place"] for card in cards]))
-        for phenotype in cards[0].phenotypes
-    }
+        thresholds.append(float(np.mean([card.thresholds[row.phenotype]["place"] for _, card in chosen])))
     return maps, thresholds
 
 
