@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wscnn.bags import Bags
 from wscnn.config import section
 from wscnn.errors import UserError
 from wscnn.fit import Examples, auc, evaluate, field_auc, fit, recipe_of
@@ -278,6 +280,20 @@ def test_memory_is_bounded(rings, tmp_path):
     assert len(counts) == 4 and counts.max() <= 2
 
 
+def test_no_class_is_lost_however_few_fields_are_held(tmp_path):
+    # Ten plates of two classes: 20 groups of a plate and class share six places.
+    data = screen(tmp_path, {"negative": {disc: 6}, "ring": {ring: 6}}, n_plates=10, pixel_sizes=(1.0,) * 10)
+    for seed in range(4):
+        card = load_model(run(data, tmp_path / str(seed), steps=1, evaluations=1, max_fields=6, seed=seed))[1]
+        assert all(counts == {"negative": 3, "ring": 3} for counts in card.n_fields.values())
+        assert all(len({well.split("/")[0] for well in part}) >= 3 for part in card.parts.values())
+
+
+def test_pixel_sizes_may_differ_by_a_hundredth(tmp_path):
+    data = screen(tmp_path, {"negative": {disc: 6}, "ring": {ring: 6}}, pixel_sizes=(0.65, 0.6500001))
+    assert load_model(run(data, tmp_path, steps=1, evaluations=1))[1].pixel_size_um == 0.65
+
+
 def test_several_phenotypes_are_learnt_side_by_side(tmp_path):
     contents = {"negative": {disc: 6}, "cross": {disc: 4, cross: 3}, "ring": {disc: 4, ring: 3}}
     data = screen(tmp_path, contents, n_plates=1)
@@ -299,6 +315,34 @@ def test_frozen_layers_stay_and_the_start_is_the_other_model(trained, rings, tmp
         run(rings, tmp_path / "y", start_from=str(trained.parent), model={"architecture": "wscnn4"})
 
 
+def test_to_another_phenotype_the_head_starts_anew_on_the_features_that_there_are(trained, rings, tmp_path):
+    other = tmp_path / "controls.parquet"
+    controls = read_table(rings["controls"])
+    write_table(controls.assign(phenotype=controls["phenotype"].replace("ring", "hoop")), other)
+    # With no rate to speak of, what is told apart is told apart by where the training starts.
+    still = {"steps": 1, "evaluations": 1, "learning_rate": 1e-12, "start_from": str(trained.parent)}
+    before = load_model(trained)[0].state_dict()
+    for name, data, model in (("phenotype", rings | {"controls": other}, {}), ("pool", rings, {"pool": "topk"})):
+        path = run(data, tmp_path / name, freeze=3, model=model, **still)
+        network, card = load_model(path)
+        assert card.metrics["test"][card.classes[1]]["field_auc"] >= 0.95, name
+        # Even odds for each field would cost log 2.
+        assert read_table(path.with_name("history-0.parquet"))["loss"][0] < np.log(2), name
+        after = network.state_dict()
+        assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("blocks")), name
+    # Where classes and pool are the same the last layer is the earlier one.
+    after = load_model(run(rings, tmp_path / "same", freeze=3, **still))[0].state_dict()
+    assert torch.allclose(before["classify.weight"], after["classify.weight"], atol=1e-6)
+
+
+def test_a_score_is_what_was_trained_unless_noisy_or_was(rings, tmp_path):
+    quick = {"steps": 1, "evaluations": 1}
+    for pool, score_pool in (("noisy_or", "topk"), ("avg", "same"), ("max", "same")):
+        assert load_model(run(rings, tmp_path / pool, model={"pool": pool}, **quick))[1].score_pool == score_pool
+    given = {"pool": "max", "score_pool": "topk"}
+    assert load_model(run(rings, tmp_path / "given", model=given, **quick))[1].score_pool == "topk"
+
+
 def test_papers_preset_trains(rings, tmp_path):
     path = run(
         rings, tmp_path, preset="paper", steps=2, evaluations=1, model={"architecture": "compact", "pool": "max"}
@@ -308,12 +352,35 @@ def test_papers_preset_trains(rings, tmp_path):
     assert (recipe["optimizer"], recipe["batch"], recipe["learning_rate"]) == ("sgd", 50, 1e-4)
 
 
+def test_papers_step_is_down_the_whole_gradient_in_full_precision():
+    images, labels = draw_concept(np.random.default_rng(0), 8, [{disc: 4}], [{ring: 4}])
+    fields = Examples(torch.from_numpy(images)[:, None], torch.from_numpy(labels), [""] * 16)
+    recipe = recipe_of(section("train", '{"preset": "paper", "steps": 1, "evaluations": 1, "batch": 8, "crop": 64}'))
+    torch.manual_seed(0)
+    network = WSCNN("compact", "max", 1, 2, "same")
+    with torch.no_grad():
+        network.classify.weight *= 30  # so that the gradient is long
+    before = deepcopy(network).to(memory_format=torch.channels_last)
+    fit(network, fields, fields, recipe, seed=3)
+    drawn = Bags(fields.fields, fields.labels, 64, 2, recipe["augmentation"], 3)
+    batch, classes = drawn.draw(8)
+    before.loss(before(batch.contiguous(memory_format=torch.channels_last)), classes).backward()
+    gradients = [weight.grad for weight in before.parameters()]
+    assert torch.cat([gradient.flatten() for gradient in gradients]).norm() > 3
+    for old, new, gradient in zip(before.parameters(), network.parameters(), gradients, strict=True):
+        expected = old - recipe["learning_rate"] * (gradient + recipe["weight_decay"] * old)
+        assert torch.allclose(new, expected, atol=1e-7)
+    assert not recipe["bfloat16"]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         ("constant", "field 1: all pixels have one value"),
         ("small", "smaller than the 40 px"),
         ("pixel size", "plates that are trained on together need one pixel size"),
+        ("crop", "train.crop: 32 px are too few for the network 'compact', which needs 40"),
+        ("max_fields", "train.max_fields: 6 cannot hold a field of each of 7 classes"),
         ("channel", "has no channel GFP"),
         ("no fields", "too few control wells with usable fields"),
         ("no images", "no control well has images"),
@@ -324,6 +391,11 @@ def test_bad_input_is_told_before_the_first_step(tmp_path, spoil, message):
     model = {"channels": ["GFP"]} if spoil == "channel" else {}
     sizes = (1.0, 0.5) if spoil == "pixel size" else (1.0, 1.0)
     data = screen(tmp_path, contents, side=32 if spoil == "small" else 48, pixel_sizes=sizes)
+    train = {"crop": {"crop": 32}, "max_fields": {"max_fields": 6}}.get(spoil, {})
+    if spoil == "max_fields":
+        controls = read_table(data["controls"])
+        many = np.where(controls["role"] == "positive", "p" + (controls.index % 6).astype(str), "")
+        write_table(pd.concat([controls.assign(phenotype=many, plate=f"plate{i}") for i in range(3)]), data["controls"])
     if spoil == "constant":
         plate = zarr.open_array(data["stores"][0] / "A/01/0/0", mode="r+")
         plate[...] = 7
@@ -334,7 +406,7 @@ def test_bad_input_is_told_before_the_first_step(tmp_path, spoil, message):
     if spoil == "no images":
         write_table(read_table(data["controls"]).assign(plate="other"), data["controls"])
     with pytest.raises(UserError, match=message):
-        run(data, tmp_path / "out", model=model)
+        run(data, tmp_path / "out", model=model, **train)
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").glob("*.safetensors"))
 
 

@@ -7,6 +7,14 @@ import numpy as np
 from wscnn.errors import UserError
 from wscnn.store import Plate
 
+#: By how much two pixel sizes may differ and count as one: metadata of one objective differ in their last digits.
+_TOLERANCE = 0.01
+
+
+def same_pixel_size(one: float | None, other: float | None) -> bool:
+    """Return whether two pixel sizes are the same within 1 %; one that is not known is not compared."""
+    return one is None or other is None or abs(one / other - 1) <= _TOLERANCE
+
 
 def read_fields(plate: Plate, well: str, channels: Sequence[str]) -> np.ndarray:
     """Return the fields of a well, shape (field, channel, y, x), float32, one for each row of ``plate.fields(well)``.

@@ -31,6 +31,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "adamw",
         "learning_rate": 1e-3,
         "weight_decay": 1e-2,
+        # Largest norm of the gradient in a step.
+        "clip": 1.0,
+        # Whether to compute in bfloat16 where that is faster.
+        "bfloat16": True,
         "heads": 512,
         "patience": 5,
         "augmentation": Augmentation(rotation=90, scale=0.15, shift=32, gain=0.25, offset=0.05, noise=0.03),
@@ -44,6 +48,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "sgd",
         "learning_rate": 1e-4,
         "weight_decay": 5e-4,
+        "clip": None,
+        "bfloat16": False,
         "heads": 0,
         "patience": 8,
         "augmentation": Augmentation(rotation=20, scale=0.12, shift=40, gain=0, offset=0, noise=0),
@@ -55,8 +61,6 @@ _PLATEAU = 2
 #: Evaluations over which the area that chooses the weights is averaged: of some tens of fields it jumps, and the
 #: highest of ten jumps is no better a network.
 _AVERAGED = 3
-#: Largest norm of the gradient in a step.
-_CLIP = 1.0
 
 
 @dataclass
@@ -86,9 +90,7 @@ def recipe_of(train: Mapping[str, Any]) -> dict[str, Any]:
     """Return how to train: the preset's settings, save for those that the config's section `train` gives itself."""
     preset = PRESETS[train["preset"]]
     given = {key: value for key, value in train.items() if key in preset and value is not None}
-    recipe = {**preset, **given, "evaluations": train["evaluations"], "freeze": train["freeze"]}
-    # Weights that come from another model are kept, whatever they learn.
-    return recipe | {"heads": 0} if train["start_from"] else recipe
+    return {**preset, **given, "evaluations": train["evaluations"], "freeze": train["freeze"]}
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ def fit(
                 log(f"  ends early: no better for {recipe['patience']} evaluations")
                 break
             rate = _rate(recipe, step / steps, rows)
-            losses.append(_step(network, learner, frozen, optimizer, rate, *bags.draw(recipe["batch"])))
+            losses.append(_step(network, learner, frozen, optimizer, rate, recipe, *bags.draw(recipe["batch"])))
             step += 1
             if step not in marks:
                 continue
@@ -226,7 +228,7 @@ def fit(
             if not np.isfinite(loss):
                 raise UserError(f"training diverged by step {step} (loss {loss}); lower train.learning_rate")
             # What the processes decide by has to be one number, and each has its own batch statistics.
-            score = share.of_first(lambda: _select_auc(network, select))
+            score = share.of_first(lambda: _select_auc(network, select, recipe))
             seconds = before + time.monotonic() - began
             rows.append(
                 {"step": step, "loss": loss, "select_auc": score, "learning_rate": rate, "seconds": seconds}
@@ -294,6 +296,7 @@ def _step(
     frozen: nn.Module,
     optimizer: torch.optim.Optimizer,
     rate: float,
+    recipe: Mapping[str, Any],
     images: Tensor,
     labels: Tensor,
 ) -> Tensor:
@@ -303,24 +306,25 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     device = images.device
-    with _autocast(device):
+    with _autocast(device, recipe):
         logits = learner(images.contiguous(memory_format=torch.channels_last))
     loss = network.loss(logits, labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], _CLIP)
+    if recipe["clip"] is not None:
+        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], recipe["clip"])
     optimizer.step()
     return loss.detach()
 
 
-def _autocast(device: torch.device) -> torch.autocast:
-    """Return the context in which training computes: bfloat16 where that is faster."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device))
+def _autocast(device: torch.device, recipe: Mapping[str, Any]) -> torch.autocast:
+    """Return the context in which training computes: bfloat16 where that is faster, unless the recipe says no."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe["bfloat16"] and fast_bfloat16(device))
 
 
-def _select_auc(network: WSCNN, select: Examples) -> float:
+def _select_auc(network: WSCNN, select: Examples, recipe: Mapping[str, Any]) -> float:
     """Return the mean over phenotypes of the area under the curve over fields."""
-    with _autocast(select.fields.device):
+    with _autocast(select.fields.device, recipe):
         logits, _ = evaluate(network, select.fields)
     return float(np.mean([area for area in field_auc(logits, select) if np.isfinite(area)]))
 

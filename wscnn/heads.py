@@ -29,7 +29,7 @@ _RISE = 4.0
 
 @torch.no_grad()
 def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int) -> None:
-    """Give the last layer of `network` weights that already tell something, and batch norm its statistics.
+    """Give the last layer of `network` weights that already tell something, and fresh batch norm its statistics.
 
     Of `n` random detectors a phenotype, those 64 are averaged whose highest places tell its fields from negative ones
     best, by the area under the ROC curve. The bias makes a field positive with even odds, on average.
@@ -37,7 +37,7 @@ def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int
     Parameters
     ----------
     network
-        Fresh, with a pool of `PEAKED`.
+        With a pool of `PEAKED`; fresh, or with the layers before the last one of another model, which stay as they are.
     fields, labels
         Shape (m, C, h, w) and (m,): what is trained on. At most 256, drawn evenly over classes, are looked at.
     n
@@ -83,17 +83,19 @@ def _even(labels: Tensor, random: torch.Generator) -> Tensor:
 
 
 def _features(network: WSCNN, fields: Tensor) -> Iterator[Tensor]:
-    """Yield the features of some fields at a time, batch norm as the first of them have it."""
+    """Yield the features of some fields at a time, fresh batch norm as the first of them have it."""
     norms = [module for module in network.blocks.modules() if isinstance(module, nn.BatchNorm2d)]
     batches = [part.float().contiguous(memory_format=torch.channels_last) for part in fields.split(_BATCH)]
-    usual = [norm.momentum for norm in norms]
-    network.blocks.train()
-    for norm in norms:
-        norm.momentum = None  # the plain mean over batches
-    for batch in batches[:_CALIBRATION]:
-        network.blocks(batch)
-    for norm, momentum in zip(norms, usual, strict=True):
-        norm.momentum = momentum
+    # Layers that come from another model keep the statistics that their weights were learned with.
+    if not any(norm.num_batches_tracked for norm in norms):
+        usual = [norm.momentum for norm in norms]
+        network.blocks.train()
+        for norm in norms:
+            norm.momentum = None  # the plain mean over batches
+        for batch in batches[:_CALIBRATION]:
+            network.blocks(batch)
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.momentum = momentum
     network.blocks.eval()
     for batch in batches:
         yield network.blocks(batch)

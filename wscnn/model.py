@@ -20,6 +20,7 @@ from torch.nn import functional
 import wscnn
 from wscnn.atomic import atomic_path
 from wscnn.errors import UserError
+from wscnn.fields import same_pixel_size
 
 
 class Layer(NamedTuple):
@@ -128,6 +129,8 @@ class WSCNN(nn.Module):
         Pixels between two places of a map.
     receptive_field
         Pixels along an axis that one place sees.
+    smallest
+        Pixels along an axis that an image to train on needs.
     margin
         Pixels by which `score_fields` widens a field at each side, at least.
     """
@@ -170,6 +173,7 @@ class WSCNN(nn.Module):
 
         self.stride = 2 ** sum(layer.halve != "" for layer in layers)
         self.receptive_field = self._pixels(1, padded=False)
+        self.smallest = self._pixels(1, padded=True)
         # The field is widened so that places that see a convolution's zero padding can be cut off, and so that place
         # 0 is centred on the middle of the field's first `stride` pixels.
         self._cut = self._tainted()
@@ -353,8 +357,7 @@ def check_fits(card: Card, channels: Sequence[str], pixel_size_um: float | None,
             f"{where}: has no channel {', '.join(missing)}; the model was trained on {', '.join(card.channels)} and "
             f"there is {', '.join(channels)}; name them alike in acquisition.channels"
         )
-    known = pixel_size_um is not None and card.pixel_size_um is not None
-    if known and abs(pixel_size_um / card.pixel_size_um - 1) > 0.01:  # type: ignore[operator]
+    if not same_pixel_size(pixel_size_um, card.pixel_size_um):
         problems.append(
             f"{where}: a mosaic pixel is {pixel_size_um:g} um, but the model was trained at {card.pixel_size_um:g} um; "
             "change mosaic.downsample"
@@ -413,6 +416,11 @@ def load_folds(folder: Path) -> list[tuple[WSCNN, Card]]:
     folds = [load_model(path) for path in Path(folder).glob("fold-*.safetensors")]
     if not folds:
         raise UserError(f"{folder}: holds no model (fold-*.safetensors); train first, or correct model.checkpoint")
-    if len({json.dumps([card.channels, card.pixel_size_um, card.classes]) for _, card in folds}) > 1:
+    first = folds[0][1]
+    if any(
+        (card.channels, card.classes) != (first.channels, first.classes)
+        or not same_pixel_size(card.pixel_size_um, first.pixel_size_um)
+        for _, card in folds
+    ):
         raise UserError(f"{folder}: its folds differ in channels, pixel size or classes; keep those of one training")
     return sorted(folds, key=lambda fold: fold[1].fold)

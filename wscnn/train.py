@@ -13,7 +13,7 @@ from scipy.ndimage import maximum_filter
 
 from wscnn.calibration import fit_probability, probability, reliability
 from wscnn.errors import UserError
-from wscnn.fields import read_fields
+from wscnn.fields import read_fields, same_pixel_size
 from wscnn.fit import Examples, evaluate, field_auc, pick_device, recipe_of, well_auc
 from wscnn.model import WSCNN, Card, load_model, save_model
 from wscnn.progress import log
@@ -107,7 +107,8 @@ def train_fold(
     ------
     UserError
         Before the first step: too few control wells, plates that differ in channels, pixel size or size of fields,
-        fields that are constant, hold NaN or are smaller than the network's receptive field.
+        fields that are constant, hold NaN or are smaller than the network's receptive field, settings with which no
+        network can be trained.
     """
     device = pick_device(train["device"])
     plates = {plate.name: plate for plate in map(Plate, stores)}
@@ -117,7 +118,7 @@ def train_fold(
     classes = [NEGATIVE, *sorted(set(wells["label"]) - {NEGATIVE})]
     table = _fields_of(wells, plates, qcs)
     torch.manual_seed(train["seed"])
-    network = _start(model, train, len(channels), classes, fold)
+    network, taken_over = start_network(model, train, len(channels), classes, fold)
     examples = {
         name: _load(table[table["part"] == part], plates, channels, classes, train, network)
         for part, name in enumerate(PARTS)
@@ -136,7 +137,8 @@ def train_fold(
         network,
         examples["train"],
         examples["select"],
-        recipe_of(train),
+        # What another model's last layer has learned is kept.
+        recipe_of(train) | ({"heads": 0} if taken_over else {}),
         train["seed"],
         resume,
         key,
@@ -229,18 +231,18 @@ def _labels(controls: pd.DataFrame) -> pd.Series:
 
 
 def _common(plates: Sequence[Plate], chosen: Sequence[str] | None) -> tuple[list[str], float | None]:
-    """Return the channels to train on and the pixel size, the same in all plates."""
-    first = plates[0]
-    names = [channel.name for channel in first.channels] if chosen is None else list(chosen)
+    """Return the channels to train on and the pixel size, the same in all plates; None where no plate tells it."""
+    first = next((plate for plate in plates if plate.pixel_size_um is not None), plates[0])
+    names = [channel.name for channel in plates[0].channels] if chosen is None else list(chosen)
     problems = []
     for plate in plates:
         there = [channel.name for channel in plate.channels]
         missing = [name for name in names if name not in there]
         if missing:
             problems.append(f"{plate.path}: has no channel {', '.join(missing)}; it has {', '.join(there)}")
-        if plate.pixel_size_um != first.pixel_size_um:
+        if not same_pixel_size(plate.pixel_size_um, first.pixel_size_um):
             problems.append(
-                f"{plate.path}: a mosaic pixel is {plate.pixel_size_um} um, but {first.pixel_size_um} um in "
+                f"{plate.path}: a mosaic pixel is {plate.pixel_size_um:g} um, but {first.pixel_size_um:g} um in "
                 f"{first.path}; plates that are trained on together need one pixel size"
             )
     if problems:
@@ -280,9 +282,10 @@ def _load(
             f"layout: class {', '.join(missing)} has too few control wells with usable fields: each of three parts "
             "needs one; see the table of quality"
         )
-    # Fields in random order, numbered within plate and class: the lowest numbers are an even sample.
+    # Fields in random order: within each class the plates take turns, and then the classes do, so that none is lost.
     order = table.sample(frac=1, random_state=train["seed"])
-    turn = order.groupby(["plate", "label"]).cumcount().sort_values(kind="stable")
+    order = order.loc[order.groupby(["plate", "label"]).cumcount().sort_values(kind="stable").index]
+    turn = order.groupby("label").cumcount().sort_values(kind="stable")
     table = table.loc[sorted(turn.index[: train["max_fields"]])]
     stack: list[torch.Tensor] = []
     problems = []
@@ -317,29 +320,69 @@ def _image_problems(images: np.ndarray, rows: pd.DataFrame, where: str, network:
     return problems
 
 
-def _start(
+def start_network(
     model: Mapping[str, Any], train: Mapping[str, Any], n_channels: int, classes: Sequence[str], fold: int
-) -> WSCNN:
-    """Return the network to train: fresh, or with the weights of the same fold of ``train.start_from``."""
-    network = WSCNN(model["architecture"], model["pool"], n_channels, len(classes), model["score_pool"])
-    if train["start_from"] is None:
-        if train["freeze"]:
-            raise UserError("train.freeze: layers can be frozen only when train.start_from names a trained model")
-        return network
+) -> tuple[WSCNN, bool]:
+    """Return the network to train, and whether all of it comes from the same fold of ``train.start_from``.
+
+    Parameters
+    ----------
+    model, train
+        Sections of the config.
+    n_channels, classes
+        What the network sees and tells apart. Another model gives its last layer only where classes and pool are the
+        same.
+    fold
+        0, 1 or 2.
+
+    Raises
+    ------
+    UserError
+        When settings of these sections do not go together, or the earlier model is missing, broken or does not fit.
+    """
+    # The highest places tell wells apart better than noisy-or does; the other pools score as they were trained.
+    score_pool = model["score_pool"] or ("topk" if model["pool"] == "noisy_or" else "same")
+    network = WSCNN(model["architecture"], model["pool"], n_channels, len(classes), score_pool)
+    problems = []
+    if (crop := recipe_of(train)["crop"]) < network.smallest:
+        problems.append(
+            f"train.crop: {crop} px are too few for the network '{network.architecture}', which needs "
+            f"{network.smallest}; raise it"
+        )
+    if train["max_fields"] < len(classes):
+        problems.append(
+            f"train.max_fields: {train['max_fields']} cannot hold a field of each of {len(classes)} classes"
+        )
     if train["freeze"] > len(network.blocks):
-        raise UserError(f"train.freeze: the network has {len(network.blocks)} layers that can be frozen")
-    # The same fold, so that wells which both trainings share are held out in both.
-    source = Path(train["start_from"]) / f"fold-{fold}.safetensors"
+        problems.append(f"train.freeze: the network has {len(network.blocks)} layers that can be frozen; lower it")
+    if train["freeze"] and train["start_from"] is None:
+        problems.append("train.freeze: layers can be frozen only when train.start_from names a trained model")
+    whole = False
+    if train["start_from"] is not None:
+        # The same fold, so that wells which both trainings share are held out in both.
+        source = Path(train["start_from"]) / f"fold-{fold}.safetensors"
+        try:
+            whole = _take_over(network, source, classes)
+        except UserError as error:
+            problems += [f"train.start_from: {problem}" for problem in error.problems]
+    if problems:
+        raise UserError(problems)
+    return network, whole
+
+
+def _take_over(network: WSCNN, source: Path, classes: Sequence[str]) -> bool:
+    """Give `network` the layers of the model at `source`; return whether also the last one, by classes and pool."""
     earlier, card = load_model(source)
-    if card.architecture != network.architecture or len(card.channels) != n_channels:
+    if card.architecture != network.architecture or len(card.channels) != network.n_channels:
         raise UserError(
             f"{source}: a network '{card.architecture}' of {len(card.channels)} channels cannot be the start of "
-            f"'{network.architecture}' of {n_channels}; give both the same"
+            f"'{network.architecture}' of {network.n_channels}; give both the same"
         )
     network.blocks.load_state_dict(earlier.blocks.state_dict())
-    if card.classes == list(classes) and card.pool == network.pool:
+    whole = card.classes == list(classes) and card.pool == network.pool
+    if whole:
         network.load_state_dict(earlier.state_dict())
-    return network
+    return whole
 
 
 def _count_fields(examples: Examples, classes: Sequence[str]) -> dict[str, int]:
