@@ -5,11 +5,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from wscnn.check import Screen, check_screen, write_screen
 from wscnn.errors import UserError
 from wscnn.model import WSCNN, Card, save_model
+from wscnn.store import Channel, PlateWriter
 from wscnn.tables import read_table
 
 PATTERN = r"(?P<well>[A-Z]+\d+)_s(?P<field>\d+)_w(?P<channel>\d)\.tif"
@@ -276,6 +279,69 @@ def test_trained_model_needs_no_positive_controls(setup: Setup) -> None:
     setup.config["model"] = {"checkpoint": str(folder)}
     setup.layout = [row.replace("positive\trare", "sample\t") for row in setup.layout]
     assert len(setup.check().layout) == 192
+
+
+def test_settings_that_no_network_can_be_trained_with(setup: Setup) -> None:
+    setup.config["model"] = {"channels": ["GFP", "DNA"]}
+    setup.config["train"] = {"crop": 32, "freeze": 1}
+    assert setup.problems() == [
+        "model.channels: 'GFP' is none of the channels DNA, actin in acquisition.channels; correct it",
+        "train.crop: 32 px are too few for the network 'compact', which needs 40; raise it",
+        "train.freeze: layers can be frozen only when train.start_from names a trained model",
+    ]
+    # All of this is for training alone.
+    folder = setup.folder / "model"
+    save_folds(folder, "compact", ["actin"])
+    setup.config["model"]["checkpoint"] = str(folder)
+    setup.check()
+
+
+def save_folds(folder: Path, architecture: str, channels: list[str]) -> None:
+    """Write three folds that were not trained."""
+    network = WSCNN(architecture, "noisy_or", len(channels), 2)
+    for fold in range(3):
+        card = Card(architecture, "noisy_or", "topk", channels, None, ["negative", "rare"], "other", fold, {}, {})
+        save_model(folder / f"fold-{fold}.safetensors", network, card)
+
+
+def test_a_model_to_start_from_has_to_be_there_whole_and_fit(setup: Setup) -> None:
+    folder = setup.folder / "model"
+    setup.config["train"] = {"start_from": str(folder), "freeze": 3}
+    assert all("cannot be read" in told and "train.start_from" in told for told in setup.problems())
+    save_folds(folder, "compact", ["DNA", "actin"])
+    setup.check()
+    (folder / "fold-2.safetensors").unlink()
+    (told,) = setup.problems()
+    assert told.startswith(f"train.start_from: {folder}/fold-2.safetensors: not the weights")
+    save_folds(folder, "wscnn4", ["DNA", "actin"])
+    assert "cannot be the start of 'compact' of 2; give both the same" in setup.problems()[0]
+
+
+def test_plates_that_are_trained_on_together_have_one_pixel_size(setup: Setup) -> None:
+    setup.config["acquisition"] = {"channels": {"0": "DNA"}, "format": "omezarr"}
+    for plate in ("P1", "P2"):
+        setup.plates[plate] = f"zarr/{plate}"
+        wells = [f"{row}{column:02d}" for row in ROWS for column in range(1, 13)]
+        writer = PlateWriter(setup.folder / f"zarr/{plate}", plate, wells, [Channel("DNA", "FFFFFF", (0, 1))], 1.0)
+        boxes = pd.DataFrame({"field": [1], "y": [0], "x": [0], "height": [8], "width": [8]})
+        for well in wells:
+            writer.write_well(well, np.ones((1, 8, 8), np.uint16), boxes, (8, 8))
+    setup.check()
+    for path in (setup.folder / "zarr/P2").glob("*/*/0/zarr.json"):
+        path.write_text(path.read_text().replace("1.0", "1.005"))
+    setup.check()
+    for path in (setup.folder / "zarr/P2").glob("*/*/0/zarr.json"):
+        path.write_text(path.read_text().replace("1.005", "0.5"))
+    (told,) = setup.problems()
+    assert told.startswith("plate 'P2' (0.5 um): a raw pixel has another size than on plate 'P1' (1 um)")
+
+
+def test_the_papers_way_with_another_network_is_warned_of_once(setup: Setup) -> None:
+    setup.config["train"] = {"preset": "paper"}
+    (told,) = [warning for warning in setup.check().warnings if warning.startswith("train.preset: paper")]
+    assert "model.architecture is compact, not wscnn4" in told and "model.pool is noisy_or, not max" in told
+    setup.config["model"] = {"architecture": "wscnn4_cells", "pool": "avg"}
+    assert not any(warning.startswith("train.preset") for warning in setup.check().warnings)
 
 
 def test_warnings_of_a_poor_layout(setup: Setup) -> None:

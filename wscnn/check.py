@@ -14,6 +14,7 @@ from wscnn.acquisitions.base import Acquisition
 from wscnn.config import controls as control_wells
 from wscnn.config import load_config, load_layout, load_plates
 from wscnn.errors import UserError
+from wscnn.fields import same_pixel_size
 from wscnn.hits import HITS, SUSPECTS, reachable
 from wscnn.index import choose, duplicates
 from wscnn.progress import log, progress
@@ -72,7 +73,7 @@ def check_screen(config_path: Path) -> Screen:
     layout = _with_batch(layout, plates)
     warnings: list[str] = []
     images = []
-    pixel_sizes = set()
+    pixel_sizes: dict[str, float | None] = {}
     by_plate = dict(list(layout.groupby("plate")))
     for plate, acquisition, table in _read_names(plates, config, problems):
         rows = by_plate.get(plate, layout.iloc[:0])
@@ -80,13 +81,17 @@ def check_screen(config_path: Path) -> Screen:
         found, doubtful = _plate_problems(plate, acquisition, table, rows, config)
         problems += found + _unstaged(plate, rows, config)
         warnings += doubtful
-        pixel_sizes |= set(table["pixel_size_um"].dropna())
+        told = table["pixel_size_um"].astype(float).median()
+        pixel_sizes[plate] = config["acquisition"]["pixel_size_um"] if pd.isna(told) else told
         if not found:
             images.append({"plate": plate, **_counts(table, config["acquisition"])})
     if config["model"]["checkpoint"] is None:
         problems += _training_problems(layout, config["layout"])
+        problems += _network_problems(layout, config)
+        problems += _pixel_size_problems(pixel_sizes)
+        warnings += _recipe_warnings(config)
     else:
-        problems += _model_problems(config, pixel_sizes)
+        problems += _model_problems(config, {size for size in pixel_sizes.values() if size is not None})
     problems += _normalisation_problems(layout, config)
     if problems:
         raise UserError(problems)
@@ -322,6 +327,56 @@ def _training_problems(layout: pd.DataFrame, path: str) -> list[str]:
     return problems
 
 
+def _network_problems(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """Return why no network can be trained as the sections ``model`` and ``train`` say."""
+    model, train, staged = config["model"], config["train"], list(config["acquisition"]["channels"].values())
+    channels = staged if model["channels"] is None else model["channels"]
+    problems = [
+        f"model.channels: '{name}' is none of the channels {', '.join(staged)} in acquisition.channels; correct it"
+        for name in channels
+        if name not in staged
+    ]
+    if train["crop"] is None and train["start_from"] is None and not train["freeze"]:
+        return problems
+    # torch takes seconds to import, and only this needs it.
+    from wscnn.train import NEGATIVE, start_network
+
+    classes = [NEGATIVE, *sorted(set(layout.loc[layout["role"] == "positive", "phenotype"]))]
+    for fold in range(3):
+        try:
+            start_network(model, train, len(channels), classes, fold)
+        except UserError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    return problems
+
+
+def _pixel_size_problems(pixel_sizes: Mapping[str, float | None]) -> list[str]:
+    """Return which plates cannot be trained on with the first, for another size of a raw pixel (um, by plate)."""
+    known = [(plate, size) for plate, size in pixel_sizes.items() if size is not None]
+    odd = [f"'{plate}' ({size:g} um)" for plate, size in known if not same_pixel_size(size, known[0][1])]
+    if not odd:
+        return []
+    first, size = known[0]
+    return [
+        f"plate {_listed(odd)}: a raw pixel has another size than on plate '{first}' ({size:g} um); plates that are "
+        "trained on together need one pixel size: make them a screen of their own"
+    ]
+
+
+def _recipe_warnings(config: Mapping[str, Any]) -> list[str]:
+    """Return what keeps the preset ``paper`` from being the paper's way."""
+    model = config["model"]
+    paper = {"architecture": ("wscnn4", "wscnn4_cells", "wscnn6"), "pool": ("max", "avg", "fc")}
+    other = [
+        f"model.{key} is {model[key]}, not {' or '.join(names)}"
+        for key, names in paper.items()
+        if model[key] not in names
+    ]
+    if config["train"]["preset"] != "paper" or not other:
+        return []
+    return [f"train.preset: paper trains as the paper did, but another network than the paper's: {'; '.join(other)}"]
+
+
 def _normalisation_problems(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
     """Return which plates have no negative control to be normalised against."""
     if config["hits"]["normalize"] == "none":
@@ -342,8 +397,7 @@ def _model_problems(config: Mapping[str, Any], pixel_sizes: set[float]) -> list[
 
     folder = Path(config["model"]["checkpoint"])
     channels = list(config["acquisition"]["channels"].values())
-    given = config["acquisition"]["pixel_size_um"]
-    sizes: list[float | None] = [*sorted(pixel_sizes)] or [given]
+    sizes: list[float | None] = [*sorted(pixel_sizes)] or [None]
     problems: list[str] = []
     try:
         _, card = load_folds(folder)[0]
