@@ -98,11 +98,17 @@ def test_unknown_key_deep_down_shows_the_known_ones() -> None:
         ({"acquisition": {"channels": {"1": "DNA"}, "pixel_size_um": 0}}, "acquisition.pixel_size_um"),
         ({"acquisition": {"channels": {"1": "DNA"}, "pixel_size_um": float("inf")}}, "not a number to work with"),
         ({"hits": {"fdr": float("nan")}}, "not a number to work with"),
+        ({"dask": {"cluster": "treads"}}, "dask.cluster: 'treads' does not match '^(threads|local|slurm|"),
         ({"acquisition": None}, "acquisition: None is not of type 'object'"),
     ],
 )
 def test_wrong_values(changed: dict[str, Any], told: str) -> None:
     assert told in problems_of(MINIMAL | changed)
+
+
+def test_a_scheduler_is_given_by_its_address() -> None:
+    for address in ("tcp://10.0.0.1:8786", "tls://host:8786", "host:8786", "threads", "local", "slurm"):
+        complete_config(MINIMAL | {"dask": {"cluster": address}}, "config")
 
 
 @pytest.mark.parametrize(
@@ -256,11 +262,12 @@ def test_all_problems_of_a_layout_with_their_lines(tmp_path: Path) -> None:
         "\tA05\tx\tpositive\tnegative\n"
         "\tA06\tx\tpositive\ta/b\n"
         "\t\tx\tsample\t\n"
+        "\tA07\tx\tpositive\tround_saliency\n"
     )
     with pytest.raises(UserError) as raised:
         load_layout(write(tmp_path / "l.tsv", text), ["P1"])
     told = raised.value.problems
-    assert len(told) == 7
+    assert len(told) == 8
     for line, part in {
         2: "'Q99' is not a well",
         3: "perturbation",
@@ -269,6 +276,7 @@ def test_all_problems_of_a_layout_with_their_lines(tmp_path: Path) -> None:
         6: "cannot be called 'negative'",
         7: "'a/b' cannot name",
         8: "well: '' should be non-empty",
+        9: "phenotype 'round_saliency' ends in _saliency",
     }.items():
         assert any(f"l.tsv, line {line}: " in problem and part in problem for problem in told), (line, told)
 

@@ -17,7 +17,7 @@ import yaml
 
 from wscnn.errors import UserError
 from wscnn.tables import WELLS
-from wscnn.wells import check_name, parse_well, well_name
+from wscnn.wells import SALIENCY, check_name, parse_well, well_name
 
 _HERE = Path(__file__).parent
 
@@ -225,6 +225,11 @@ def load_layout(path: Path, plates: Sequence[str] | None) -> pd.DataFrame:
         problems += _name_problem(phenotype, f"{path}, {_lines(lines)}: phenotype")
         if phenotype == "negative":
             problems.append(f"{path}, {_lines(lines)}: a phenotype cannot be called 'negative'")
+        if phenotype.endswith(SALIENCY):
+            problems.append(
+                f"{path}, {_lines(lines)}: phenotype '{phenotype}' ends in {SALIENCY}, as the images of saliency do; "
+                "rename it"
+            )
     if problems:
         raise UserError(problems)
     table.insert(2, "row", table["well"].map({well: row for well, (row, _) in places.items()}))

@@ -15,9 +15,8 @@ from skimage.filters import threshold_otsu
 from skimage.measure import find_contours
 
 from wscnn.store import Channel, Plate
+from wscnn.wells import SALIENCY
 
-#: What the saliency's label image is called: the phenotype's name and this.
-SALIENCY = "_saliency"
 # Colour of the saliency layer; its opacity is the saliency.
 _SALIENCY_RGB = (255, 176, 0)
 # Share of a plate's cut-out pixels that may be shown as full brightness.

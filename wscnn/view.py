@@ -11,11 +11,11 @@ import vl_convert
 
 from wscnn.atomic import atomic_path
 from wscnn.errors import UserError
-from wscnn.pictures import SALIENCY, compose, outlines, png_uri
+from wscnn.pictures import compose, outlines, png_uri
 from wscnn.progress import log
 from wscnn.store import Plate
 from wscnn.tables import read_table
-from wscnn.wells import parse_well, well_name
+from wscnn.wells import SALIENCY, parse_well, well_name
 
 #: Pixels along the picture's longer side.
 PICTURE_SIDE = 1400

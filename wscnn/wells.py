@@ -5,6 +5,9 @@ import re
 #: Rows and columns of the plates that are made, by number of wells.
 PLATE_FORMATS = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
 
+#: What the saliency's label image is called: the phenotype's name and this.
+SALIENCY = "_saliency"
+
 _WELL = re.compile(r"([A-Za-z]{1,2})0*(\d{1,3})", re.ASCII)
 # A name becomes a folder, a file and a cell of a table: no separators, no leading dot, nothing a shell or HTML eats.
 _NAME = re.compile(r"[\w][\w.+-]{0,99}")
