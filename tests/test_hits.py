@@ -373,6 +373,17 @@ def test_a_layout_that_can_reach_nothing_is_told():
     assert reachable(screen(n_plates=3).assign(phenotype=""), settings()) == []
 
 
+def test_plates_with_too_few_negative_controls_are_named_with_the_key_that_keeps_them_out():
+    few = screen(n_plates=1, n_negative=3).assign(plate="few", phenotype="")
+    warnings = reachable(few, settings())
+    assert warnings[0].startswith("fewer negative controls than hits.min_controls (4) on plate 'few' (3): ")
+    assert "can never be called" in warnings[1]
+    both = pd.concat([screen(n_plates=3).assign(phenotype=""), few])
+    assert "on plate 'few' (3): " in reachable(both, settings())[0]
+    # Where controls do not normalise, the key says nothing.
+    assert not any("min_controls" in warning for warning in reachable(few, settings(normalize="bscore")))
+
+
 def test_negative_controls_where_bscore_is_blind_are_told():
     table = screen(n_plates=3).assign(phenotype="")
     table.loc[(table["column"] == 0), "role"] = "negative"

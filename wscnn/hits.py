@@ -219,6 +219,8 @@ def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[str]:
     if len(p) == 0:
         return ["the layout has no well with role sample, so there is nothing to call"]
     fdr = hits["fdr"]
+    if smallest_rest(hits["normalize"]):
+        warnings += _few_controls(layout, hits["min_controls"])
     # With R hits at its smallest p, a perturbation is called when that p is at most fdr R / tests.
     needed = np.ceil(p / fdr * tests - 1e-9)
     if (needed > tests).any():
@@ -236,6 +238,20 @@ def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[str]:
     if hits["normalize"] == "bscore":
         warnings += _uncorrected(layout)
     return warnings
+
+
+def _few_controls(layout: pd.DataFrame, least: int) -> list[str]:
+    """Return which plates have too few negative controls to count, however well they are scored."""
+    negatives = (layout["role"] == "negative").groupby(layout["plate"]).sum()
+    few = negatives[negatives < least]
+    if few.empty:
+        return []
+    named = ", ".join(f"'{plate}' ({n})" for plate, n in few.head(5).items())
+    more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+    return [
+        f"fewer negative controls than hits.min_controls ({least}) on plate {named}{more}: its wells get scores but "
+        "are kept out of the calls; add negative controls there"
+    ]
 
 
 def _n_phenotypes(layout: pd.DataFrame) -> int:
