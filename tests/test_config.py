@@ -1,5 +1,9 @@
 """The user's three files: what is taken as it is meant, and what is refused with file and line."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import wscnn
 from wscnn.config import complete_config, controls, load_config, load_layout, load_plates, schema, section
 from wscnn.errors import UserError
 
@@ -358,3 +363,15 @@ def test_controls(tmp_path: Path) -> None:
     table = controls(load_layout(write(tmp_path / "l.tsv", LAYOUT), ["P1"]))
     assert table.columns.tolist() == ["plate", "well", "row", "column", "role", "phenotype"]
     assert table["well"].tolist() == ["A01", "A02"]
+
+
+def test_a_program_without_its_repository_says_how_to_install_it(tmp_path: Path) -> None:
+    # As `pip install .` without -e leaves it: the package alone.
+    shutil.copytree(Path(wscnn.__file__).parent, tmp_path / "wscnn", ignore=shutil.ignore_patterns("__pycache__"))
+    config = write(tmp_path / "config.yaml", yaml.safe_dump(MINIMAL))
+    program = [sys.executable, "-c", "from wscnn.cli import main; main()", "check", str(config)]
+    done = subprocess.run(
+        program, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, text=True, capture_output=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "pip install -e ." in done.stderr and "Traceback" not in done.stderr

@@ -29,8 +29,20 @@ RESERVED = {*WELLS, "batch", "z", "p", "q", "hit", "rank"} - {"plate", "well", "
 
 
 def shipped(name: str) -> Path:
-    """Return a file or folder that ships beside the package: ``workflow/schemas/...`` or ``resources/...``."""
-    return _HERE.parent / name
+    """Return a file that ships beside the package: ``workflow/schemas/...`` or ``resources/...``.
+
+    Raises
+    ------
+    UserError
+        When the package was taken out of its repository.
+    """
+    path = _HERE.parent / name
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file: the program was installed without its repository; install it in the repository's "
+            "folder by pip install -e . (the -e is needed) and leave that folder where it is"
+        )
+    return path
 
 
 @cache
