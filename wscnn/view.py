@@ -57,7 +57,7 @@ def view_well(results: Path, plate: str, well: str, output: Path | None) -> None
         return
     if output is None:
         output = Path(f"{plate}_{name}.png")
-        log("napari is not installed (pip install 'wscnn[view]'): writing a picture instead")
+        log("napari is not installed (pip install -e '.[view]' in the repository): writing a picture instead")
     with atomic_path(output) as partial:
         partial.write_bytes(draw_well(opened, name, objects, _treatment(results / "wells.parquet", plate, name)))
     log(f"{output}: plate {plate}, well {name}, {len(objects)} objects")

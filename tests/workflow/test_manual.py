@@ -18,6 +18,7 @@ import yaml
 from runs import ROOT, environment, screen_of
 
 from wscnn.cli import main
+from wscnn.config import schema
 
 MANUALS = ("README.md", "config/README.md")
 
@@ -66,9 +67,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.move(screen / "images", folder / "images")
     for table in ("plates", "layout"):
         shutil.copy(screen / f"{table}.tsv", folder / "config")
-    shipped = yaml.safe_load((folder / "config" / "config.yaml").read_text())
-    own = yaml.safe_load((screen / "config.yaml").read_text())
-    own |= {key: shipped[key] for key in ("screen", "plates", "layout", "results")}
+    own = yaml.safe_load((folder / "config" / "config.yaml").read_text())
+    # The images are plain TIFFs, which the first example in the manual is for.
+    own |= yaml.safe_load(contents("yaml", "config/README.md")[0])
+    own["train"] = {"steps": 30, "crop": 96}
     # Trained for seconds, the networks need not tell the controls apart; the plate counts all the same.
     own["hits"] = {"min_auc": None}
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(own))
@@ -103,6 +105,19 @@ def test_every_block_says_what_it_holds() -> None:
 
 def test_what_is_not_run_still_stands_in_the_manuals() -> None:
     assert set(NOT_RUN) <= set(commands())
+
+
+def test_the_shipped_files_are_content_once_there_are_images(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    config = yaml.safe_load((tmp_path / "config" / "config.yaml").read_text())
+    config |= yaml.safe_load(contents("yaml", "config/README.md")[0])
+    (tmp_path / "config" / "config.yaml").write_text(yaml.safe_dump(config))
+    plate, images = pd.read_csv(tmp_path / "config" / "plates.tsv", sep="\t").loc[0, ["plate", "images"]]
+    (tmp_path / images).mkdir(parents=True)
+    for well in pd.read_csv(tmp_path / "config" / "layout.tsv", sep="\t")["well"]:
+        (tmp_path / images / f"{plate}_{well}_s1_w1.tif").touch()
+    done = run("wscnn check config/config.yaml", tmp_path)
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
 
 
 def test_every_command_works(followed: dict[str, subprocess.CompletedProcess[str]], folder: Path) -> None:
@@ -194,6 +209,46 @@ def test_yaml_in_the_manual_is_valid(folder: Path) -> None:
         (folder / f"block{number}.yaml").write_text(yaml.safe_dump(merged))
         done = run(f"wscnn check block{number}.yaml", folder)
         assert done.returncode == 0, done.stderr
+
+
+def keys_of(rules: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Return every key of the config by its full name, with its default; None where it has none."""
+    found: dict[str, Any] = {}
+    for key, rule in rules["properties"].items():
+        nested = keys_of(rule, f"{before}{key}.") if "properties" in rule else {before + key: rule.get("default")}
+        found |= nested
+    return found
+
+
+def keys_of_the_manual() -> dict[str, tuple[str, str]]:
+    """Return what the manual's tables of keys say of each: its default, or values and default, and its meaning."""
+    found: dict[str, tuple[str, str]] = {}
+    section, in_table = "", False
+    for line in (ROOT / "config/README.md").read_text().splitlines():
+        if line.startswith("#"):
+            named = re.findall(r"`(\w+)`", line)
+            section = f"{named[0]}." if named and named[0] in schema("config")["properties"] else ""
+        in_table = line.startswith("| key |") or (in_table and line.startswith("|"))
+        if in_table and not line.startswith(("| key |", "|---")):
+            cells, default, meaning = line.strip("| ").split(" | ", 2)
+            keys = re.findall(r"`([^`]+)`", cells)
+            defaults = default.split(", ") if len(keys) > 1 else [default]
+            for number, key in enumerate(keys):
+                full = key if "." in key else section + key
+                assert full not in found, f"{full} stands twice"
+                found[full] = (defaults[min(number, len(defaults) - 1)], meaning)
+    return found
+
+
+def test_every_key_of_the_config_is_in_the_manual_with_its_default_and_meaning() -> None:
+    known, told = keys_of(schema("config")), keys_of_the_manual()
+    assert set(told) == set(known)
+    for key, default in known.items():
+        cell, meaning = told[key]
+        assert len(meaning) > 10, key
+        if default is not None:
+            text = f"{default:g}" if isinstance(default, float) else str(default)
+            assert cell.strip("`") == text or f"`{text}` (default)" in cell, f"{key}: {cell}, but its default is {text}"
 
 
 def test_commands_in_the_text_have_the_verbs_and_options_that_there_are() -> None:
