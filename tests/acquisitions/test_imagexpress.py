@@ -86,3 +86,25 @@ def test_folder_without_images(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "p.htd").write_text('"HTSInfoFile", Version 1.0\n')
     with pytest.raises(UserError, match="no image called like"):
         open_acquisition(tmp_path, settings({"1": "DNA"})).files("p")
+
+
+def test_two_plates_below_one_folder(settings: Settings, tmp_path: Path) -> None:
+    for plate, well in (("PA", "A01"), ("PB", "B02")):
+        # Each plate's own .HTD is repeated in the folders of its time points and planes.
+        for inner in (".", "TimePoint_1", "TimePoint_1/ZStep_1"):
+            (tmp_path / plate / inner).mkdir(parents=True, exist_ok=True)
+            (tmp_path / plate / inner / "p.HTD").write_text('"HTSInfoFile", Version 1.0\n')
+        (tmp_path / plate / "TimePoint_1" / "ZStep_1" / f"p_{well}_s1_w1.TIF").touch()
+    with pytest.raises(UserError, match="several plates") as raised:
+        open_acquisition(tmp_path, settings({"1": "DNA"})).files("p")
+    assert str(tmp_path / "PA" / "p.HTD") in str(raised.value) and str(tmp_path / "PB" / "p.HTD") in str(raised.value)
+    assert open_acquisition(tmp_path / "PB", settings({"1": "DNA"})).files("p")["well"].tolist() == ["B02"]
+
+
+def test_a_stack_is_refused(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "p.htd").write_text('"HTSInfoFile", Version 1.0\n')
+    tifffile.imwrite(tmp_path / "p_A01_s1_w1.tif", np.zeros((2, 4, 4), np.uint16), photometric="minisblack")
+    reader = open_acquisition(tmp_path, settings({"1": "DNA"}))
+    row = reader.index("p").iloc[0]
+    with pytest.raises(UserError, match=r"p_A01_s1_w1\.tif: holds 2 images where one is expected"):
+        reader.read(Path(row["path"]), row["page"])

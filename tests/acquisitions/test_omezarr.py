@@ -1,6 +1,7 @@
 """The OME-Zarr reader on plates of both versions, which the models of the format's authors find valid."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,29 @@ def test_first_acquisition_is_taken(settings: Settings, tmp_path: Path) -> None:
     edit(folder / "B/2/zarr.json", lambda ome: ome["well"].update(images=images))
     table = open_acquisition(folder, settings({"DAPI": "DNA"})).index("P")
     assert table[table["well"] == "B02"]["field"].unique().tolist() == [1]
+
+
+def test_absent_chunks_are_told(
+    plate: Path, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "P.zarr"
+    shutil.copytree(plate, folder)
+    open_acquisition(folder, settings({"DAPI": "DNA"})).index("P")
+    assert "chunks" not in capsys.readouterr().err
+    for image in ("B/2/0/0", "B/03/1/0"):
+        next(path for path in sorted((folder / image).rglob("[0-9]")) if path.is_file()).unlink()
+    open_acquisition(folder, settings({"DAPI": "DNA"})).index("P")
+    assert f"{folder}: 2 of 4 fields lack files of chunks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("chunks", "dtype", "told"), [((2**15, 2**15), "uint16", "too large"), ((8, 8), "float64", "16 bits")]
+)
+def test_chunks_that_would_fill_the_memory_are_not_read(
+    settings: Settings, tmp_path: Path, chunks: tuple[int, int], dtype: str, told: str
+) -> None:
+    folder = make_plate(tmp_path / "P.zarr", "0.5")
+    path = folder / "B/2/0/0"
+    zarr.create_array(path, shape=(8, 8), chunks=chunks, dtype=dtype, overwrite=True)
+    with pytest.raises(UserError, match=rf"B/2/0/0: .*{told}"):
+        open_acquisition(folder, settings({"DAPI": "DNA"})).read(path, 0)

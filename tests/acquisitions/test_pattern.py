@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,6 +152,40 @@ def test_linked_folder_is_entered(tmp_path: Path) -> None:
     make(tmp_path / "near", "0.tif")
     (tmp_path / "near" / "link").symlink_to(tmp_path / "far", target_is_directory=True)
     assert list(walk(tmp_path / "near")) == ["0.tif", "link/1.tif"]
+
+
+@pytest.fixture
+def stacks(tmp_path: Path) -> Path:
+    """Return a folder of two files of three planes; planes of page p hold 10 p and the well's number."""
+    for number, well in enumerate(("A01", "A02")):
+        planes = np.stack([np.full((6, 8), 10 * page + number, np.uint16) for page in range(3)])
+        tifffile.imwrite(tmp_path / f"{well}.tif", planes, photometric="minisblack")
+    return tmp_path
+
+
+def test_pages_are_planes_where_the_pattern_names_none(stacks: Path, settings: Settings) -> None:
+    reader = open_acquisition(stacks, settings({"-": "DNA"}, pattern=r"(?P<well>A\d\d)\.tif"))
+    for table in (reader.files("P"), reader.index("P")):
+        assert table[["well", "z", "page"]].to_numpy().tolist() == [
+            [well, page + 1, page] for well in ("A01", "A02") for page in range(3)
+        ]
+    values = [int(reader.read(Path(row.path), row.page).max()) for row in table.itertuples()]
+    assert values == [0, 10, 20, 1, 11, 21]
+
+
+def test_each_file_tells_how_many_planes_it_has(stacks: Path, settings: Settings) -> None:
+    # The first, of a well that is excluded, is no stack.
+    tifffile.imwrite(stacks / "A01.tif", np.zeros((6, 8), np.uint16), photometric="minisblack")
+    reader = open_acquisition(stacks, settings({"-": "DNA"}, pattern=r"(?P<well>A\d\d)\.tif"))
+    assert reader.index("P").groupby("well").size().to_dict() == {"A01": 1, "A02": 3}
+    assert len(reader.index("P", excluded={"A01"})) == 3
+
+
+def test_a_stack_is_refused_where_the_pattern_names_planes(stacks: Path, settings: Settings) -> None:
+    reader = open_acquisition(stacks, settings({"-": "DNA"}, pattern=r"(?P<well>A\d\d)(_z(?P<z>\d+))?\.tif"))
+    row = reader.index("P").iloc[0]
+    with pytest.raises(UserError, match=r"A01\.tif: holds 3 images"):
+        reader.read(Path(row["path"]), row["page"])
 
 
 def test_missing_folder(tmp_path: Path, settings: Settings) -> None:

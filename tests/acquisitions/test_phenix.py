@@ -113,6 +113,24 @@ def test_broken_index(folder: Path, settings: Settings, tmp_path: Path, before: 
     assert str(tmp_path / "Index.idx.xml") in str(raised.value)
 
 
+INDEX = """<EvaluationInputData><Images><Image><URL>a.tiff</URL><Row>1</Row><Col>1</Col><FieldID>1</FieldID>{}
+</Image></Images></EvaluationInputData>"""
+
+
+def test_an_image_without_any_channel(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "Index.xml").write_text(INDEX.format("<ChannelID/>"))
+    with pytest.raises(UserError, match=r"Index\.xml: Image 1: has neither ChannelID nor ChannelName"):
+        open_acquisition(tmp_path, settings({"1": "DNA"})).index("P")
+
+
+def test_links_in_a_circle_beside_the_images(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "Images").mkdir()
+    (tmp_path / "Images" / "Index.xml").write_text(INDEX.format("<ChannelID>1</ChannelID>"))
+    (tmp_path / "Images" / "a.tiff").touch()
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    assert len(open_acquisition(tmp_path, settings({"1": "DNA"})).index("P")) == 1
+
+
 def test_two_measurements_in_one_folder(folder: Path, settings: Settings, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -1,4 +1,7 @@
 import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wscnn.acquisitions.tiff import MAX_PIXELS, read_tiff
+from wscnn.acquisitions.tiff import MAX_PIXELS, read_tiff, tiff_planes
 from wscnn.errors import UserError
 
 IMAGE = np.random.default_rng(0).integers(0, 4096, (70, 90)).astype(np.uint16)
@@ -43,6 +46,46 @@ def test_pages_are_counted_from_zero(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_tiff(path, 2), IMAGE + 2)
     with pytest.raises(UserError, match=r"stack\.tif: has no page 3 \(it has 3\)"):
         read_tiff(path, 3)
+
+
+def test_a_stack_is_never_taken_for_one_image(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.stack([IMAGE, IMAGE + 1, IMAGE + 2]), photometric="minisblack")
+    assert tiff_planes(path) == [0, 1, 2]
+    with pytest.raises(UserError, match=r"stack\.tif: holds 3 images where one is expected"):
+        read_tiff(path)
+
+
+def test_thumbnails_and_smaller_copies_are_no_planes(tmp_path: Path) -> None:
+    path = tmp_path / "pyramid.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(IMAGE, photometric="minisblack", subifds=1)
+        writer.write(IMAGE[::2, ::2], photometric="minisblack", subfiletype=1)
+        writer.write(IMAGE[::4, ::4], photometric="minisblack")
+        writer.write((IMAGE >> 4).astype(np.uint8), photometric="minisblack")
+    assert tiff_planes(path) == [0]
+    np.testing.assert_array_equal(read_tiff(path), IMAGE)
+
+
+@pytest.mark.parametrize("kind", ["ome", "imagej"])
+def test_pages_that_are_channels_or_times_by_the_files_words_are_no_planes(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "said.tif"
+    stack = np.stack([IMAGE, IMAGE + 1])
+    for axes in "CT":
+        tifffile.imwrite(path, stack, photometric="minisblack", metadata={"axes": f"{axes}YX"}, **{kind: True})
+        for page in (None, 0, 1):
+            with pytest.raises(UserError, match=r"said\.tif: its 2 pages are channels or time points"):
+                read_tiff(path, page)
+    tifffile.imwrite(path, stack, photometric="minisblack", metadata={"axes": "ZYX"}, **{kind: True})
+    np.testing.assert_array_equal(read_tiff(path, 1), IMAGE + 1)
+
+
+def test_images_without_pages_of_their_own_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "large.tif"
+    # As ImageJ writes files of more than 4 GiB.
+    tifffile.imwrite(path, IMAGE, photometric="minisblack", description="ImageJ=1.53t\nimages=3\nslices=3\n")
+    with pytest.raises(UserError, match=r"large\.tif: its 3 images are not pages"):
+        read_tiff(path)
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint32", "int32", "float32", "float64"])
@@ -115,6 +158,44 @@ def test_claimed_sizes_do_not_fill_the_memory(tmp_path: Path) -> None:
     assert MAX_PIXELS < 65535**2
     with pytest.raises(UserError, match=r"bomb\.tif: claims 65535 x 65535"):
         read_tiff(path)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "uint16", "complex64"])
+def test_little_that_unpacks_to_very_much_is_not_unpacked(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "bomb.tif"
+    side, rows = 16384, 2048
+    packer = zlib.compressobj()
+    row = bytes(side * np.dtype(dtype).itemsize)
+    strip = b"".join([*(packer.compress(row) for _ in range(rows)), packer.flush()])
+    tifffile.imwrite(
+        path,
+        iter([strip] * (side // rows)),
+        shape=(side, side),
+        dtype=dtype,
+        compression="zlib",
+        rowsperstrip=rows,
+        photometric="minisblack",
+    )
+    assert path.stat().st_size < 3e6
+    # In a process of its own, whose highest memory this file's reading makes.
+    code = (
+        "import re, sys; from pathlib import Path; from wscnn.acquisitions.tiff import read_tiff\n"
+        "def most(): return int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1])\n"
+        "before = most()\n"
+        "try: read_tiff(Path(sys.argv[1]))\n"
+        "except Exception as error: print(error)\n"
+        "print(most() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    said, more_kib = done.stdout.splitlines()
+    assert "bomb.tif: " in said and dtype in said
+    assert int(more_kib) < 50_000
+
+
+def test_a_dark_field_that_packs_well_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "dark.tif"
+    tifffile.imwrite(path, np.zeros((2160, 2560), np.uint16), photometric="minisblack", compression="zlib")
+    assert not read_tiff(path).any()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -27,6 +27,9 @@ class Acquisition(ABC):
         The config's section ``acquisition``, complete with defaults.
     """
 
+    #: Whether a file may hold several images, each listed in the index with its page.
+    pages = False
+
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.settings = settings
@@ -63,7 +66,7 @@ class Acquisition(ABC):
 
     def read(self, path: Path, page: int) -> np.ndarray:
         """Return one image (y, x) in its own dtype."""
-        return read_tiff(path, page)
+        return read_tiff(path, page if self.pages else None)
 
     def flatfield(self, channel: str) -> np.ndarray | None:
         """Return the instrument's own gain map (y, x; mean 1) of a channel, or None where it gives none."""
@@ -98,7 +101,7 @@ def walk(folder: Path) -> Iterator[str]:
         try:
             status = here.stat()
             with os.scandir(here) as entries:
-                found = sorted((entry.name, _is(entry.is_dir), _is(entry.is_file)) for entry in entries)
+                found = sorted((entry.name, entry_is(entry.is_dir), entry_is(entry.is_file)) for entry in entries)
         except OSError as error:
             raise UserError(f"{here}: cannot be read ({error.strerror}); check the path and its permissions") from None
         this = (status.st_dev, status.st_ino)
@@ -109,7 +112,7 @@ def walk(folder: Path) -> Iterator[str]:
         stack += [(f"{inside}{name}/", (*above, this)) for name, is_folder, _ in reversed(visible) if is_folder]
 
 
-def _is(kind: Callable[[], bool]) -> bool:
+def entry_is(kind: Callable[[], bool]) -> bool:
     """Return what an entry of a folder is; a link to itself or to where one may not look is nothing."""
     try:
         return kind()

@@ -93,8 +93,20 @@ class ImageXpress(Acquisition):
 
     @cached_property
     def _names(self) -> list[str]:
-        """Return the paths of all files, below the folder."""
-        return list(walk(self.folder))
+        """Return the paths of all files, below the folder, which is one plate's.
+
+        The ``.HTD`` may be repeated in each folder of a time point or plane; elsewhere a second is another plate's.
+        """
+        names = list(walk(self.folder))
+        plates: dict[tuple[str, ...], str] = {}
+        for name in names:
+            if name.lower().endswith(".htd"):
+                *folders, _ = name.split("/")
+                plates.setdefault(tuple(part for part in folders if not _STEP.fullmatch(part)), name)
+        if len(plates) > 1:
+            first, second = [self.folder / name for name in plates.values()][:2]
+            raise UserError(f"{self.folder}: holds several plates ({first}, {second}); give each plate its own folder")
+        return names
 
     @cached_property
     def _wave_names(self) -> dict[int, str]:

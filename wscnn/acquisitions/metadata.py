@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
+from wscnn.acquisitions.base import entry_is
 from wscnn.errors import UserError
 from wscnn.wells import well_name
 
@@ -22,7 +23,9 @@ def find(folder: Path, names: Collection[str]) -> Path | None:
         When several folders hold one: then it is not clear which the plate is.
     """
     try:
-        below = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+        below = sorted(
+            entry.path for entry in os.scandir(folder) if entry_is(entry.is_dir) and not entry.name.startswith(".")
+        )
         found: list[Path] = []
         for place in (folder, *map(Path, below)):
             here = {name.lower(): name for name in os.listdir(place)}  # noqa: PTH208 - names alone

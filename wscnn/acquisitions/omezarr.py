@@ -11,8 +11,8 @@ import pandas as pd
 import zarr
 from zarr.storage import LocalStore
 
-from wscnn.acquisitions.base import Acquisition
-from wscnn.acquisitions.tiff import MAX_PIXELS
+from wscnn.acquisitions.base import Acquisition, walk
+from wscnn.acquisitions.tiff import MAX_BYTES, MAX_PIXELS
 from wscnn.errors import UserError
 from wscnn.progress import log
 from wscnn.tables import INDEX
@@ -68,6 +68,20 @@ class OmeZarr(Acquisition):
         rows = [row for well, folder in wells.items() for row in self._well_rows(plate, well, folder)]
         return pd.DataFrame(rows, columns=list(INDEX))
 
+    def headers(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the index as it is, having logged how many fields lack files of chunks.
+
+        That is legal, and right for chunks of zeros alone; but a copy that was cut off looks the same.
+        """
+        arrays = table["path"].unique()
+        n = sum(_lacks_chunks(Path(path)) for path in arrays)
+        if n:
+            log(
+                f"{self.folder}: {n} of {len(arrays)} fields lack files of chunks, which are read as zeros; "
+                "copy the plate again unless it was written so"
+            )
+        return table
+
     def read(self, path: Path, page: int) -> np.ndarray:
         """Return one plane (y, x), as uint8 or uint16."""
         path = Path(path)
@@ -83,8 +97,8 @@ class OmeZarr(Acquisition):
             raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
         if image.dtype in (np.uint8, np.uint16):
             return image
-        whole = image.astype(np.uint16) if image.dtype.kind in "iu" else None
-        if whole is None or not np.array_equal(whole, image):
+        whole = image.astype(np.uint16)
+        if not np.array_equal(whole, image):
             raise UserError(f"{path}: holds values of type {image.dtype} that 16 bits do not hold; convert it again")
         return whole
 
@@ -172,19 +186,47 @@ def _ome(folder: Path) -> dict[str, Any]:
 
 def _shape(array: Path) -> list[int]:
     """Return the shape of an array without opening it: a plate has thousands."""
-    name = "zarr.json" if (array / "zarr.json").is_file() else ".zarray"
-    try:
-        shape = [int(size) for size in json.loads((array / name).read_bytes())["shape"]]
-    except OSError as error:
-        raise UserError(f"{array / name}: cannot be read ({error.strerror}); convert the plate again") from None
+    shape = [int(size) for size in _metadata(array)["shape"]]
     if len(shape) < 2 or min(shape) < 1 or math.prod(shape[-2:]) > MAX_PIXELS or math.prod(shape[:-2]) > 10**6:
         raise ValueError(f"an array of shape {shape}")
     return shape
 
 
+def _metadata(array: Path) -> dict[str, Any]:
+    """Return the metadata of an array, of either version."""
+    name = "zarr.json" if (array / "zarr.json").is_file() else ".zarray"
+    try:
+        return json.loads((array / name).read_bytes())
+    except OSError as error:
+        raise UserError(f"{array / name}: cannot be read ({error.strerror}); convert the plate again") from None
+
+
+def _lacks_chunks(array: Path) -> bool:
+    """Return whether an array has fewer files than chunks (shards); False where its metadata do not tell."""
+    content = _metadata(array)
+    try:
+        sizes = content["chunks"] if "chunks" in content else content["chunk_grid"]["configuration"]["chunk_shape"]
+        n = math.prod(-(-whole // part) for whole, part in zip(content["shape"], sizes, strict=True))
+    except (*_MALFORMED, ArithmeticError):
+        return False
+    return sum(name != "zarr.json" for name in walk(array)) < n
+
+
 def _open(path: Path) -> zarr.Array:
+    """Return an array, having seen that a chunk of it can be decoded.
+
+    Raises
+    ------
+    UserError
+        When its pixels are no whole numbers or a chunk is larger than `MAX_BYTES`.
+    """
     _shape(path)
-    return zarr.open_array(LocalStore(path, read_only=True), mode="r")
+    array = zarr.open_array(LocalStore(path, read_only=True), mode="r")
+    if array.dtype.kind not in "iu":
+        raise UserError(f"{path}: holds values of type {array.dtype} that 16 bits do not hold; convert it again")
+    if math.prod(array.chunks) * array.dtype.itemsize > MAX_BYTES:
+        raise UserError(f"{path}: has chunks of {array.chunks} {array.dtype}, too large to read; convert it again")
+    return array
 
 
 def _inside(text: str) -> PurePosixPath:

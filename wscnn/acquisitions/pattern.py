@@ -4,7 +4,7 @@ import math
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any
 import pandas as pd
 
 from wscnn.acquisitions.base import ONLY, Acquisition, walk
+from wscnn.acquisitions.tiff import tiff_planes
 from wscnn.errors import UserError
+from wscnn.progress import progress
 from wscnn.tables import INDEX
 from wscnn.wells import parse_well, row_letters, well_name
 
@@ -30,12 +32,13 @@ class Pattern(Acquisition):
 
     The expression has to match the whole file name, or the whole path below the folder where it holds a ``/``.
     Named groups: ``well`` (or ``row`` and ``column``), ``channel``, ``plate``, ``field``, ``z``, ``time``. Files that
-    do not match are ignored.
+    do not match are ignored. Without the group ``z``, the pages of a file are its planes, counted from 1.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         super().__init__(folder, settings)
         self._regex = compile_pattern(settings["pattern"], len(settings["channels"]))
+        self.pages = "z" not in self._regex.groupindex
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
@@ -43,14 +46,29 @@ class Pattern(Acquisition):
         return False
 
     def files(self, plate: str) -> pd.DataFrame:
-        """Return a row for every image of `plate`; positions are not known, the pixel size is the config's."""
+        """Return a row for every image of `plate`; positions are not known, the pixel size is the config's.
+
+        Where files may be stacks, one is opened: the others are taken to have as many planes.
+        """
         every, named = self._rows
         if named and plate not in named:
             examples = ", ".join(f"'{name}'" for name in sorted(named)[:3])
             raise UserError(
                 f"{self.folder}: no file of plate '{plate}'; by acquisition.pattern the plates here are {examples}"
             )
-        return pd.DataFrame(named.get(plate, every), columns=list(INDEX)).assign(plate=plate)
+        table = pd.DataFrame(named.get(plate, every), columns=list(INDEX)).assign(plate=plate)
+        if not self.pages or table.empty:
+            return table
+        return _with_planes(table, [tiff_planes(Path(table["path"].iloc[0]))] * len(table))
+
+    def headers(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return an index with the planes that each file holds."""
+        if not self.pages:
+            return table
+        files = table.drop_duplicates("path")
+        return _with_planes(
+            files, [tiff_planes(Path(path)) for path in progress(files["path"], len(files), "headers read")]
+        )
 
     @cached_property
     def _rows(self) -> tuple[list[tuple], dict[str, list[tuple]]]:
@@ -103,6 +121,14 @@ class Pattern(Acquisition):
             f"{self.folder}: no file matches acquisition.pattern '{self._regex.pattern}'; "
             f"files here are called {examples} ({len(names)} in all)"
         )
+
+
+def _with_planes(files: pd.DataFrame, planes: Sequence[Sequence[int]]) -> pd.DataFrame:
+    """Return a table with a row for each of the planes of the files, given by their pages, instead of one a file."""
+    table = files.loc[files.index.repeat([len(pages) for pages in planes])].reset_index(drop=True)
+    table["page"] = [page for pages in planes for page in pages]
+    table["z"] = [ONLY + i for pages in planes for i in range(len(pages))]
+    return table
 
 
 def compile_pattern(pattern: str, n_channels: int) -> re.Pattern[str]:

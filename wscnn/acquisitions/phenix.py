@@ -99,7 +99,7 @@ class Phenix(Acquisition):
         for name, element in elements(self._path, {"Image", "Entry"}):
             parts = children(element)
             try:
-                if name == "Entry" and "ChannelID" in element.attrib:
+                if name == "Entry" and element.attrib.get("ChannelID"):
                     # Harmony 4 writes one map a kind of fact, Harmony 5 all facts in one.
                     before = channels.get(element.attrib["ChannelID"], _Channel("", math.nan, ""))
                     channels[element.attrib["ChannelID"]] = _Channel(
@@ -161,6 +161,8 @@ def gain_map(profile: str) -> np.ndarray:
 
 def _image(parts: Mapping[str, Element]) -> _Image:
     known = "PositionX" in parts and "PositionY" in parts
+    if not (_text(parts, "ChannelID") or _text(parts, "ChannelName")):
+        raise ValueError("has neither ChannelID nor ChannelName")
     return _Image(
         name=plain_name(_text(parts, "URL")),
         well=well_at(_text(parts, "Row"), _text(parts, "Col")),

@@ -1,8 +1,11 @@
-"""One grayscale image from a TIFF file, or an error that names the file."""
+"""Grayscale images from TIFF files, or an error that names the file."""
 
 import math
+import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import tifffile
@@ -11,9 +14,16 @@ from wscnn.errors import UserError
 
 #: No camera makes more pixels; a header that claims more is broken or made to fill the memory.
 MAX_PIXELS = 2**28
+#: Nor does any image take more bytes, whatever their type.
+MAX_BYTES = 2**30
+# Larger images than this are not decoded from so many times fewer bytes: no noise of a camera packs so well.
+_LARGE_BYTES = 2**26
+_PACKED = 200
+
+T = TypeVar("T")
 
 
-def read_tiff(path: Path, page: int = 0) -> np.ndarray:
+def read_tiff(path: Path, page: int | None = None) -> np.ndarray:
     """Return one page of a TIFF file as an image (y, x) of uint8 or uint16.
 
     Striped, tiled, compressed, big-endian and BigTIFF files are read alike. Values are those stored: no colour map,
@@ -25,14 +35,33 @@ def read_tiff(path: Path, page: int = 0) -> np.ndarray:
     path
         The file.
     page
-        Which page (directory) of the file, counted from 0.
+        Which page (directory) of the file, counted from 0; None for the only image of a file that must not hold
+        several (thumbnails and smaller copies aside).
 
     Raises
     ------
     UserError
         Naming the file, when it is missing, empty, truncated or damaged, is not grayscale, claims more than
-        `MAX_PIXELS`, or holds values that uint16 cannot.
+        `MAX_PIXELS` or `MAX_BYTES` or a large image in next to no bytes (all before it is decoded), or holds values
+        that uint16 cannot.
     """
+    return _opened(path, lambda tiff, size: _decode(tiff, page, size, path))
+
+
+def tiff_planes(path: Path) -> list[int]:
+    """Return which pages of a TIFF file are planes of a stack: those of the first one's shape and type.
+
+    Only headers are read. Thumbnails and smaller copies are left out. A file that cannot be read counts as one plane:
+    `read_tiff` tells what is wrong with it.
+    """
+    try:
+        return _opened(path, lambda tiff, _: _planes(tiff))
+    except UserError:
+        return [0]
+
+
+def _opened(path: Path, use: Callable[[tifffile.TiffFile, int], T]) -> T:
+    """Return what `use` makes of a file and its size in bytes."""
     try:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):
@@ -40,7 +69,7 @@ def read_tiff(path: Path, page: int = 0) -> np.ndarray:
         if status.st_size == 0:
             raise UserError(f"{path}: the file is empty; copy it again from the instrument")
         with tifffile.TiffFile(path) as tiff:
-            return _decode(tiff, page, status.st_size, path)
+            return use(tiff, status.st_size)
     except UserError:
         raise
     except OSError as error:
@@ -49,7 +78,43 @@ def read_tiff(path: Path, page: int = 0) -> np.ndarray:
         raise UserError(f"{path}: not a readable TIFF ({' '.join(str(error).split())[:200]})") from None
 
 
-def _decode(tiff: tifffile.TiffFile, number: int, size: int, path: Path) -> np.ndarray:
+def _planes(tiff: tifffile.TiffFile) -> list[int]:
+    pages = [page.aspage() for page in tiff.pages]
+    return [i for i, page in enumerate(pages) if (page.shape, page.dtype) == (pages[0].shape, pages[0].dtype)]
+
+
+def _sizes(tiff: tifffile.TiffFile) -> dict[str, int]:
+    """Return how many ``images`` in all, planes ``z``, channels ``c`` and time points ``t`` a file's metadata tell."""
+    if tiff.is_imagej:
+        found = tiff.imagej_metadata or {}
+        names = {"images": "images", "slices": "z", "channels": "c", "frames": "t"}
+        return {name: int(found[key]) for key, name in names.items() if key in found}
+    if tiff.is_ome:
+        pixels = re.search(r"<(?:\w+:)?Pixels\s[^>]*>", tiff.pages.first.description)
+        return {
+            axis.lower(): int(n) for axis, n in re.findall(r'\sSize([ZCT])="(\d{1,9})"', pixels[0] if pixels else "")
+        }
+    if tiff.is_stk:
+        return {"images": int((tiff.stk_metadata or {}).get("NumberPlanes", 1))}
+    return {}
+
+
+def _decode(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) -> np.ndarray:
+    says, n_pages = _sizes(tiff), len(tiff.pages)
+    if says.get("images", 1) > n_pages:
+        raise UserError(f"{path}: its {says['images']} images are not pages; save them as an ordinary TIFF stack")
+    if n_pages > 1 and says.get("c", 1) * says.get("t", 1) > 1 and says.get("z", 1) != n_pages:
+        raise UserError(
+            f"{path}: its {n_pages} pages are channels or time points, by its own words; "
+            "save each channel and time point as a file of its own"
+        )
+    if number is None:
+        number = 0
+        if n_pages > 1 and (n := len(_planes(tiff))) > 1:
+            raise UserError(
+                f"{path}: holds {n} images where one is expected; save each as a file of its own, or use "
+                "acquisition.pattern without the group z: then the pages of a file are its planes"
+            )
     try:
         page = tiff.pages[number].aspage()
     except IndexError:
@@ -57,10 +122,17 @@ def _decode(tiff: tifffile.TiffFile, number: int, size: int, path: Path) -> np.n
     if page.samplesperpixel != 1:
         colour = "RGB" if page.photometric == tifffile.PHOTOMETRIC.RGB else f"{page.samplesperpixel} values a pixel"
         raise UserError(f"{path}: a colour image ({colour}); only grayscale images can be staged")
-    if max(page.imagewidth * page.imagelength * page.imagedepth, page.tilewidth * page.tilelength) > MAX_PIXELS:
-        raise UserError(f"{path}: claims {page.imagewidth} x {page.imagelength} pixels; the file is broken")
     if page.ndim != 2 or page.size == 0 or page.dtype is None:
         raise UserError(f"{path}: page {number} is no two-dimensional image (its shape is {page.shape})")
+    if page.dtype.kind not in "iuf":
+        raise UserError(f"{path}: pixels of type {page.dtype}; only 8 and 16 bit grayscale can be staged")
+    pixels = max(page.size, page.tilewidth * page.tilelength)
+    n_bytes = pixels * page.dtype.itemsize
+    if pixels > MAX_PIXELS or n_bytes > MAX_BYTES or n_bytes > max(_LARGE_BYTES, _PACKED * size):
+        raise UserError(
+            f"{path}: claims {page.imagewidth} x {page.imagelength} pixels of {page.dtype} in {size} bytes; "
+            "the file is broken, export it again"
+        )
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     # The decoder fills segments that are missing with zeros without a word.
     expected = 1 if page.is_contiguous else math.prod(page.chunked)
@@ -77,8 +149,6 @@ def _whole(image: np.ndarray, path: Path) -> np.ndarray:
     """Return `image` as uint8 or uint16 with its values unchanged."""
     if image.dtype in (np.uint8, np.uint16):
         return image
-    if image.dtype.kind not in "iuf":
-        raise UserError(f"{path}: pixels of type {image.dtype}; only 8 and 16 bit grayscale can be staged")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError(f"{path}: {int((~np.isfinite(image)).sum())} pixels are not numbers (NaN or infinite)")
     low, high = image.min(), image.max()
