@@ -1,10 +1,15 @@
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import tensorstore
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from ome_zarr_models.v05 import HCS
 from ome_zarr_models.v05.image_label import ImageLabel
 
@@ -130,3 +135,110 @@ def test_what_is_no_plate_is_named(tmp_path: Path, path: Path) -> None:
     (path / "zarr.json").write_text("{")
     with pytest.raises(UserError, match=r"p\.zarr"):
         Plate(path)
+
+
+def everything(path: Path) -> dict[str, Any]:
+    """Return all that can be read of a plate with labels."""
+    plate = Plate(path)
+    read: dict[str, Any] = {}
+    for well in plate.wells:
+        read[well] = plate.read(well).tolist()
+        read[f"{well} label"] = plate.read_label(well, "rare").tolist()
+        plate.cell(well), plate.mosaic_shape(well), plate.fields(well), plate.labels(well)
+    return read
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("A/01/0/0", lambda array: array.clear(), r"A/01/0/0, well A01: damaged"),
+        ("A/01/0/0", lambda array: array.update(data_type="uint99"), r"A/01/0/0, well A01: damaged"),
+        ("A/01/0/0", lambda array: array.update(data_type="int16"), r"A/01/0/0, well A01: damaged"),
+        ("A/01/0/0", lambda array: array["codecs"][0].update(name="none"), r"A/01/0/0, well A01: damaged"),
+        ("A/01/0/0", lambda array: array.update(shape=[2, 80, 60]), r"A/01/0/0, well A01: damaged"),
+        ("A/01/0/0", lambda array: array.update(shape=[2, 20, 30]), r"A/01/0/0, well A01: damaged"),
+        ("A/01/0/0", lambda array: array.update(shape=[1, 40, 60]), r"A/01/0/0, well A01: damaged"),
+        (
+            "A/01/0/0",
+            lambda array: array["chunk_key_encoding"]["configuration"].update(separator="."),
+            r"A/01/0/0: pixels are missing",
+        ),
+        ("A/01/0", lambda group: group["attributes"].pop("wscnn"), r"A/01/0: damaged metadata"),
+        ("A/01/0", lambda group: group["attributes"]["wscnn"].pop("cell"), r"A/01/0: damaged metadata"),
+        ("A/01/0", lambda group: group["attributes"]["wscnn"]["fields"]["y"].pop(), r"A/01/0: damaged metadata"),
+        ("A/01/0", lambda group: group["attributes"]["wscnn"]["fields"].update(x="a"), r"A/01/0: damaged metadata"),
+        ("A/01/0/labels", lambda group: group["attributes"].clear(), r"A/01/0/labels: damaged metadata"),
+        (
+            "A/01/0/labels/rare/0",
+            lambda array: array.clear(),
+            r"rare/0, well A01: damaged pixels .* score the plate again",
+        ),
+        (".", lambda group: group["attributes"]["ome"]["plate"]["wells"][1].update(path="Z/99"), r"p\.zarr: damaged"),
+        (".", lambda group: group["attributes"]["ome"]["plate"].update(wells=[]), r"p\.zarr: damaged metadata"),
+        (".", lambda group: group["attributes"].update(ome=[1]), r"p\.zarr: damaged metadata"),
+    ],
+)
+def test_metadata_that_cannot_be(path: Path, file: str, change: Callable[[dict[str, Any]], object], told: str) -> None:
+    label = np.ones((40, 60), np.uint32)
+    for well in ("A01", "B03"):
+        Plate(path).write_label(well, "rare", label)
+    everything(path)
+    edit(path / file / "zarr.json", change)
+    with pytest.raises(UserError, match=told) as raised:
+        everything(path)
+    assert "the plate again" in str(raised.value) or "stage it again" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"{}", b"[]", b"[" * 100_000, b"\xff"], ids=lambda content: str(content[:3])
+)
+@pytest.mark.parametrize("file", [".", "A/01/0", "A/01/0/0"])
+def test_metadata_that_are_none(path: Path, file: str, content: bytes) -> None:
+    for well in ("A01", "B03"):
+        Plate(path).write_label(well, "rare", np.ones((40, 60), np.uint32))
+    (path / file / "zarr.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"p\.zarr.*stage the plate again"):
+        everything(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 99) | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["name", "path", "plate"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), file=st.sampled_from([".", "A/01/0", "A/01/0/0", "A/01/0/labels", "A/01/0/labels/rare/0"]))
+def test_broken_metadata_are_told_or_change_no_pixel(path: Path, data: st.DataObject, file: str) -> None:
+    if not (path / "A/01/0/labels").is_dir():
+        for well in ("A01", "B03"):
+            Plate(path).write_label(well, "rare", np.ones((40, 60), np.uint32))
+    expected = everything(path)
+    whole = (path / file / "zarr.json").read_bytes()
+    content = json.loads(whole)
+    # A value, however deep, is exchanged or removed.
+    inside, key = {"": content}, ""
+    while isinstance(inside[key], dict | list) and inside[key] and (key == "" or data.draw(st.booleans())):
+        inside = inside[key]
+        key = data.draw(st.sampled_from(list(inside) if isinstance(inside, dict) else range(len(inside))))
+    if data.draw(st.booleans()):
+        inside[key] = data.draw(JSON)
+    else:
+        del inside[key]
+    (path / file / "zarr.json").write_text(json.dumps(content))
+    try:
+        read = everything(path)
+        assert read.items() <= expected.items()
+    except UserError as error:
+        assert str(path) in str(error)
+    finally:
+        (path / file / "zarr.json").write_bytes(whole)

@@ -7,7 +7,8 @@ field scores need no second copy of the pixels. Masks and saliency are OME-Zarr 
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,8 @@ _VERSION = "0.5"
 # (a fifth with 8 bits) of what is a fraction of the raw images; the checksum after it makes a flipped bit an error
 # instead of a wrong pixel.
 _CODECS = (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
+# What the metadata of a field tell in whole pixels.
+_PLACE = ["field", "y", "x", "height", "width"]
 _BLOSC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
 
 
@@ -165,41 +168,50 @@ class Plate:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         meta = _attributes(self.path)
-        try:
+        with _broken(self.path, "metadata"):
             plate = meta["ome"]["plate"]
-            self.name: str = plate["name"]
-            self.wells: list[str] = [entry["path"].replace("/", "") for entry in plate["wells"]]
+            self.name = str(plate["name"])
+            self.wells: list[str] = [well_name(*parse_well(entry["path"].replace("/", ""))) for entry in plate["wells"]]
             self.shape: tuple[int, int] = (len(plate["rows"]), len(plate["columns"]))
             first = self._image(self.wells[0])
+        with _broken(self.path / _well_path(self.wells[0]) / "0", "metadata"):
             self.channels = [
-                Channel(entry["label"], entry["color"], (entry["window"]["start"], entry["window"]["end"]))
+                Channel(
+                    str(entry["label"]),
+                    str(entry["color"]),
+                    (float(entry["window"]["start"]), float(entry["window"]["end"])),
+                )
                 for entry in first["ome"]["omero"]["channels"]
             ]
             axis = first["ome"]["multiscales"][0]
             known = axis["axes"][-1].get("unit") == "micrometer"
             scale = axis["datasets"][0]["coordinateTransformations"][0]["scale"]
             #: Size of a pixel, None where not known.
-            self.pixel_size_um: float | None = scale[-1] if known else None
-        except (KeyError, TypeError, IndexError) as error:
-            raise UserError(f"{self.path}: not a plate of this program ({error!r} in its metadata)") from None
+            self.pixel_size_um: float | None = float(scale[-1]) if known else None
 
     def fields(self, well: str) -> pd.DataFrame:
         """Return a row a field of `well`: ``field, y, x, height, width`` in pixels of the mosaic, and positions."""
-        return pd.DataFrame(self._image(well)["wscnn"]["fields"])
+        with _broken(self.path / _well_path(well) / "0", "metadata"):
+            table = pd.DataFrame(self._image(well)["wscnn"]["fields"])
+            if any(table[name].dtype.kind != "i" or (table[name] < 0).any() for name in _PLACE):
+                raise ValueError("fields are not at whole pixels")
+        return table
 
     def cell(self, well: str) -> tuple[int, int]:
         """Return height and width of a field's cell in the mosaic of `well`."""
-        height, width = self._image(well)["wscnn"]["cell"]
-        return height, width
+        with _broken(self.path / _well_path(well) / "0", "metadata"):
+            height, width = self._image(well)["wscnn"]["cell"]
+            return int(height), int(width)
 
     def mosaic_shape(self, well: str) -> tuple[int, int]:
         """Return height and width of the mosaic of `well`."""
         folder = self.path / _well_path(well) / "0" / "0"
-        try:
-            height, width = json.loads((folder / "zarr.json").read_bytes())["shape"][-2:]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{folder}: not a readable image; stage the plate again") from None
-        return height, width
+        with _broken(folder, "metadata"):
+            content = json.loads((folder / "zarr.json").read_bytes())
+            height, width = content["shape"][-2:]
+            if content["chunk_grid"]["configuration"]["chunk_shape"][-2:] != [height, width]:
+                raise ValueError("a shard is no mosaic")
+            return int(height), int(width)
 
     def read(self, well: str, channels: Sequence[str] | None = None) -> np.ndarray:
         """Return the mosaic of `well`, shape (channel, y, x), of all channels or of those named, in that order.
@@ -211,15 +223,22 @@ class Plate:
         """
         names = [channel.name for channel in self.channels]
         chosen = names if channels is None else list(channels)
-        array = self._open(_well_path(well) + "/0/0", len(names))
-        try:
+        folder = self.path / _well_path(well) / "0" / "0"
+        with _broken(f"{folder}, well {well}", "pixels"):
+            array = _open(folder, (len(names),))
             return np.concatenate([array[names.index(name) : names.index(name) + 1] for name in chosen])
-        except (ValueError, RuntimeError, OSError) as error:
-            raise UserError(f"{self.path}, well {well}: damaged pixels ({error}); stage the plate again") from None
 
     def read_label(self, well: str, name: str) -> np.ndarray:
-        """Return the label image (y, x) called `name` of `well`."""
-        return self._open(f"{_well_path(well)}/0/labels/{name}/0", 1)[:]
+        """Return the label image (y, x) called `name` of `well`.
+
+        Raises
+        ------
+        UserError
+            When pixels are missing or damaged.
+        """
+        folder = self.path / _well_path(well) / "0" / "labels" / name / "0"
+        with _broken(f"{folder}, well {well}", "pixels", "score"):
+            return _open(folder, ())[:]
 
     def write_label(self, well: str, name: str, image: np.ndarray) -> None:
         """Write a label image (y, x), of unsigned integers and the mosaic's size, atomically."""
@@ -239,19 +258,40 @@ class Plate:
     def labels(self, well: str) -> list[str]:
         """Return the names of the label images of `well`."""
         folder = self.path / _well_path(well) / "0" / "labels"
-        return _attributes(folder)["ome"]["labels"] if (folder / "zarr.json").is_file() else []
+        if not (folder / "zarr.json").is_file():
+            return []
+        with _broken(folder, "metadata"):
+            return [str(name) for name in _attributes(folder)["ome"]["labels"]]
 
     def _image(self, well: str) -> dict[str, Any]:
         return _attributes(self.path / _well_path(well) / "0")
 
-    def _open(self, inside: str, n_shards: int) -> Any:
-        folder = self.path / inside
-        if not (folder / "zarr.json").is_file():
-            raise UserError(f"{folder}: no such image; run the stage that makes it first")
+
+@contextmanager
+def _broken(where: Path | str, what: str, stage: str = "stage") -> Iterator[None]:
+    """Tell what a block stumbles over as damage to the file or well at `where`, and which `stage` mends it."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # whatever comes of broken metadata or pixels is the file's fault
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{where}: damaged {what} ({reason}); {stage} the plate again") from None
+
+
+def _open(folder: Path, lead: tuple[int, ...]) -> Any:
+    """Return the array at `folder`, of shape (*lead, y, x), whose every (y, x) plane is a shard that is there."""
+    if not (folder / "zarr.json").is_file():
+        raise UserError(f"{folder}: no such image; run the stage that makes it first")
+    array = zarr.open_array(LocalStore(folder, read_only=True), mode="r")
+    if array.shape[:-2] != lead or array.shards != (*(1 for _ in lead), *array.shape[-2:]) or array.dtype.kind != "u":
+        raise ValueError(f"{array.dtype} of shape {array.shape} in shards of {array.shards}")
+    for place in np.ndindex(lead):
+        shard = folder / array.metadata.encode_chunk_key((*place, 0, 0))
         # zarr reads a missing shard as zeros without a word.
-        if sum(entry.is_file() and entry.stat().st_size > 0 for entry in (folder / "c").rglob("*")) != n_shards:
-            raise UserError(f"{folder}: pixels are missing; delete {self.path} and stage the plate again")
-        return zarr.open_array(LocalStore(folder, read_only=True), mode="r")
+        if not shard.is_file() or shard.stat().st_size == 0:
+            raise UserError(f"{folder}: pixels are missing; delete the plate's folder and stage it again")
+    return array
 
 
 def _well_path(well: str) -> str:
@@ -275,7 +315,7 @@ def _attributes(folder: Path) -> dict[str, Any]:
 
     try:
         return json.loads((folder / "zarr.json").read_bytes())["attributes"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{folder}: not a readable OME-Zarr group; stage the plate again") from None
 
 
