@@ -6,6 +6,7 @@ are imported inside the verbs: `wscnn --help` and the light stages do not wait f
 
 import errno
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -17,6 +18,10 @@ import click
 from wscnn import __version__
 from wscnn.config import section
 from wscnn.errors import UserError
+
+# Threads of torch that wait for each other sleep, where they would spin: on a machine whose cores others use, too,
+# spinning makes a step several times as long. OpenMP reads this when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PATH = click.Path(path_type=Path)
 _EXCLUDED = "The layout, as `check` writes it: wells with role exclude are left out, their files not opened."
