@@ -287,20 +287,27 @@ def _load(
     order = order.loc[order.groupby(["plate", "label"]).cumcount().sort_values(kind="stable").index]
     turn = order.groupby("label").cumcount().sort_values(kind="stable")
     table = table.loc[sorted(turn.index[: train["max_fields"]])]
-    stack: list[torch.Tensor] = []
+    fields = torch.empty(0)
+    sizes = set()
     problems = []
+    filled = 0
     for (plate, well), rows in table.groupby(["plate", "well"]):
         images = read_fields(plates[str(plate)], str(well), channels)[rows["at"]]
         problems += _image_problems(images, rows, f"plate {plate}, well {well}", network)
-        # Half the memory; its largest number is 65504.
-        stack.append(torch.from_numpy(images.clip(-6e4, 6e4)).half())
-    sizes = {tuple(images.shape[-2:]) for images in stack}
+        if not filled:
+            # Half the memory of float32, and once: the fields of a large screen are gigabytes.
+            fields = torch.empty((len(table), *images.shape[1:]), dtype=torch.half)
+        sizes.add(images.shape[-2:])
+        if len(sizes) == 1:
+            # The largest number of a half is 65504.
+            fields[filled : filled + len(images)] = torch.from_numpy(images.clip(-6e4, 6e4))
+        filled += len(images)
     if len(sizes) > 1:
         problems.append(f"control wells: fields have several sizes ({sorted(sizes)} px); stage them all to one size")
     if problems:
         raise UserError(problems)
     labels = torch.tensor([classes.index(label) for label in table["label"]])
-    return Examples(torch.cat(stack), labels, list(table["plate"] + "/" + table["well"]))
+    return Examples(fields, labels, list(table["plate"] + "/" + table["well"]))
 
 
 def _image_problems(images: np.ndarray, rows: pd.DataFrame, where: str, network: WSCNN) -> list[str]:
