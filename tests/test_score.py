@@ -148,6 +148,26 @@ def test_labels_hold_the_objects(screen: Screen, tables: dict[str, pd.DataFrame]
         assert saliency.max() == (255 if len(objects) else 0)
 
 
+def test_masks_of_an_earlier_scoring_do_not_stay(tmp_path: Path) -> None:
+    screen, plate = Screen(tmp_path), Plate(tmp_path / "P1.zarr")
+    screen.score(tmp_path)
+    own = np.ones(plate.mosaic_shape("B03"), np.uint8)
+    plate.write_label("B03", "nuclei", own)
+    change_card(
+        lambda card: replace(
+            card, classes=["negative", "round"], thresholds={"round": card.thresholds["mitotic"]}, probabilities={}
+        )
+    )(screen)
+    screen.quality.loc[screen.quality["well"] == "B04", "used"] = False
+    write_table(screen.quality, screen.qc)
+    screen.score(tmp_path)
+    assert plate.labels("B03") == ["nuclei", "round", "round_saliency"]
+    assert (plate.read_label("B03", "nuclei") == own).all()
+    assert plate.labels("B04") == []
+    left = {path.name for path in (tmp_path / "P1.zarr").glob("*/*/0/labels/*") if path.is_dir()}
+    assert left == {"nuclei", "round", "round_saliency"}
+
+
 def test_tables_are_complete_sorted_and_add_up(screen: Screen, tables: dict[str, pd.DataFrame]) -> None:
     wells, fields, objects = tables["wells"], tables["fields"], tables["objects"]
     for table, columns in ((wells, WELLS), (fields, FIELDS), (objects, OBJECTS)):

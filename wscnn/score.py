@@ -28,7 +28,7 @@ from wscnn.qc import FEW_FIELDS
 from wscnn.saliency import saliency
 from wscnn.store import Plate
 from wscnn.tables import FIELDS, OBJECTS, WELLS, conform, read_table, write_table
-from wscnn.wells import check_name, parse_well
+from wscnn.wells import SALIENCY, check_name, parse_well
 
 #: Fewer wells than this that all folds may score tell too little to make the folds' scales common.
 MIN_COMMON_WELLS = 8
@@ -95,7 +95,8 @@ def score_plate(
     ----------
     store
         The staged plate. Labels ``<phenotype>`` (uint32, objects by number) and ``<phenotype>_saliency`` (uint8, 255
-        is the field's highest value) are added to each scored well, or replaced.
+        is the field's highest value) are added to each scored well, or replaced; those of other phenotypes, and of
+        wells without a score, are removed.
     qc
         Its table of fields.
     models
@@ -133,6 +134,7 @@ def score_plate(
         n = len(plate.wells) - len(todo)
         log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
 
+    _remove_stale_labels(plate, todo, cards[0].phenotypes)
     logits, found = [], []
     lengths = extent(networks[0].receptive_field, score)
     # On CPUs each core has a well of its own, and never waits for another in the middle of a layer; so scores are the
@@ -228,6 +230,20 @@ def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
         raise UserError(
             f"{models}: a card lacks a usable threshold, probability or name of a class ({error!r}); train again"
         ) from None
+
+
+def _remove_stale_labels(plate: Plate, todo: Sequence[_Well], phenotypes: Sequence[str]) -> None:
+    """Remove masks and saliency of an earlier scoring that this one does not replace.
+
+    A label without one of saliency beside it is the user's own.
+    """
+    scored = {well.name for well in todo}
+    for well in plate.wells:
+        listed = plate.labels(well)
+        kept = phenotypes if well in scored else ()
+        stale = [name for name in listed if name + SALIENCY in listed and name not in kept]
+        if stale:
+            plate.remove_labels(well, [*stale, *(name + SALIENCY for name in stale)])
 
 
 @contextmanager

@@ -7,7 +7,7 @@ field scores need no second copy of the pixels. Masks and saliency are OME-Zarr 
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +23,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore, MemoryStore
 
-from wscnn.atomic import atomic_path
+from wscnn.atomic import atomic_path, remove
 from wscnn.errors import UserError
 from wscnn.wells import parse_well, plate_format, row_letters, well_name
 
@@ -251,9 +251,15 @@ class Plate:
         listed = self.labels(well)
         if name not in listed:
             # Last and whole: a job that is cut off leaves no list, or an earlier one.
-            with atomic_path(labels / "zarr.json") as partial:
-                text = _group_text({"ome": {"version": _VERSION, "labels": sorted([*listed, name])}})
-                partial.write_bytes(text)
+            self._list_labels(well, [*listed, name])
+
+    def remove_labels(self, well: str, names: Collection[str]) -> None:
+        """Remove those label images of `well` that are called so."""
+        labels = self.path / _well_path(well) / "0" / "labels"
+        # The list first: a job that is cut off leaves no name in it without its image.
+        self._list_labels(well, [name for name in self.labels(well) if name not in names])
+        for name in names:
+            remove(labels / name)
 
     def labels(self, well: str) -> list[str]:
         """Return the names of the label images of `well`."""
@@ -262,6 +268,10 @@ class Plate:
             return []
         with _broken(folder, "metadata"):
             return [str(name) for name in _attributes(folder)["ome"]["labels"]]
+
+    def _list_labels(self, well: str, names: Collection[str]) -> None:
+        with atomic_path(self.path / _well_path(well) / "0" / "labels" / "zarr.json") as partial:
+            partial.write_bytes(_group_text({"ome": {"version": _VERSION, "labels": sorted(names)}}))
 
     def _image(self, well: str) -> dict[str, Any]:
         return _attributes(self.path / _well_path(well) / "0")
