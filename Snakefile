@@ -20,10 +20,15 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/check.smk"
 include: "workflow/rules/index.smk"
 include: "workflow/rules/stage.smk"
-include: "workflow/rules/train.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/hits.smk"
 include: "workflow/rules/report.smk"
+
+
+# Without it the folds of a model that is applied are files like others, also where it was trained on this screen.
+if not config["model"]["checkpoint"]:
+
+    include: "workflow/rules/train.smk"
 
 
 rule all:

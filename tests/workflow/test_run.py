@@ -54,6 +54,27 @@ def test_a_new_column_in_the_layout_neither_stages_nor_trains_again(finished: Pa
     assert (pd.read_parquet(folder / "results" / "small" / "wells.parquet")["gene"] == "unknown").all()
 
 
+def test_folds_of_an_applied_model_that_change_ask_for_new_scores_and_no_training(
+    finished: Path, tmp_path: Path, snakemake
+):
+    folder = tmp_path / "screen"
+    shutil.copytree(finished, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text()) | {"model": {"checkpoint": "results/small/model"}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def planned() -> set[str]:
+        # A profile may name rules that there is no need of.
+        done = snakemake(folder, "--configfile", "config.yaml", "-n", "--set-resources", "train:mem_mb=1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return {verb for verb in VERBS if f"wscnn {verb} " in done.stdout + done.stderr}
+
+    # While `check` is to be run again snakemake looks at nothing that comes after it by `ancient` alone.
+    assert snakemake(folder, "results/small/layout.parquet", "--configfile", "config.yaml").returncode == 0
+    assert not planned() & {"train", "score"}
+    shutil.copy(folder / "results/small/model/fold-0.safetensors", folder / "results/small/model/fold-1.safetensors")
+    assert planned() == {"score", "hits", "report"}
+
+
 def test_killed_in_each_stage_the_tables_come_out_the_same(screen: Path, finished: Path, tmp_path: Path, snakemake):
     folder = tmp_path / "screen"
     shutil.copytree(screen, folder)

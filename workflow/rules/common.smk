@@ -26,13 +26,14 @@ IMAGES = (
 
 RESULTS = f"{config['results']}/{config['screen']}"
 MODEL = config["model"]["checkpoint"] or f"{RESULTS}/model"
-# A model that is applied was trained elsewhere: its folds are no job of this workflow.
-TRAINED = (
-    []
+# A model that is applied was trained elsewhere: its folds are no job of this workflow, but when they change the plates
+# are scored again.
+FOLDS = (
+    sorted(map(str, Path(MODEL).glob("fold-*.safetensors")))
     if config["model"]["checkpoint"]
     else expand(f"{MODEL}/fold-{{fold}}.safetensors", fold=[0, 1, 2])
 )
-MODEL_CARD = f"{MODEL}/README.md" if TRAINED else []
+MODEL_CARD = [] if config["model"]["checkpoint"] else f"{MODEL}/README.md"
 
 
 wildcard_constraints:

@@ -3,7 +3,7 @@ rule score:
     input:
         manifest=f"{RESULTS}/plates/{{plate}}.json",
         qc=f"{RESULTS}/qc/{{plate}}.parquet",
-        models=TRAINED,
+        models=FOLDS,
     output:
         wells=f"{RESULTS}/wells/{{plate}}.parquet",
         fields=f"{RESULTS}/fields/{{plate}}.parquet",
