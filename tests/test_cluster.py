@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from urllib.request import urlopen
 
+import dask
 import pytest
 from distributed import Future, LocalCluster
 
@@ -50,6 +51,24 @@ def test_an_address_is_joined_and_its_scheduler_left_running() -> None:
         for _ in range(2):
             with connect(settings(cluster=running.scheduler_address)) as client:
                 assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_an_address_without_workers_is_told() -> None:
+    with (
+        LocalCluster(n_workers=0, protocol="tcp", host="127.0.0.1", dashboard_address=None) as running,
+        pytest.raises(UserError, match=rf"no worker came within 1 s.*start workers.*{running.scheduler_address}"),
+        connect(settings(cluster=running.scheduler_address, wait_s=1)),
+    ):
+        pass
+
+
+def test_workers_that_end_at_work_are_told() -> None:
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        pytest.raises(UserError, match=r"local: worker after worker ended.*memory runs out; set dask\.workers lower"),
+        connect(settings(cluster="local", workers=1)) as client,
+    ):
+        client.submit(os._exit, 9).result()
 
 
 def test_a_word_that_is_no_cluster_is_named() -> None:

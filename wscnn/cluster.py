@@ -9,16 +9,20 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 
 from wscnn.errors import UserError
 from wscnn.progress import log
 
 T = TypeVar("T")
 
-# Seconds to wait for a given scheduler, and for the first worker of one that has none yet (Slurm jobs may queue).
+# Seconds to wait for a given scheduler.
 _CONNECT_TIMEOUT = 30
-_WORKER_TIMEOUT = 3600
+# What to do when workers end at work, as they do where the memory runs out, by kind of cluster.
+_MORE_MEMORY = {
+    "local": "set dask.workers lower, or give the job more memory (mem_mb in the profile)",
+    "slurm": "raise dask.slurm.memory",
+}
 _QUIET = {
     # Spawned, never forked: the parent holds threads (torch, zarr) that a fork would leave locked.
     "distributed.worker.multiprocessing-method": "spawn",
@@ -51,8 +55,21 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
     Raises
     ------
     UserError
-        When a given scheduler does not answer, or Slurm cannot be asked.
+        When a given scheduler does not answer, Slurm cannot be asked, no worker comes, or workers end at work.
     """
+    try:
+        with _client(settings) as client:
+            yield client
+    except KilledWorker:
+        more = _MORE_MEMORY.get(settings["cluster"], "give its workers more memory")
+        raise UserError(
+            f"dask.cluster: {settings['cluster']}: worker after worker ended while at one task, as they do when the "
+            f"memory runs out; {more}"
+        ) from None
+
+
+@contextmanager
+def _client(settings: dict[str, Any]) -> Iterator[Client]:
     kind = settings["cluster"]
     with dask.config.set(_QUIET):
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -73,11 +90,17 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
                 ) as cluster,
                 Client(cluster) as client,
             ):
-                yield _announced(client)
+                _announced(client)
+                yield client
         elif kind == "slurm":
             with _slurm_cluster(settings["slurm"]) as cluster, Client(cluster) as client:
-                client.wait_for_workers(1, timeout=_WORKER_TIMEOUT)
-                yield _announced(client)
+                _announced(client)
+                _wait_for_worker(
+                    client,
+                    settings["wait_s"],
+                    "look with squeue --me for why its jobs do not start, and mend dask.slurm",
+                )
+                yield client
         else:
             try:
                 client = Client(kind, timeout=_CONNECT_TIMEOUT)
@@ -87,7 +110,9 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
                     "give threads, local, slurm or an address such as tcp://host:8786"
                 ) from None
             with client:
-                yield _announced(client)
+                _announced(client)
+                _wait_for_worker(client, settings["wait_s"], f"start workers of the scheduler at '{kind}'")
+                yield client
 
 
 class Promise(Protocol):
@@ -145,8 +170,20 @@ def _slurm_cluster(settings: dict[str, Any]) -> Any:
     return cluster
 
 
-def _announced(client: Client) -> Client:
-    """Return `client`, having logged its dashboard's address; a given scheduler may have none."""
+def _announced(client: Client) -> None:
+    """Log the address of the dashboard; a given scheduler may have none."""
     if "dashboard" in client.scheduler_info(n_workers=0)["services"]:
         log(f"Dask dashboard: {client.dashboard_link}")
-    return client
+
+
+def _wait_for_worker(client: Client, seconds: int, otherwise: str) -> None:
+    """Return once there is a worker."""
+    if not client.nthreads():
+        log(f"waiting for a worker, at most {seconds} s")
+    try:
+        # By a task, for which a scheduler that starts workers as they are needed starts one.
+        client.submit(int, pure=False).result(timeout=seconds)
+    except TimeoutError:
+        raise UserError(
+            f"dask.cluster: no worker came within {seconds} s (dask.wait_s); {otherwise}, or set dask.cluster: threads"
+        ) from None
