@@ -11,11 +11,13 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+from test_stage import stage
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import walk
 from wscnn.acquisitions.pattern import compile_pattern
 from wscnn.errors import UserError
+from wscnn.store import Plate
 
 Settings = Callable[..., dict[str, Any]]
 PATTERN = r"(?P<plate>[^_]+)_(?P<well>[A-Z]{1,2}\d{2})_s(?P<field>\d+)_w(?P<channel>\d+)\.tif"
@@ -171,6 +173,16 @@ def test_pages_are_planes_where_the_pattern_names_none(stacks: Path, settings: S
         ]
     values = [int(reader.read(Path(row.path), row.page).max()) for row in table.itertuples()]
     assert values == [0, 10, 20, 1, 11, 21]
+
+
+@pytest.mark.parametrize(("z", "expected"), [("max", [20, 21]), (2, [10, 11])])
+def test_a_stack_is_staged_as_its_projection_or_one_plane(
+    stacks: Path, tmp_path_factory: pytest.TempPathFactory, z: str | int, expected: list[int]
+) -> None:
+    acquisition = {"channels": {"-": "DNA"}, "pattern": r"(?P<well>A\d\d)\.tif", "z": z}
+    out = stage(stacks, tmp_path_factory.mktemp("out"), acquisition=acquisition, mosaic={"downsample": 1})
+    plate = Plate(out / "p.zarr")
+    assert [plate.read(well).tolist() for well in ("A01", "A02")] == [[[[value] * 8] * 6] for value in expected]
 
 
 def test_each_file_tells_how_many_planes_it_has(stacks: Path, settings: Settings) -> None:
