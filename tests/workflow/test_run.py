@@ -75,6 +75,24 @@ def test_folds_of_an_applied_model_that_change_ask_for_new_scores_and_no_trainin
     assert planned() == {"score", "hits", "report"}
 
 
+def test_a_changed_setting_runs_its_stage_and_what_follows(finished: Path, tmp_path: Path, snakemake):
+    folder = tmp_path / "screen"
+    shutil.copytree(finished, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"score": {"mask_fraction": 0.9}}))
+    done = snakemake(folder, "--configfile", "config.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = done.stdout + done.stderr
+    assert {verb for verb in VERBS if f"wscnn {verb} " in log} == {"score", "hits", "report"}
+    area = [
+        pd.read_parquet(at / "results" / "small" / "objects" / "plate1.parquet")["area_px"].sum()
+        for at in (folder, finished)
+    ]
+    assert 0 < area[0] < area[1]
+    again = snakemake(folder, "--configfile", "config.yaml", "-n")
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
 def test_killed_in_each_stage_the_tables_come_out_the_same(screen: Path, finished: Path, tmp_path: Path, snakemake):
     folder = tmp_path / "screen"
     shutil.copytree(screen, folder)

@@ -1,5 +1,6 @@
-# All that can be known before the first job: config, tables and file names agree.
-rule check:
+# All that can be known before the first job: config, tables and file names agree. A checkpoint, because Snakemake does
+# not look for changed settings below a job that runs again; after a checkpoint it plans anew.
+checkpoint check:
     input:
         plates=config["plates"],
         layout=config["layout"],
