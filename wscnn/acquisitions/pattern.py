@@ -5,6 +5,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,6 +26,8 @@ _LARGEST = 2**31 - 1
 # Matching a name takes a microsecond or two; a pattern that needs longer than this tries endless ways to match.
 _PATIENCE_S = 2.0
 _PATIENCE_PER_NAME_S = 1e-4
+# Files opened at a time to read their headers.
+_OPENED = 8
 
 
 class Pattern(Acquisition):
@@ -66,9 +69,10 @@ class Pattern(Acquisition):
         if not self.pages:
             return table
         files = table.drop_duplicates("path")
-        return _with_planes(
-            files, [tiff_planes(Path(path)) for path in progress(files["path"], len(files), "headers read")]
-        )
+        # Several at a time: on a network's file system opening a file is waiting.
+        with ThreadPoolExecutor(_OPENED) as pool:
+            planes = pool.map(tiff_planes, map(Path, files["path"]))
+            return _with_planes(files, list(progress(planes, len(files), "headers read")))
 
     @cached_property
     def _rows(self) -> tuple[list[tuple], dict[str, list[tuple]]]:
