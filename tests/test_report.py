@@ -200,6 +200,27 @@ def test_layers_of_the_gallery_can_be_switched(opened: Opened) -> None:
     assert page.locator("img.saliency").first.is_visible()
 
 
+def test_on_paper_tables_and_pictures_stay_and_controls_go(opened: Opened) -> None:
+    page = opened.page
+    gone = ("nav", "input", ".tools button", "button:text-is('Show more')", ".vega-embed details")
+    assert all(page.locator(control).count() for control in gone)
+    page.emulate_media(media="print")
+    for kept in (
+        "#hits-table td",
+        "#plates-table td",
+        "#gallery .picture img",
+        "svg.outlines",
+        "#volcano svg, #volcano canvas",
+    ):
+        assert page.locator(kept).first.is_visible(), kept
+    for control in gone:
+        assert page.locator(f"{control} >> visible=true").count() == 0, control
+    # Nothing is cut off that could be scrolled to on a screen.
+    boxes = "[...document.querySelectorAll('.scroll')]"
+    assert page.evaluate(f"() => {boxes}.filter((box) => box.scrollHeight > box.clientHeight + 1).length") == 0
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
 def test_every_chart_is_drawn(opened: Opened) -> None:
     empty = opened.page.evaluate(
         "() => [...document.querySelectorAll('.chart')].filter((c) => !c.querySelector('svg, canvas')).map((c) => c.id)"
