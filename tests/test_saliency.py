@@ -73,3 +73,11 @@ def test_occlusion_agrees_with_the_gradient_on_where_the_cell_is() -> None:
     _, _, gradient = saliency([model], image, [0.0])
     peak = np.unravel_index(int(gradient[0, 0].argmax()), gradient.shape[-2:])
     assert np.hypot(peak[0] - y, peak[1] - x) < 8
+
+
+def test_squares_reach_the_edge_where_steps_do_not() -> None:
+    # A spot in the last corner, which squares of whole steps leave uncovered.
+    image = image_with([(92, 122)], size=(97, 127))
+    falls = occlusion(matched_filter(), image[0], size=20, step=10)
+    assert falls.shape == (1, 9, 12)
+    assert np.unravel_index(falls[0].argmax(), falls[0].shape) == (8, 11)

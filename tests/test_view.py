@@ -1,17 +1,22 @@
 """A well as a picture."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
+from matched import matched_filter
 
+from wscnn.cli import main
 from wscnn.errors import UserError
+from wscnn.model import Card, save_model
 from wscnn.store import Channel, Plate, PlateWriter
-from wscnn.tables import OBJECTS, conform, read_table, write_table
-from wscnn.view import add_layers, view_well
+from wscnn.tables import FIELDS, OBJECTS, conform, read_table, write_table
+from wscnn.view import add_layers, cover, view_well
 
 FIELD = 64
 YELLOW = np.array([255, 212, 0])
@@ -77,6 +82,69 @@ def test_channels_have_their_colours(tmp_path: Path) -> None:
     picture = draw(tmp_path)
     assert near(picture, [255, 0, 0]).mean() > 0.01
     assert not near(picture, YELLOW).any()
+
+
+@pytest.fixture
+def scored(results: Path) -> Path:
+    """Return results with two spots that a network of known answers sees; the field of the second scores highest."""
+    image = np.full((1, 2 * FIELD, 2 * FIELD), 100, np.uint16)
+    image[0, 10:20, 10:20], image[0, 90:100, 100:110] = 900, 1000
+    plate = Plate(results / "plates" / "P1.zarr")
+    fields = plate.fields("B03")
+    shutil.rmtree(plate.path)
+    PlateWriter(plate.path, "P1", ["B03"], plate.channels, 0.5).write_well("B03", image, fields, (FIELD, FIELD))
+    plate.write_label("B03", "mitotic", (image[0] > 950).astype(np.uint16))
+    plate.write_label("B03", "mitotic_saliency", (image[0] > 950).astype(np.uint8) * 255)
+    card = Card("compact", "max", "max", ["DNA"], 0.5, ["negative", "mitotic"], "s", 0, {}, {})
+    save_model(results / "model" / "fold-0.safetensors", matched_filter(), card)
+    scores = pd.DataFrame({"field": range(4), "score": [1.0, -2.0, -2.0, 3.0]})
+    scores = scores.assign(screen="s", plate="P1", well="B03", phenotype="mitotic", used=True, score_sd=0.1)
+    write_table(conform(scores.assign(n_objects=0, object_area_px=0), FIELDS), results / "fields" / "P1.parquet")
+    return results
+
+
+def test_covering_the_best_field_finds_what_its_score_rests_on(scored: Path) -> None:
+    plate = Plate(scored / "plates" / "P1.zarr")
+    covered = cover(plate, "B03", scored / "fields" / "P1.parquet", scored / "model")
+    assert (covered.field, covered.phenotype, covered.side) == (3, "mitotic", 40)
+    assert covered.falls.shape == (FIELD, FIELD)
+    # Of field 3 the spot lies about (31, 41).
+    assert covered.falls[31, 41] == covered.falls.max() > 1
+    assert covered.falls[:, :10].max() == pytest.approx(0, abs=1e-4)
+
+
+def test_the_picture_shows_the_check_beside_the_well(scored: Path) -> None:
+    plain = draw(scored)
+    options = ["--well", "P1/B03", "--occlusion", "--output", str(scored / "checked.png")]
+    done = CliRunner().invoke(main, ["view", str(scored), *options], catch_exceptions=False)
+    assert done.exit_code == 0
+    checked = imagecodecs.png_decode((scored / "checked.png").read_bytes())[..., :3].astype(int)
+    assert checked.shape[1] > plain.shape[1]
+    # Saliency above, the fall of the score below, in one colour, both over the spot of the same field.
+    orange = (checked[..., 0] > 60) & (checked[..., 2] < 0.5 * checked[..., 0]) & ~near(checked, YELLOW)
+    beside = orange[:, plain.shape[1] :]
+    rows = np.flatnonzero(beside.any(1))
+    split = checked.shape[0] // 2
+    assert beside[:split].any() and beside[split:].any() and len(rows) > 50
+
+
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [
+        ("fields/P1.parquet", "no such file"),
+        ("model/fold-0.safetensors", "holds no model"),
+        ("score", "no field has a score"),
+    ],
+)
+def test_what_was_not_scored_cannot_be_covered(scored: Path, lacking: str, message: str) -> None:
+    if lacking == "score":
+        table = read_table(scored / "fields" / "P1.parquet")
+        write_table(table.assign(score=np.nan), scored / "fields" / "P1.parquet")
+    else:
+        (scored / lacking).unlink()
+    with pytest.raises(UserError, match=message):
+        view_well(scored, "P1", "B03", scored / "well.png", occlusion=True)
+    assert not (scored / "well.png").exists()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("napari") is not None, reason="napari would open a window")

@@ -357,17 +357,19 @@ def _in_columns(table: Any) -> str:
 @click.argument("results", type=_PATH)
 @click.option("--well", required=True, metavar="PLATE/WELL", help="Such as plate1/B03.")
 @click.option("--output", type=_PATH, help="Write a picture (PNG) here instead of opening napari.")
-def view(results: Path, well: str, output: Path | None) -> None:
+@click.option("--occlusion", is_flag=True, help="Write a picture that also shows where covering lowers the score.")
+@click.option("--models", type=_PATH, help="For --occlusion: the model that scored the screen; by default its own.")
+def view(results: Path, well: str, output: Path | None, occlusion: bool, models: Path | None) -> None:
     """Look at a well with its masks, in napari or as a picture.
 
-    napari opens where it is installed and no --output is given.
+    napari opens where it is installed and neither --output nor --occlusion is given.
     """
     from wscnn.view import view_well
 
     plate, _, name = well.rpartition("/")
     if not plate:
         raise UserError(f"--well: '{well}' names no plate; write it as plate1/B03")
-    view_well(results, plate, name, output)
+    view_well(results, plate, name, output, occlusion, models)
 
 
 @main.command()

@@ -77,12 +77,13 @@ def occlusion(model: WSCNN, image: Tensor, size: int, step: int, fill: float | N
     Returns
     -------
     np.ndarray
-        Shape (P, rows, columns): the fall in log-odds where the square [i * step, i * step + size) x [j * step,
-        j * step + size) is covered; positive where the square holds what the score rests on.
+        Shape (P, rows, columns): the fall in log-odds where the square from (i * step, j * step) is covered, those of
+        the last row and column moved back to end at the image's edge; positive where the square holds what the score
+        rests on.
     """
     height, width = image.shape[-2:]
     background = image.flatten(1).median(1).values[:, None, None] if fill is None else fill
-    ys, xs = range(0, height - size + 1, step), range(0, width - size + 1, step)
+    ys, xs = (squares(length, size, step) for length in (height, width))
     with torch.no_grad():
         whole = score_fields(model, image[None])[0][0]
         falls = image.new_empty((len(whole), len(ys), len(xs)))
@@ -92,3 +93,9 @@ def occlusion(model: WSCNN, image: Tensor, size: int, step: int, fill: float | N
                 covered[j, :, y : y + size, x : x + size] = background
             falls[:, i] = (whole - score_fields(model, covered)[0]).T
     return falls.cpu().numpy()
+
+
+def squares(length: int, size: int, step: int) -> list[int]:
+    """Return where along an axis of so many pixels the squares of `occlusion` begin; together they cover it whole."""
+    last = max(length - size, 0)
+    return [*range(0, last, step), last]

@@ -1,6 +1,7 @@
-"""One well to look at: in napari where it is installed, else as a picture."""
+"""One well to look at: in napari where it is installed, else as a picture; and a check of what the gradient says."""
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import vl_convert
 
 from wscnn.atomic import atomic_path
 from wscnn.errors import UserError
-from wscnn.pictures import compose, outlines, png_uri
+from wscnn.pictures import compose, outlines, png_uri, saliency_layer
 from wscnn.progress import log
 from wscnn.store import Plate
 from wscnn.tables import read_table
@@ -23,7 +24,29 @@ PICTURE_SIDE = 1400
 _YELLOW = "#ffd400"
 
 
-def view_well(results: Path, plate: str, well: str, output: Path | None) -> None:
+@dataclass(frozen=True)
+class Covered:
+    """What covering parts of a field does to its score.
+
+    Attributes
+    ----------
+    field, phenotype
+        Which field of the well, and whose score.
+    side
+        Of the squares that cover, in pixels of the mosaic.
+    falls
+        Fall of the score in log-odds, shape (y, x) of the field: the mean over all squares that cover a pixel.
+    """
+
+    field: int
+    phenotype: str
+    side: int
+    falls: np.ndarray
+
+
+def view_well(
+    results: Path, plate: str, well: str, output: Path | None, occlusion: bool = False, models: Path | None = None
+) -> None:
     """Show a well with its masks, saliency and objects.
 
     Parameters
@@ -34,11 +57,15 @@ def view_well(results: Path, plate: str, well: str, output: Path | None) -> None
         Which; ``B3`` and ``B03`` are the same well.
     output
         PNG to write; None opens napari where it is installed, and else writes ``<plate>_<well>.png`` here.
+    occlusion
+        Write the picture in any case, with what `cover` finds beside it.
+    models
+        For `occlusion`: folder of the folds that scored the well; None takes the screen's own.
 
     Raises
     ------
     UserError
-        When there is no such plate or well.
+        When there is no such plate or well; with `occlusion`, when it was not scored by the folds in `models`.
     """
     store = results / "plates" / f"{plate}.zarr"
     if not store.is_dir():
@@ -52,18 +79,79 @@ def view_well(results: Path, plate: str, well: str, output: Path | None) -> None
     if name not in opened.wells:
         raise UserError(f"plate '{plate}' has no well {name}; it has {_some(opened.wells)}")
     objects = _objects(results / "objects" / f"{plate}.parquet", name)
-    if output is None and importlib.util.find_spec("napari"):
+    if output is None and not occlusion and importlib.util.find_spec("napari"):
         _show(opened, name, objects)
         return
-    if output is None:
-        output = Path(f"{plate}_{name}.png")
+    if output is None and not occlusion:
         log("napari is not installed (pip install -e '.[view]' in the repository): writing a picture instead")
+    output = output or Path(f"{plate}_{name}.png")
+    covered = (
+        cover(opened, name, results / "fields" / f"{plate}.parquet", models or results / "model") if occlusion else None
+    )
+    treatment = _treatment(results / "wells.parquet", plate, name)
     with atomic_path(output) as partial:
-        partial.write_bytes(draw_well(opened, name, objects, _treatment(results / "wells.parquet", plate, name)))
+        partial.write_bytes(draw_well(opened, name, objects, treatment, covered))
     log(f"{output}: plate {plate}, well {name}, {len(objects)} objects")
 
 
-def draw_well(plate: Plate, well: str, objects: pd.DataFrame, treatment: str = "") -> bytes:
+def cover(plate: Plate, well: str, fields: Path, models: Path) -> Covered:
+    """Cover the well's field of the highest score part by part: where does the score fall?
+
+    No gradient has a part in it, so that it checks the saliency. Squares are as large as what a place of the network
+    sees and overlap by half; the score is the mean of the folds that scored the well.
+
+    Parameters
+    ----------
+    plate, well
+        Which.
+    fields
+        The plate's table of fields.
+    models
+        Folder of the trained folds.
+
+    Raises
+    ------
+    UserError
+        When a file is missing, model and plate do not fit, or no field of the well has a score by these folds.
+    """
+    # torch takes seconds to import, and only this needs it.
+    import torch
+
+    from wscnn.fields import read_fields
+    from wscnn.fit import pick_device
+    from wscnn.model import check_fits, load_folds
+    from wscnn.saliency import occlusion, squares
+    from wscnn.score import folds_of
+
+    folds = load_folds(models)
+    card = folds[0][1]
+    check_fits(card, [channel.name for channel in plate.channels], plate.pixel_size_um, str(plate.path))
+    scored = read_table(fields).query("well == @well and score.notna() and phenotype in @card.phenotypes")
+    networks = [folds[k][0] for k in folds_of(f"{plate.name}/{well}", [card for _, card in folds])]
+    if scored.empty or not networks:
+        raise UserError(
+            f"plate '{plate.name}', well {well}: no field has a score by the folds in {models}; name the model that "
+            "scored the screen by --models, or choose a well with a score"
+        )
+    best = scored.sort_values("score", ascending=False).iloc[0]
+    at = plate.fields(well)["field"].tolist().index(best["field"])
+    device = pick_device("auto")
+    image = torch.from_numpy(read_fields(plate, well, card.channels)[at]).to(device)
+    side, number = networks[0].receptive_field, card.phenotypes.index(best["phenotype"])
+    log(f"covering field {best['field']} square by square, which may take minutes")
+    found = np.mean([occlusion(network.to(device), image, side, side // 2)[number] for network in networks], axis=0)
+    total, times = np.zeros((2, *image.shape[-2:]))
+    ys, xs = (squares(length, side, side // 2) for length in total.shape)
+    for (i, j), fall in np.ndenumerate(found):
+        y, x = ys[i], xs[j]
+        total[y : y + side, x : x + side] += fall
+        times[y : y + side, x : x + side] += 1
+    return Covered(int(best["field"]), str(best["phenotype"]), side, total / times)
+
+
+def draw_well(
+    plate: Plate, well: str, objects: pd.DataFrame, treatment: str = "", covered: Covered | None = None
+) -> bytes:
     """Return a picture (PNG) of a well: its mosaic in the plate's contrast, masks outlined, field borders and a scale.
 
     Parameters
@@ -74,6 +162,8 @@ def draw_well(plate: Plate, well: str, objects: pd.DataFrame, treatment: str = "
         Its detected objects, columns of `wscnn.tables.OBJECTS`.
     treatment
         What was done to it, for the title.
+    covered
+        Drawn beside the well, under the saliency of the same field.
     """
     mosaic = plate.read(well)
     height, width = mosaic.shape[1:]
@@ -109,7 +199,8 @@ def draw_well(plate: Plate, well: str, objects: pd.DataFrame, treatment: str = "
     title = alt.TitleParams(
         " ".join([plate.name, well, treatment]).strip(), subtitle=f"{words} · {channels}", anchor="start", offset=8
     )
-    chart = alt.layer(*layers).properties(**size, title=title)
+    whole = alt.layer(*layers).properties(**size, title=title)
+    chart = alt.hconcat(whole, _checks(plate, well, mosaic, covered), spacing=30) if covered else whole
     chart = (
         chart.configure(font="Liberation Sans, Arial, sans-serif", background="white", padding=12)
         .configure_view(stroke=None)
@@ -117,6 +208,34 @@ def draw_well(plate: Plate, well: str, objects: pd.DataFrame, treatment: str = "
         .configure_legend(orient="bottom", labelFontSize=13)
     )
     return vl_convert.vegalite_to_png(chart.to_dict(), scale=2)
+
+
+def _checks(plate: Plate, well: str, mosaic: np.ndarray, covered: Covered) -> alt.VConcatChart:
+    """Return a field twice: with its saliency, and with the fall of the score where it was covered."""
+    fields = plate.fields(well).set_index("field")
+    y, x, height, width = (int(fields[name][covered.field]) for name in ("y", "x", "height", "width"))
+    box = np.s_[y : y + height, x : x + width]
+    shown = compose(mosaic[:, *box], plate.channels, [channel.window for channel in plate.channels])
+    highest = covered.falls.max()
+    layers = {
+        f"fall of the score where {covered.side} px are covered, up to {highest:.2g}": np.rint(
+            covered.falls.clip(0) * (255 / max(highest, 1e-9))
+        ).astype(np.uint8)
+    }
+    if covered.phenotype + SALIENCY in plate.labels(well):
+        layers = {"saliency": plate.read_label(well, covered.phenotype + SALIENCY)[box]} | layers
+    zoom = PICTURE_SIDE / 4.5 / max(height, width)
+    size: dict[str, Any] = {"width": width * zoom, "height": height * zoom}
+    charts = []
+    for words, layer in layers.items():
+        rgba = saliency_layer(layer)
+        part = rgba[..., 3:] / 255
+        image = np.rint(shown * (1 - part) + rgba[..., :3] * part).astype(np.uint8)
+        place = alt.InlineData([{"x": 0.5, "y": 0.5, "image": png_uri(image)}])
+        axes = {name: alt.value(size[side] / 2) for name, side in (("x", "width"), ("y", "height"))}
+        title = alt.TitleParams(f"Field {covered.field}, {covered.phenotype}", subtitle=words, anchor="start")
+        charts.append(alt.Chart(place).mark_image(**size).encode(url="image:N", **axes).properties(**size, title=title))
+    return alt.vconcat(*charts)
 
 
 def _show(plate: Plate, well: str, objects: pd.DataFrame) -> None:
