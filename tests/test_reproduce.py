@@ -53,10 +53,9 @@ def test_networks_for_cells_stand_beside_the_papers_of_as_many_convolutions(tmp_
 def test_pictures_of_the_maps_stand_beside_table_3(tmp_path):
     reproduce("3", tmp_path, seeds=1, images=12, steps=1, device="cpu")
     maps = imread(tmp_path / "circles-compact-noisy_or-0.maps.png")
-    # Image, detector and saliency side by side, each with contrast of its own.
-    height, width = maps.shape
-    assert (height, width) == (210, 3 * 280 + 8)
-    for panel in (maps[:, :280], maps[:, 284:564]):
+    # Three rows of three pictures; image and detector each with contrast of its own.
+    assert maps.shape == (3 * 210 + 8, 3 * 280 + 8)
+    for panel in (maps[:210, :280], maps[:210, 284:564]):
         assert (panel.min(), panel.max()) == (0, 255)
     values = imread(tmp_path / "circles-compact-noisy_or-0.values.png")
     assert len(np.unique(values.reshape(-1, values.shape[-1]), axis=0)) > 10
