@@ -73,7 +73,7 @@ def test_workers_that_end_at_work_are_told() -> None:
 
 def test_a_word_that_is_no_cluster_is_named() -> None:
     with (
-        pytest.raises(UserError, match=r"dask\.cluster.*'thread'.*threads, local, slurm"),
+        pytest.raises(UserError, match=r"dask\.cluster: 'thread' .*threads.*local.*slurm"),
         connect(settings(cluster="thread")),
     ):
         pass

@@ -55,14 +55,18 @@ class Screen:
 
 
 def check_screen(config_path: Path) -> Screen:
-    """Return the screen that a config describes, after checking all that can be known without opening an image.
+    """Return the screen that a config file describes; see `check_config`."""
+    return check_config(load_config(Path(config_path)))
+
+
+def check_config(config: dict[str, Any]) -> Screen:
+    """Return the screen that a complete config describes, after checking all that can be known from headers and names.
 
     Raises
     ------
     UserError
         With a sentence for every problem found: where it is, what is wrong, what to do.
     """
-    config = load_config(Path(config_path))
     problems: list[str] = []
     plates = _attempt(problems, lambda: load_plates(Path(config["plates"])))
     names = None if plates is None else plates["plate"].tolist()

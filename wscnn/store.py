@@ -193,7 +193,7 @@ class Plate:
         """Return a row a field of `well`: ``field, y, x, height, width`` in pixels of the mosaic, and positions."""
         with _broken(self.path / _well_path(well) / "0", "metadata"):
             table = pd.DataFrame(self._image(well)["wscnn"]["fields"])
-            if any(table[name].dtype.kind != "i" or (table[name] < 0).any() for name in _PLACE):
+            if len(table) and any(table[name].dtype.kind != "i" or (table[name] < 0).any() for name in _PLACE):
                 raise ValueError("fields are not at whole pixels")
         return table
 

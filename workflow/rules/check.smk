@@ -1,20 +1,27 @@
-# All that can be known before the first job: config, tables and file names agree. A checkpoint, because Snakemake does
-# not look for changed settings below a job that runs again; after a checkpoint it plans anew.
-checkpoint check:
-    input:
-        plates=config["plates"],
-        layout=config["layout"],
-    output:
-        layout=f"{RESULTS}/layout.parquet",
-        controls=f"{RESULTS}/controls.parquet",
-    log:
-        f"{RESULTS}/logs/check.log",
-    localrule: True
-    conda:
-        "../../envs/environment.yaml"
-    params:
-        # The whole config, with what the command line changed in it.
-        config=lambda wildcards: json.dumps(config, sort_keys=True),
-    shell:
-        "(printf '%s' {params.config:q} | wscnn check - --layout {output.layout:q} --controls {output.controls:q})"
-        " > {log:q} 2>&1"
+# All that can be known before the first job: config, tables and file names agree. Not a rule, because Snakemake does
+# not look for changed settings below a job that runs again: results would stay as they were under the former ones.
+LAYOUT, CONTROLS = f"{RESULTS}/layout.parquet", f"{RESULTS}/controls.parquet"
+
+
+onstart:
+    check_once()
+
+
+def check_once():
+    """Check the screen unless it was checked as it is now, and write its layout and controls for the jobs."""
+    tables = [Path(config[name]).read_bytes() for name in ("plates", "layout")]
+    parts = [json.dumps(config, sort_keys=True).encode(), *tables]
+    digest = sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
+    seen = Path(f"{RESULTS}/checked.txt")
+    made = [Path(LAYOUT), Path(CONTROLS)]
+    if (
+        all(path.is_file() for path in [*made, seen])
+        and seen.read_text().strip() == digest
+    ):
+        return
+    screen = valid(check_config, config)
+    for warning in screen.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    write_screen(screen, *made)
+    with atomic_path(seen) as partial:
+        partial.write_text(digest + "\n")

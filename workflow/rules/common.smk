@@ -1,12 +1,15 @@
 # The user's config and table of plates, read once and valid; everything else is done by `wscnn`.
 import json
 import re
+import sys
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from wscnn.atomic import atomic_path
+from wscnn.check import check_config, write_screen
 from wscnn.config import complete_config, controls, load_layout, load_plates
 from wscnn.errors import UserError
 

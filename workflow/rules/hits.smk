@@ -2,7 +2,8 @@
 rule hits:
     input:
         wells=expand(f"{RESULTS}/wells/{{plate}}.parquet", plate=IMAGES),
-        layout=f"{RESULTS}/layout.parquet",
+        # What the layout that `check` writes is made of.
+        tables=[config["plates"], config["layout"]],
     output:
         hits=f"{RESULTS}/hits.parquet",
         wells=f"{RESULTS}/wells.parquet",
@@ -15,8 +16,9 @@ rule hits:
     conda:
         "../../envs/environment.yaml"
     params:
+        layout=LAYOUT,
         wells=lambda wildcards, input: repeated("--wells", input.wells),
         output=lambda wildcards, output: str(Path(output.hits).parent),
         settings=settings("hits"),
     shell:
-        "wscnn hits {params.wells:q} --layout {input.layout:q} --output {params.output:q} {params.settings:q} > {log:q} 2>&1"
+        "wscnn hits {params.wells:q} --layout {params.layout:q} --output {params.output:q} {params.settings:q} > {log:q} 2>&1"

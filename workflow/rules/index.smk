@@ -1,8 +1,6 @@
 # A row an image file, from names and metadata.
 rule index:
     input:
-        # Checked once: a mended layout does not ask for every plate again.
-        layout=ancient(f"{RESULTS}/layout.parquet"),
         images=lambda wildcards: IMAGES[wildcards.plate],
     output:
         f"{RESULTS}/index/{{plate}}.parquet",
@@ -13,6 +11,8 @@ rule index:
     conda:
         "../../envs/environment.yaml"
     params:
+        # Tells the excluded wells; no input, for a mended layout does not ask for every plate again.
+        layout=LAYOUT,
         settings=settings("acquisition"),
     shell:
-        "wscnn index --plate {wildcards.plate:q} --images {input.images:q} --output {output:q} --layout {input.layout:q} {params.settings:q} > {log:q} 2>&1"
+        "wscnn index --plate {wildcards.plate:q} --images {input.images:q} --output {output:q} --layout {params.layout:q} {params.settings:q} > {log:q} 2>&1"

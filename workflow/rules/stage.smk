@@ -2,8 +2,6 @@
 rule stage:
     input:
         index=f"{RESULTS}/index/{{plate}}.parquet",
-        # Tells the excluded wells; a mended layout alone does not ask for every plate again.
-        layout=ancient(f"{RESULTS}/layout.parquet"),
     output:
         manifest=f"{RESULTS}/plates/{{plate}}.json",
         qc=f"{RESULTS}/qc/{{plate}}.parquet",
@@ -15,9 +13,10 @@ rule stage:
         "../../envs/environment.yaml"
     threads: 16
     params:
+        layout=LAYOUT,
         images=lambda wildcards: IMAGES[wildcards.plate],
         store=lambda wildcards: f"{RESULTS}/plates/{wildcards.plate}.zarr",
         settings=settings("acquisition", "mosaic", "illumination", "qc", "dask"),
     shell:
         "wscnn stage --plate {wildcards.plate:q} --index {input.index:q} --images {params.images:q}"
-        " --store {params.store:q} --manifest {output.manifest:q} --quality {output.qc:q} --layout {input.layout:q} {params.settings:q} > {log:q} 2>&1"
+        " --store {params.store:q} --manifest {output.manifest:q} --quality {output.qc:q} --layout {params.layout:q} {params.settings:q} > {log:q} 2>&1"

@@ -1,8 +1,6 @@
 # Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU a fold.
 rule train:
     input:
-        # Written anew by every check; that its wells have changed is seen in the params.
-        controls=ancient(f"{RESULTS}/controls.parquet"),
         plates=expand(f"{RESULTS}/plates/{{plate}}.json", plate=IMAGES),
         qc=expand(f"{RESULTS}/qc/{{plate}}.parquet", plate=IMAGES),
     output:
@@ -17,6 +15,8 @@ rule train:
         "../../envs/environment.yaml"
     threads: 8
     params:
+        controls=CONTROLS,
+        # That its wells have changed.
         control_wells=lambda wildcards: control_wells(),
         screen=config["screen"],
         stores=repeated(
@@ -25,7 +25,7 @@ rule train:
         quality=lambda wildcards, input: repeated("--quality", input.qc),
         settings=settings("model", "train"),
     shell:
-        "wscnn train --screen {params.screen:q} --fold {wildcards.fold} --controls {input.controls:q}"
+        "wscnn train --screen {params.screen:q} --fold {wildcards.fold} --controls {params.controls:q}"
         " {params.stores:q} {params.quality:q} --output {output.model:q} {params.settings:q} > {log:q} 2>&1"
 
 
