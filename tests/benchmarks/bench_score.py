@@ -61,7 +61,7 @@ def bare(networks: list[WSCNN], fields: list[np.ndarray], device: torch.device) 
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wells", type=int, default=12)
+    parser.add_argument("--wells", type=int, default=96)
     parser.add_argument("--fields", type=int, default=4)
     parser.add_argument("--size", type=int, default=270)
     parser.add_argument("--folds", type=int, default=1)
