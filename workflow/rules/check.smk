@@ -9,6 +9,10 @@ onstart:
 
 def check_once():
     """Check the screen unless it was checked as it is now, and write its layout and controls for the jobs."""
+    # Every job of a cluster reads this file, too, and needs none of these.
+    from wscnn.atomic import atomic_path
+    from wscnn.check import check_config, write_screen
+
     tables = [Path(config[name]).read_bytes() for name in ("plates", "layout")]
     parts = [json.dumps(config, sort_keys=True).encode(), *tables]
     digest = sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from wscnn.atomic import atomic_path
-from wscnn.check import check_config, write_screen
 from wscnn.config import complete_config, controls, load_layout, load_plates
 from wscnn.errors import UserError
 
