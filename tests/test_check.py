@@ -195,6 +195,13 @@ def test_missing_and_unmatched_folders_of_some_plates(setup: Setup) -> None:
     assert "images/empty: holds no file" in told[0]
 
 
+def test_a_folder_that_cannot_be_looked_at_is_one_problem_among_others(setup: Setup) -> None:
+    setup.plates |= {"P3": "images/none", "P4": "images/" + "x" * 300}
+    told = setup.problems()
+    assert len(told) == 2
+    assert any("x: cannot be read (File name too long)" in problem for problem in told)
+
+
 def test_one_folder_given_for_two_plates(setup: Setup) -> None:
     setup.plates["P2"] = "images/P1"
     (told,) = setup.problems()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
-from wscnn.acquisitions.base import Acquisition
+from wscnn.acquisitions.base import Acquisition, entry_is
 from wscnn.config import controls as control_wells
 from wscnn.config import load_config, load_layout, load_plates
 from wscnn.errors import UserError
@@ -147,7 +147,8 @@ class _PutAway(Acquisition):
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
-        return not folder.exists()
+        # Of a path that cannot be looked at `open_acquisition` tells why.
+        return entry_is(lambda: not folder.exists())
 
     def files(self, plate: str) -> pd.DataFrame:
         index = self.results / "index" / f"{plate}.parquet"
