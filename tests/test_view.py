@@ -98,7 +98,9 @@ def scored(results: Path) -> Path:
     card = Card("compact", "max", "max", ["DNA"], 0.5, ["negative", "mitotic"], "s", 0, {}, {})
     save_model(results / "model" / "fold-0.safetensors", matched_filter(), card)
     scores = pd.DataFrame({"field": range(4), "score": [1.0, -2.0, -2.0, 3.0]})
-    scores = scores.assign(screen="s", plate="P1", well="B03", phenotype="mitotic", used=True, score_sd=0.1)
+    scores = scores.assign(
+        screen="s", plate="P1", well="B03", phenotype="mitotic", used=True, score_sd=0.1, probability=0.5
+    )
     write_table(conform(scores.assign(n_objects=0, object_area_px=0), FIELDS), results / "fields" / "P1.parquet")
     return results
 
