@@ -21,7 +21,7 @@ demo: $(BIN)/wscnn
 	wscnn show results/demo
 
 test: $(BIN)/pytest
-	pytest
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(BIN)/pytest
 	ruff check .

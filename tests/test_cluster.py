@@ -44,6 +44,13 @@ def test_local_workers_are_other_processes() -> None:
     assert len(set(processes) - {os.getpid()}) == 2
 
 
+@pytest.mark.parametrize("cluster", ["threads", "local"])
+def test_the_profiler_which_may_stop_python_for_ever_is_off(cluster: str) -> None:
+    with connect(settings(cluster=cluster, workers=1)) as client:
+        client.submit(time.sleep, 1).result()
+        assert client.profile()["count"] == 0
+
+
 def test_an_address_is_joined_and_its_scheduler_left_running() -> None:
     with LocalCluster(
         n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None

@@ -23,7 +23,10 @@ _MORE_MEMORY = {
     "local": "set dask.workers lower, or give the job more memory (mem_mb in the profile)",
     "slurm": "raise dask.slurm.memory",
 }
-_QUIET = {
+_SETTINGS = {
+    # The profiler looks at the frames of other threads a hundred times a second, in which Python 3.11 can crash or stop
+    # for ever: where garbage is collected meanwhile, or a thread starts or ends.
+    "distributed.worker.profile.enabled": False,
     # Spawned, never forked: the parent holds threads (torch, zarr) that a fork would leave locked.
     "distributed.worker.multiprocessing-method": "spawn",
     # Arrays of a well travel as task arguments on purpose.
@@ -71,7 +74,7 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
 @contextmanager
 def _client(settings: dict[str, Any]) -> Iterator[Client]:
     kind = settings["cluster"]
-    with dask.config.set(_QUIET):
+    with dask.config.set(_SETTINGS):
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         if kind in ("threads", "local"):
             workers = settings["workers"] or cpus()
@@ -155,6 +158,7 @@ def _slurm_cluster(settings: dict[str, Any]) -> Any:
         memory=settings["memory"],
         walltime=settings["walltime"],
         job_extra_directives=settings["extra"],
+        job_script_prologue=["export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False"],
         scheduler_options={"dashboard_address": ":0"},
     )
     # A submission that Slurm refuses would otherwise be repeated for ever, out of sight.
