@@ -14,7 +14,6 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from wscnn.store import Plate
-from wscnn.tables import OBJECTS, conform
 
 #: Columns of the table of objects of one field: centroid, half-open box, area and peak of the detector.
 COLUMNS = ["y", "x", "y0", "x0", "y1", "x1", "area_px", "score"]
@@ -88,13 +87,15 @@ def find_objects(
     objects
         `COLUMNS`, in pixels of the field, sorted by place.
     """
-    return _outlined(_maxima(detector, threshold, _radius(stride, extent)), detector, gradient, stride, extent)
+    places = _maxima(detector, threshold, _radius(stride, extent))
+    labels, smooth, measures = _outlined(places, detector, gradient, stride, extent)
+    return labels, smooth, pd.DataFrame(measures, columns=COLUMNS)
 
 
 def _outlined(
     places: np.ndarray, detector: np.ndarray, gradient: np.ndarray, stride: int, extent: Extent
-) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-    """Return what `find_objects` does of the objects at `places` (n, 2) of the detector."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `find_objects` does of the objects at `places` (n, 2) of the detector; the table as an array."""
     labels = np.zeros(gradient.shape, np.uint32)
     smooth = ndimage.gaussian_filter(gradient, extent.sigma) if len(places) else np.zeros_like(gradient)
     centres = (places + 0.5) * stride - 0.5
@@ -103,7 +104,7 @@ def _outlined(
         window, mask = _mask(smooth, centre, np.delete(centres, number - 1, 0), stride, extent)
         labels[window][mask] = number
         rows.append([*_measures(window, mask), detector[tuple(places[number - 1])]])
-    return labels, smooth, pd.DataFrame(np.array(rows, dtype=float).reshape(-1, len(COLUMNS)), columns=COLUMNS)
+    return labels, smooth, np.array(rows, dtype=float).reshape(-1, len(COLUMNS))
 
 
 def write_masks(
@@ -144,7 +145,8 @@ def write_masks(
     Returns
     -------
     pd.DataFrame
-        The columns of `wscnn.tables.OBJECTS`, in pixels of the mosaic, by phenotype and number.
+        The columns of `wscnn.tables.OBJECTS` but ``plate`` and ``well``, in pixels of the mosaic, by phenotype and
+        number.
     """
     tables = []
     corners = fields[["y", "x"]].to_numpy()
@@ -166,12 +168,18 @@ def write_masks(
                 n += len(objects)
         plate.write_label(well, phenotype, masks)
         plate.write_label(well, f"{phenotype}_saliency", layer)
-        table = pd.concat(found, ignore_index=True)
         row = np.repeat(np.arange(len(fields)), [len(objects) for objects in found])
-        table[["y", "x", "y0", "x0", "y1", "x1"]] += np.tile(corners[row], 3)
-        numbers = np.arange(1, n + 1)
-        tables.append(table.assign(field=fields["field"].to_numpy()[row], phenotype=phenotype, object=numbers))
-    return conform(pd.concat(tables).assign(plate=plate.name, well=well), OBJECTS)
+        objects = np.concatenate(found)
+        objects[:, :6] += np.tile(corners[row], 3)
+        numbers, field = np.arange(1, n + 1), fields["field"].to_numpy()[row]
+        table = {
+            "field": field,
+            "phenotype": phenotype,
+            "object": numbers,
+            **dict(zip(COLUMNS, objects.T, strict=True)),
+        }
+        tables.append(pd.DataFrame(table))
+    return pd.concat(tables)
 
 
 def _radius(stride: int, extent: Extent) -> int:

@@ -37,6 +37,8 @@ MIN_COMMON_WELLS = 8
 _PIXELS = {"cpu": 2**16, "cuda": 2**21}
 # Wells being read, and wells being finished, at a time, at most.
 _WINDOW = 8
+# What is told of a used field to those who score it.
+_PLACES = ["field", "at", "y", "x", "height", "width", "y_um", "x_um"]
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,13 @@ def score_plate(
     for name, rows in quality[quality["used"]].groupby("well", sort=False):
         chosen = folds_of(f"{plate.name}/{name}", cards)
         if chosen:
-            todo.append(_Well(str(name), rows, chosen, scales["place"][chosen].mean(0)))
+            todo.append(_Well(str(name), rows[_PLACES], chosen, scales["place"][chosen].mean(0)))
     if len(todo) < len(plate.wells):
         n = len(plate.wells) - len(todo)
         log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
 
     _remove_stale_labels(plate, todo, cards[0].phenotypes)
-    logits, found = [], []
+    logits, found = {}, {}
     lengths = extent(networks[0].receptive_field, score)
     # On CPUs each core has a well of its own, and never waits for another in the middle of a layer; so scores are the
     # same on any number of cores, too.
@@ -145,11 +147,12 @@ def score_plate(
         for well, values, table in progress(seen, len(todo), "wells scored"):
             if not np.isfinite(values).all():
                 raise UserError(f"{models}: scores {store}, well {well.name}, with what is no number; train again")
-            logits.append(_long(well, values, cards[0].phenotypes, scales))
-            found.append(table)
+            logits[well.name] = values
+            found[well.name] = table
 
-    table_of_objects = pd.concat([conform(pd.DataFrame(columns=list(OBJECTS)), OBJECTS), *found])
-    per_field, per_well = _summaries(plate, screen, quality, cards, todo, logits, table_of_objects)
+    table_of_objects = _objects(plate.name, found)
+    long = _long(todo, logits, cards[0].phenotypes, scales)
+    per_field, per_well = _summaries(plate, screen, quality, cards, todo, long, table_of_objects)
     write_table(table_of_objects, objects)
     write_table(per_field, fields)
     write_table(per_well, wells)
@@ -308,19 +311,47 @@ def _view(
     return np.concatenate(logits, axis=1), np.concatenate(maps), np.concatenate(gradients)
 
 
-def _long(well: _Well, logits: np.ndarray, phenotypes: Sequence[str], scales: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Return scores (folds, n, P) as a table, a row a fold, field and phenotype."""
-    index = pd.MultiIndex.from_product(
-        [well.folds, well.fields["field"], phenotypes], names=["fold", "field", "phenotype"]
-    )
-    of_fold = {key: values[well.folds][:, None] for key, values in scales.items()}
-    columns = {
-        "logit": logits.astype(float),
-        "margin": logits - of_fold["field"],
-        "probability": probability(logits, of_fold["slope"], of_fold["offset"]),
+def _objects(plate: str, found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the tables of objects of all wells as one."""
+    if not found:
+        return conform(pd.DataFrame(columns=list(OBJECTS)), OBJECTS)
+    table = pd.concat(found, names=["well", None]).reset_index("well").assign(plate=plate)
+    return conform(table.reset_index(drop=True), OBJECTS)
+
+
+def _long(
+    wells: Sequence[_Well],
+    logits: Mapping[str, np.ndarray],
+    phenotypes: Sequence[str],
+    scales: Mapping[str, np.ndarray],
+) -> pd.DataFrame:
+    """Return the scores of wells, each of shape (folds, n, P), as one table, a row a fold, field and phenotype.
+
+    Its columns are ``well, fold, field, phenotype, logit, margin, probability``.
+    """
+    # Made at once and not well by well, which would cost more than the networks do.
+    columns: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("at", "fold", "field", "phenotype", "logit", "margin", "probability")
     }
-    table = pd.DataFrame({key: values.ravel() for key, values in columns.items()}, index=index)
-    return table.reset_index().assign(well=well.name)
+    for at, well in enumerate(wells):
+        values = logits[well.name].astype(float)
+        folds, fields = np.array(well.folds)[:, None, None], well.fields["field"].to_numpy()[:, None]
+        of_fold = {key: scale[well.folds][:, None] for key, scale in scales.items()}
+        rows = {
+            "at": at,
+            "fold": folds,
+            "field": fields,
+            "phenotype": np.arange(len(phenotypes)),
+            "logit": values,
+            "margin": values - of_fold["field"],
+            "probability": probability(values, of_fold["slope"], of_fold["offset"]),
+        }
+        for name, cells in rows.items():
+            columns[name].append(np.broadcast_to(cells, values.shape).ravel())
+    table = pd.DataFrame({name: np.concatenate([np.empty(0), *parts]) for name, parts in columns.items()})
+    table = table.astype({"at": int, "fold": int, "field": int, "phenotype": int})
+    names = np.array([well.name for well in wells], dtype=object)
+    return table.assign(well=names[table.pop("at")], phenotype=np.array(phenotypes, dtype=object)[table["phenotype"]])
 
 
 def _summaries(
@@ -329,12 +360,10 @@ def _summaries(
     quality: pd.DataFrame,
     cards: Sequence[Card],
     scored: Sequence[_Well],
-    logits: Sequence[pd.DataFrame],
+    long: pd.DataFrame,
     objects: pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the tables of fields and of wells."""
-    columns = ["fold", "field", "phenotype", "logit", "margin", "probability", "well"]
-    long = pd.concat(logits, ignore_index=True) if logits else pd.DataFrame(columns=columns)
     long["aligned"] = align_folds(long)
     by_field, by_well = ["well", "field", "phenotype"], ["well", "phenotype"]
 
