@@ -39,9 +39,10 @@ def test_it_tells_new_images_apart_untrained(pool):
     contents = {"negative": {disc: 6}, "positive": {disc: 5, bright: 1}}
     images, labels = fields(0, 100, *contents.values())
     new = fields(1, 60, *contents.values())
-    assert areas(started(pool, images, labels), *new)[0] >= 0.8
+    told = areas(started(pool, images, labels), *new)[0]
+    assert told >= 0.8
     # It is the labels that it goes by.
-    assert areas(started(pool, images, 1 - labels), *new)[0] <= 0.5
+    assert areas(started(pool, images, 1 - labels), *new)[0] <= told - 0.05
 
 
 @pytest.mark.parametrize("pool", PEAKED)

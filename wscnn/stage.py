@@ -217,13 +217,15 @@ def _chosen(index: pd.DataFrame, channels: Sequence[str], acquisition: Mapping[s
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
     problems = duplicates(table)
-    counts = {key: rows["channel"].value_counts() for key, rows in table.groupby(_FIELD)}
+    counts = table.groupby([*_FIELD, "channel"]).size()
     # Of two that are as frequent, the larger.
-    planes = Counter(int(n) for count in counts.values() for n in count)
+    planes = Counter(counts.tolist())
     usual = max(planes, key=lambda n: (planes[n], n))
-    for (well, number), count in counts.items():
+    fields = table[_FIELD].drop_duplicates().itertuples(index=False, name=None)
+    found = counts.to_dict()
+    for well, number in sorted(fields):
         for channel in channels:
-            if (n := int(count.get(channel, 0))) != usual:
+            if (n := found.get((well, number, channel), 0)) != usual:
                 what = "no image" if n == 0 else f"{n} planes where other fields have {usual}"
                 mend = "remove those too many" if n > usual else "add the missing files or remove the field's others"
                 beside = table.loc[(table["well"] == well) & (table["field"] == number), "path"].iloc[0]
