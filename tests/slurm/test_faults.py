@@ -169,8 +169,11 @@ wait $run
 
 # What the manual tells users to do: wait until `squeue --me` is empty, unlock, start again. Then what its jobs finished
 # is kept. Some will start again at once: two jobs of a plate then write the same files, each whole.
-@pytest.mark.parametrize(("wait", "n"), [("quiet", 2), ("true", 4)], ids=["when its jobs had ended", "at once"])
-def test_snakemake_killed_and_started_again(wait: str, n: int, disturb, snakemake):
+# At once: again what had been given to Slurm and had not ended.
+@pytest.mark.parametrize(
+    ("wait", "counts"), [("quiet", {2}), ("true", {2, 3, 4})], ids=["when its jobs had ended", "at once"]
+)
+def test_snakemake_killed_and_started_again(wait: str, counts: set[int], disturb, snakemake):
     screen = disturb("stage")  # noqa: F811
     script = f"""
 run stage & run=$!
@@ -181,7 +184,9 @@ snakemake --configfile config.yaml --unlock
 run stage
 status=$?; quiet; (exit $status)
 """
-    assert screen.jobs(script) == {"stage": n}
+    jobs = screen.jobs(script)
+    assert set(jobs) == {"stage"}
+    assert jobs["stage"] in counts
     assert screen.is_as_undisturbed(snakemake, "stage")
 
 
