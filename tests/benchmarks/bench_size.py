@@ -1,6 +1,6 @@
 """Peak memory and time of each stage over plates of 24, 96 and 384 wells, and over 1 and 2 workers.
 
-    python tests/benchmarks/bench_size.py --fields 4 --size 270
+    python tests/benchmarks/bench_size.py --fields 9 --size 1080 --downsample 4
 
 Each is a process of its own, as a job is: memory is the highest resident memory of that process, time by the clock
 with starting. Per worker memory must stay flat; what grows with wells is rows of tables.
@@ -20,7 +20,9 @@ import tifffile
 import torch
 
 from wscnn.model import WSCNN, Card, save_model
-from wscnn.wells import well_name
+from wscnn.simulate.cells import Nuclei
+from wscnn.simulate.fields import compose, expose, optics
+from wscnn.wells import PLATE_FORMATS, well_name
 
 ACQUISITION = {"pattern": r"(?P<well>[A-Z]\d\d)_s(?P<field>\d+)\.tif", "channels": {"1": "DNA"}}
 
@@ -38,18 +40,24 @@ def measure(*arguments: object) -> tuple[float, float]:
     return time.perf_counter() - start, used.ru_maxrss / 1024
 
 
-def write_images(folder: Path, wells: int, fields: int, size: int) -> None:
-    """Write a plate of noise with bright spots."""
+def write_images(folder: Path, fields: int, size: int) -> list[Path]:
+    """Write the fields of one well of real nuclei; return their files."""
     rng = np.random.default_rng(0)
-    pictures = rng.normal(300, 60, (fields, size, size))
-    for field, y, x in rng.integers(0, [fields, size - 12, size - 12], (fields * size * size // 8000, 3)):
-        pictures[field, y : y + 12, x : x + 12] += 500
+    light = optics(rng, size, 1.0)
+    files = [folder / f"{field}.tif" for field in range(1, fields + 1)]
+    for file in files:
+        scene = compose(rng, Nuclei("all"), size, (size // 90) ** 2, {"mitotic": 0.02}, "")
+        tifffile.imwrite(file, expose(rng, scene.signal, light, 1.0))
+    return files
+
+
+def link_plate(folder: Path, files: list[Path], wells: int) -> None:
+    """Make a plate of which every well has the same fields."""
     folder.mkdir()
-    columns = 24 if wells > 96 else 12
     for well in range(wells):
-        for field, picture in enumerate(pictures, 1):
-            name = f"{well_name(well // columns, well % columns)}_s{field}.tif"
-            tifffile.imwrite(folder / name, picture.clip(0).astype(np.uint16))
+        name = well_name(*divmod(well, PLATE_FORMATS[wells][1]))
+        for field, file in enumerate(files, 1):
+            (folder / f"{name}_s{field}.tif").hardlink_to(file)
 
 
 def write_model(folder: Path) -> None:
@@ -66,26 +74,29 @@ def write_model(folder: Path) -> None:
 def main() -> None:
     """Print a row a plate, number of workers and stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wells", type=int, nargs="+", default=[24, 96, 384])
+    parser.add_argument("--wells", type=int, nargs="+", choices=list(PLATE_FORMATS), default=[24, 96, 384])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--fields", type=int, default=4)
-    parser.add_argument("--size", type=int, default=270)
+    parser.add_argument("--fields", type=int, default=9)
+    parser.add_argument("--size", type=int, default=1080)
+    parser.add_argument("--downsample", type=int, default=4)
     given = parser.parse_args()
-    print(f"{given.fields} fields of {given.size} x {given.size} a well, one channel, downsample 1, one fold")
+    what = f"{given.fields} fields of {given.size} x {given.size} a well, one channel"
+    print(f"{what}, downsample {given.downsample}, one fold")
     print(f"{'wells':>6}{'workers':>9}  {'stage':8}{'seconds':>9}{'wells/s':>9}{'peak MiB':>10}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_model(folder / "model")
+        files = write_images(folder, given.fields, given.size)
         for wells in given.wells:
             images, index = folder / f"images-{wells}", folder / "index.parquet"
-            write_images(images, wells, given.fields, given.size)
+            link_plate(images, files, wells)
             plate = ["--plate", "p", "--images", images, "--acquisition", json.dumps(ACQUISITION)]
             measure("index", *plate, "--output", index)
             for workers in given.workers:
                 store, quality = folder / f"{wells}-{workers}.zarr", folder / "qc.parquet"
                 dask = ["--dask", json.dumps({"workers": workers})]
                 outputs = ["--store", store, "--manifest", folder / "p.json", "--quality", quality]
-                mosaic = ["--mosaic", json.dumps({"downsample": 1})]
+                mosaic = ["--mosaic", json.dumps({"downsample": given.downsample})]
                 tables = [part for key in ("wells", "fields", "objects") for part in (f"--{key}", folder / key)]
                 models = ["--models", folder / "model", "--screen", "bench"]
                 jobs = {
