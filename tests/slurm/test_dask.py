@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matched import matched_filter
 from runs import screen_of
 from test_slurm import on_slurm
 from test_slurm import pytestmark as needs_slurm
+
+from wscnn.model import Card, save_model
 
 pytestmark = [*needs_slurm, pytest.mark.long]
 
@@ -49,6 +52,25 @@ def test_workers_that_are_jobs_make_the_same_plate(screen: Path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "most 2" in done.stdout
     assert content(screen / "slurm") == content(screen / "threads")
+
+
+def test_workers_that_are_jobs_score_the_same(screen: Path):
+    thresholds = {"mitotic": {"field": 0.5, "place": 0.0}}
+    card = Card("compact", "max", "max", ["DNA"], None, ["negative", "mitotic"], "s", 0, {}, thresholds)
+    save_model(screen / "model" / "fold-0.safetensors", matched_filter(), card)
+    score = (
+        f"{Path(sys.executable).parent / 'wscnn'} score --screen s --store NAME/p.zarr --quality NAME/qc.parquet"
+        " --models model --wells NAME/wells.parquet --fields NAME/fields.parquet --objects NAME/objects.parquet"
+    )
+    with_threads, with_jobs = (
+        f"{score.replace('NAME', name)} --dask '{json.dumps(dask)}'"
+        for name, dask in (("one", {"cluster": "threads"}), ("other", WORKERS))
+    )
+    script = f"{stage(screen, 'one', {'cluster': 'threads'})} && cp -r one other && {with_threads} && {with_jobs}"
+    done = on_slurm(screen, script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert content(screen / "other") == content(screen / "one")
+    assert list(screen.glob("other/p.zarr/*/*/0/labels/mitotic"))
 
 
 def test_a_partition_that_is_not_there_is_told_at_once(screen: Path):
