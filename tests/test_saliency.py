@@ -52,6 +52,30 @@ def test_scores_and_maps_are_the_networks() -> None:
     torch.testing.assert_close(maps, sum(detector for _, detector in expected) / 3)
 
 
+def test_a_field_is_seen_as_if_its_outermost_pixels_went_on() -> None:
+    # No mirror image at its edge: whether the field ends in a dark rim or lies in the dark is the same.
+    torch.manual_seed(2)
+    model = WSCNN("compact", "noisy_or", 1, 2).eval()
+    field, rim = torch.zeros(1, 1, 64, 80), 8 * model.stride
+    field[..., 1:-1, 1:-1] = torch.rand(62, 78)
+    within = torch.zeros(1, 1, 64 + 2 * rim, 80 + 2 * rim)
+    within[..., rim:-rim, rim:-rim] = field
+    low = [-1e6]
+    _, maps, gradient = saliency([model], field, low)
+    _, wider, of_wider = saliency([model], within, low)
+    torch.testing.assert_close(maps, wider[..., 8:-8, 8:-8])
+    inner = (..., slice(rim + 20, -rim - 20), slice(rim + 20, -rim - 20))
+    torch.testing.assert_close(gradient[..., 20:-20, 20:-20], of_wider[inner])
+
+
+def test_a_cell_at_the_edge_gives_no_bright_rim() -> None:
+    model = matched_filter()
+    highest = {y: saliency([model], image_with([(y, 40)]), [0.0])[2].max().item() for y in (0, 1, 2, 3, *range(20, 36))}
+    # What lies in what the field is widened by is not added to its outermost pixels.
+    assert min(highest.values()) > 0
+    assert max(highest[y] for y in (0, 1, 2, 3)) <= max(highest[y] for y in range(20, 36))
+
+
 def test_an_empty_image_has_no_gradient() -> None:
     _, _, gradient = saliency([matched_filter()], image_with([]), [0.0])
     assert not gradient.any()

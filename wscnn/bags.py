@@ -141,7 +141,7 @@ class Bags:
         grid = torch.stack(
             [(xx * x + xy * y + x0) * (2 / mosaic.shape[-1]), (yx * x + yy * y + y0) * (2 / mosaic.shape[-2])], dim=-1
         )
-        return functional.grid_sample(mosaic, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        return functional.grid_sample(mosaic, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def _vary(self, images: Tensor, n: int) -> Tensor:
         """Return images with another gain, offset and noise."""

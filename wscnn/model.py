@@ -251,9 +251,10 @@ class WSCNN(nn.Module):
 def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return log-odds (n, P) and detector maps (n, P, h', w') of fields (n, C, h, w).
 
-    Each field is widened by reflection, so that its map covers it whole: h' = ceil(h / stride), and place (i, j) is
-    centred on pixel (i * stride + offset, j * stride + offset) with offset = (stride - 1) / 2. Gradients flow where
-    they are enabled. P is the number of phenotypes.
+    Each field is widened by repeating its outermost pixels, so that its map covers it whole: h' = ceil(h / stride), and
+    place (i, j) is centred on pixel (i * stride + offset, j * stride + offset) with offset = (stride - 1) / 2. (Not by
+    reflection: a nucleus beside its mirror image looks like a cell of two.) Gradients flow where they are enabled, to a
+    field's own pixels, not through what it is widened by. P is the number of phenotypes.
 
     Raises
     ------
@@ -266,11 +267,14 @@ def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
             f"fields of {height} x {width} px are too small for the network '{model.architecture}', which sees "
             f"{model.receptive_field} px; lower mosaic.downsample"
         )
+    margin = model.margin
     sides = []
     for size in (width, height):
         places = -(-size // model.stride) + 2 * model._cut
-        sides += [model.margin, model._pixels(places, padded=True) - size - model.margin]
-    maps, attention = model._maps(functional.pad(images, sides, mode="reflect"))
+        sides += [margin, model._pixels(places, padded=True) - size - margin]
+    widened = functional.pad(images.detach(), sides, mode="replicate")
+    widened[..., margin : margin + height, margin : margin + width] = images
+    maps, attention = model._maps(widened)
     inner = slice(model._cut, -model._cut or None)
     maps = maps[..., inner, inner]
     if attention is not None:
