@@ -15,7 +15,7 @@ from wscnn.model import ARCHITECTURES, POOLS, SCORE_POOLS, WSCNN, Card, check_fi
 from wscnn.model import score_fields as score
 
 # Worked out by hand from the layers: pixels a place sees along an axis.
-RECEPTIVE_FIELDS = {"wscnn4": 70, "wscnn4_cells": 78, "wscnn6": 90, "compact": 40}
+RECEPTIVE_FIELDS = {"wscnn4": 70, "wscnn4_cells": 78, "wscnn6": 90, "compact": 40, "compact6": 64}
 
 
 def network(

@@ -132,15 +132,17 @@ class Bags:
         mirror = 1 - 2 * self._integers(2, n).float()
         cosine, sine = zoom * torch.cos(angle), zoom * torch.sin(angle)
         moved = self._uniform(settings.shift, n, 2).T
-        matrix = torch.stack([cosine * mirror, -sine, sine * mirror, cosine, *moved])
-        xx, xy, yx, yy, x0, y0 = matrix[:, :, None, None].to(mosaic.device)  # each (m, 1, 1)
+        # In grid_sample's units the mosaic is -1..1 from edge to edge.
+        matrix = torch.stack([cosine * mirror, -sine, moved[0], sine * mirror, cosine, moved[1]])
+        matrix[:3] *= 2 / mosaic.shape[-1]
+        matrix[3:] *= 2 / mosaic.shape[-2]
+        xx, xy, x0, yx, yy, y0 = matrix[:, :, None, None].to(mosaic.device)  # each (m, 1, 1)
         height, width = self.size
         y = (torch.arange(height, device=mosaic.device) - (height - 1) / 2)[None, :, None]
         x = (torch.arange(width, device=mosaic.device) - (width - 1) / 2)[None, None, :]
-        # A grid made by broadcasting: in grid_sample's units -1..1 is the mosaic from edge to edge.
-        grid = torch.stack(
-            [(xx * x + xy * y + x0) * (2 / mosaic.shape[-1]), (yx * x + yy * y + y0) * (2 / mosaic.shape[-2])], dim=-1
-        )
+        grid = torch.empty((len(mosaic), height, width, 2), device=mosaic.device)
+        torch.add(xx * x + x0, xy * y, out=grid[..., 0])
+        torch.add(yx * x + y0, yy * y, out=grid[..., 1])
         return functional.grid_sample(mosaic, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def _vary(self, images: Tensor, n: int) -> Tensor:
@@ -153,7 +155,7 @@ class Bags:
             deviation = self._uniform(settings.noise, n, 1).abs()[:, :, None, None].to(images.device)
             seeds = torch.randint(2**62, (n,), generator=self.host)[self.share]
             self.device.manual_seed(int(seeds[0]) if len(seeds) else 0)
-            images += deviation * torch.randn(images.shape, generator=self.device, device=images.device)
+            images.addcmul_(deviation, torch.randn(images.shape, generator=self.device, device=images.device))
         return images
 
     def _uniform(self, limit: float, n: int, *shape: int) -> Tensor:

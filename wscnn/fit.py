@@ -25,8 +25,9 @@ from wscnn.progress import log
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
         "steps": 300,
-        "batch": 16,
-        "crop": 256,
+        "batch": 8,
+        # Large, so that most images of positive wells hold a rare cell even where it is one in a hundred.
+        "crop": 512,
         "tiles": 2,
         "optimizer": "adamw",
         "learning_rate": 1e-3,

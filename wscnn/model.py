@@ -50,7 +50,8 @@ class Architecture(NamedTuple):
 
 
 #: By name. The paper gives `wscnn4` (simulated data) and `wscnn4_cells`; of its network of six convolutions it gives
-#: the number only: here the 3 x 3 layers that follow the first and second layer are our choice.
+#: the number only: here the 3 x 3 layers that follow the first and second layer are our choice. `compact` and
+#: `compact6` are ours, of four and six convolutions, for a seventeenth of the work.
 ARCHITECTURES = {
     "wscnn4": Architecture((Layer(50, 11), Layer(100, 3), Layer(100, 5, 1)), 5, 1),
     "wscnn4_cells": Architecture((Layer(50, 11), Layer(100, 7), Layer(100, 5, 1)), 5, 1),
@@ -58,6 +59,9 @@ ARCHITECTURES = {
         (Layer(50, 11), Layer(50, 3, 1, ""), Layer(100, 7), Layer(100, 3, 1, ""), Layer(100, 5, 1)), 5, 1
     ),
     "compact": Architecture((Layer(16, 6, halve="stride"), Layer(32, 3), Layer(32, 3)), 3),
+    "compact6": Architecture(
+        (Layer(16, 6, halve="stride"), Layer(32, 3), Layer(64, 3, halve=""), Layer(64, 3), Layer(64, 3, halve="")), 3
+    ),
 }
 
 #: A map of less than this sum of probabilities counts as empty (keeps logarithms finite).

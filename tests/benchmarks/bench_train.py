@@ -1,6 +1,6 @@
 """Rate of the training loop beside the bare network's forward and backward pass over the same images, in one run.
 
-    python tests/benchmarks/bench_train.py --fields 40 --size 270 --steps 60
+    python tests/benchmarks/bench_train.py --fields 40 --size 270
 
 Fields are noise. The loop draws mosaics, augments them, steps the optimizer and evaluates as often as in a real
 training; the bare network takes one batch that is there, again and again, with the same precision.
@@ -24,7 +24,8 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=40, help="In each of the two parts.")
     parser.add_argument("--size", type=int, default=270)
     parser.add_argument("--channels", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=300, help="As many as the recipe takes, by default.")
+    parser.add_argument("--timed", type=int, default=60, help="Passes of the bare network.")
     parser.add_argument("--architecture", choices=list(ARCHITECTURES), default="compact")
     given = parser.parse_args()
     device = pick_device("auto")
@@ -71,26 +72,26 @@ def main() -> None:
 
     network.train()
     bare(3)
-    limit = bare(given.steps)
+    limit = bare(given.timed)
     rates = dict(split)
     # What torch.compile would gain, which training does without: a first step, with the compiling, then the others.
     compiled = torch.compile(network)
     first = clock()
     bare(1, compiled)
     first = clock() - first
-    of_compiled = bare(given.steps, compiled)
+    of_compiled = bare(given.timed, compiled)
     start = time.perf_counter()
     history = fit(network, *parts, recipe, seed=0)
     took = time.perf_counter() - start
     n = int(history["step"].max()) * recipe["batch"]
-    all_images = given.steps * recipe["batch"]
+    all_images = given.timed * recipe["batch"]
     of_compiled = all_images / of_compiled
     limit *= n / all_images
     print(f"{device}, {torch.get_num_threads()} threads of torch, {given.architecture}, images of {side} x {side}")
     print(f"bare forward and backward    {n / limit:8.1f} images/s")
     print(f"the same by torch.compile    {of_compiled:8.1f} images/s, after {first:.0f} s of compiling")
     print(f"fit, start and evaluations   {n / took:8.1f} images/s ({limit / took:.2f} of the bare network)")
-    print("a step: " + ", ".join(f"{part} {1000 * seconds / given.steps:.1f} ms" for part, seconds in rates.items()))
+    print("a step: " + ", ".join(f"{part} {1000 * seconds / given.timed:.1f} ms" for part, seconds in rates.items()))
 
 
 if __name__ == "__main__":
