@@ -421,9 +421,9 @@ def bags(rng: np.random.Generator, n: int, negative, positive) -> Examples:
 @pytest.mark.parametrize(
     ("network", "settings"),
     [
-        (("compact", "noisy_or", 1, 2, "topk"), {"steps": 400, "crop": 64, "batch": 16}),
+        (("compact", "noisy_or", 1, 2, "topk"), {"steps": 400, "crop": 64}),
         # As in the paper it starts from random weights.
-        (("wscnn4", "max", 1, 2, "same"), {"steps": 150, "crop": 80, "batch": 16, "heads": 0}),
+        (("wscnn4", "max", 1, 2, "same"), {"steps": 150, "crop": 80, "heads": 0}),
     ],
     ids=["default", "paper"],
 )

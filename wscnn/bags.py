@@ -58,6 +58,13 @@ class Bags:
         Of all that is drawn.
     share
         Which images of each batch are made here, where several processes share the work; by default all.
+
+    Attributes
+    ----------
+    size
+        Height and width of a training image, in pixels.
+    fields_shown
+        As many fields' area does it show, rounded, 1 or more.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class Bags:
         self.by_class = [torch.nonzero(labels.cpu() == label).flatten() for label in range(int(labels.max()) + 1)]
         height, width = fields.shape[-2:]
         self.size = (min(crop, tiles * height), min(crop, tiles * width))
+        self.fields_shown = max(1, round(self.size[0] * self.size[1] / (height * width)))
         # Of a field only as much enters a mosaic as a turned and scaled image can reach.
         reach = 1.0 if tiles == 1 else 0.8
         self.piece = (min(height, round(reach * crop)), min(width, round(reach * crop)))

@@ -25,9 +25,8 @@ from wscnn.progress import log
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
         "steps": 300,
-        "batch": 8,
-        # Large, so that most images of positive wells hold a rare cell even where it is one in a hundred.
-        "crop": 512,
+        "batch": 16,
+        "crop": 256,
         "tiles": 2,
         "optimizer": "adamw",
         "learning_rate": 1e-3,
@@ -210,7 +209,7 @@ def fit(
     if rows:
         log(f"goes on from step {step} of a training that was cut off")
     elif recipe["heads"] and network.pool in PEAKED:
-        start_head(network, train.fields, train.labels, recipe["heads"], seed)
+        start_head(network, train.fields, train.labels, recipe["heads"], seed, bags.fields_shown)
     began = time.monotonic()
     losses: list[Tensor] = []
     learner = share.joined(network)

@@ -32,11 +32,12 @@ _RISE = 4.0
 
 
 @torch.no_grad()
-def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int) -> None:
+def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int, shown: int = 1) -> None:
     """Give the last layer of `network` weights that already tell something, and fresh batch norm its statistics.
 
     Of `n` random detectors a phenotype, those 64 are averaged whose highest places tell its fields from negative ones
-    best, by how many stand above nearly all negative ones. The bias makes a field positive with even odds, on average.
+    best, by how many stand above nearly all negative ones. The bias makes a training image positive with even odds, on
+    average.
 
     Parameters
     ----------
@@ -48,6 +49,8 @@ def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int
         Detectors to try.
     seed
         Of the draws.
+    shown
+        As many fields' area does a training image show: the more there is to see, the higher is what a pool gives.
     """
     random = torch.Generator().manual_seed(seed)
     chosen = _even(labels.cpu(), random)
@@ -73,7 +76,7 @@ def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int
         # Where whole fields differ, the highest places of some lie below the mean of all.
         head *= _RISE / (_highest(centred[own], head).abs().mean() + 1e-6)
         weights[phenotype] = head[0]
-        _even_odds(network, features[own], phenotype)
+        _even_odds(network, features[own[labels[own].argsort(stable=True)]], phenotype, shown)
 
 
 def _even(labels: Tensor, random: torch.Generator) -> Tensor:
@@ -124,14 +127,16 @@ def _area(scores: Tensor, positive: Tensor) -> Tensor:
     return 0.5 + 0.5 * (area - chance) / (1 - chance)
 
 
-def _even_odds(network: WSCNN, features: Tensor, phenotype: int) -> None:
-    """Set the phenotype's bias so that fields are positive with a chance of one half, on average over `features`."""
+def _even_odds(network: WSCNN, features: Tensor, phenotype: int, shown: int) -> None:
+    """Set the phenotype's bias so that `shown` neighbours in `features` are positive with even odds, on average."""
     bias = network.classify.bias
     low, high = -50.0, 50.0
-    maps = [functional.conv2d(some, network.classify.weight) for some in features.split(_BATCH)]
+    maps = torch.cat([functional.conv2d(some, network.classify.weight) for some in features.split(_BATCH)])
+    shown = min(shown, len(maps))
+    whole = maps[: len(maps) // shown * shown].unflatten(0, (-1, shown)).movedim(1, 2).flatten(2, 3)
     for _ in range(40):
         middle = (low + high) / 2
         bias[phenotype] = middle  # type: ignore[index]
         shift = bias[:, None, None]  # type: ignore[index]
-        scores = torch.cat([network.pooled((part + shift).float())[:, phenotype - 1] for part in maps])
+        scores = network.pooled((whole + shift).float())[:, phenotype - 1]
         low, high = (low, middle) if float(torch.sigmoid(scores).mean()) > 0.5 else (middle, high)

@@ -64,8 +64,9 @@ _PAPER = {
 #: multinucleate cell shall make an image positive, so that of these not the mean over some places counts, which is the
 #: default of the config.
 _SCORE_POOLS = {"circles": "max", "cells": "noisy_or"}
-#: Smaller training images than the preset's, and more of them, where every positive one holds what is rare.
-_SMALL = {"batch": 16}
+#: Larger training images than those of the preset `default`, and fewer of them, so that of one in a hundred cells most
+#: positive ones hold one.
+_LARGE = {"crop": 512, "batch": 8}
 #: Part of an object's box that lies under the mask where it counts as found, in the paper.
 _COVERED = 0.9
 #: Masks of Sim. Data: objects lie a good radius from each other, so that a mask may be wider than its object.
@@ -294,7 +295,7 @@ def _drawn(n_per_class: int, fraction: float = 0.1, **knobs: Any) -> tuple[Examp
 
 
 def _circle_network(settings: Settings, seed: int, pool: str, parts: Sequence[Examples]) -> Trained:
-    recipe = _recipe(settings, 1000, _SMALL, tiles=1, crop=280)
+    recipe = _recipe(settings, 1000, tiles=1, crop=280)
     return _train(settings, "circles", seed, settings.architecture or "compact", pool, parts, recipe)
 
 
@@ -323,7 +324,7 @@ def _table_2(settings: Settings, seed: int) -> Iterator[Figure]:
         truths.append(np.isin(np.arange(len(labels)), cells.loc[cells["rare"], "image"]))
     for architecture in [settings.architecture] if settings.architecture else ["compact", "compact6"]:
         for pool in settings.pools or ("noisy_or",):
-            recipe = _recipe(settings, 1200, _SMALL | {"crop": 256})
+            recipe = _recipe(settings, 1200)
             trained = _train(settings, "cells", seed, architecture, pool, parts, recipe)
             yield from _decided(trained, "multinucleate", parts[2], truths[2])
 
@@ -368,7 +369,7 @@ def _prevalence(settings: Settings, seed: int) -> Iterator[Figure]:
         for pool in settings.pools or ("noisy_or",):
             architecture = settings.architecture or "compact"
             name = f"nuclei-{prevalence:g}"
-            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 300))
+            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 300, _LARGE))
             scores = _scores(trained, parts[2])
             figure = auc(scores[~truth], scores[truth])
             yield Figure(_name(trained), f"{prevalence:.0%} mitotic", "area under the curve", figure, trained.seconds)
@@ -394,7 +395,7 @@ def _nuclei(half: str, n: int, prevalence: float, seed: Sequence[int]) -> tuple[
 def _pools(settings: Settings, seed: int) -> Iterator[Figure]:
     n = (settings.images or 180) // 3
     augmentation = replace(PRESETS["default"]["augmentation"], shift=4)
-    recipe = _recipe(settings, 200, _SMALL, tiles=1, crop=64, augmentation=augmentation, evaluations=4)
+    recipe = _recipe(settings, 200, tiles=1, crop=64, augmentation=augmentation, evaluations=4)
     for concept, contents in CONCEPTS.items():
         rng = np.random.default_rng([seed, len(concept)])
         parts = [_examples(*draw_concept(rng, n, contents.negative, contents.positive)) for _ in range(2)]
