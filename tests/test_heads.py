@@ -20,7 +20,9 @@ def fields(seed: int, n: int, negative: dict, positive: dict) -> tuple[torch.Ten
     return torch.from_numpy(images)[:, None], torch.from_numpy(labels)
 
 
-def started(pool: str, images: torch.Tensor, labels: torch.Tensor, n_classes: int = 2, seed: int = 0, shown: int = 1) -> WSCNN:
+def started(
+    pool: str, images: torch.Tensor, labels: torch.Tensor, n_classes: int = 2, seed: int = 0, shown: int = 1
+) -> WSCNN:
     torch.manual_seed(0)
     network = WSCNN("compact", pool, 1, n_classes)
     start_head(network, images, labels, 128, seed, shown)
