@@ -38,6 +38,9 @@ def screen_of(folder: Path, *knobs: str) -> Path:
         "1",
         "--weak",
         "0",
+        # Enough that a short training finds cells.
+        "--prevalence",
+        "0.3",
         *knobs,
     ]
     made = subprocess.run(
@@ -52,7 +55,7 @@ def screen_of(folder: Path, *knobs: str) -> Path:
     plates = pd.read_csv(screen / "plates.tsv", sep="\t", dtype=str)
     plates.assign(images="images/" + plates["plate"]).to_csv(screen / "plates.tsv", sep="\t", index=False)
     config |= {"screen": "small", "plates": "plates.tsv", "layout": "layout.tsv"}
-    config["train"] = {"steps": 30, "crop": 96}
+    config["train"] = {"steps": 45, "crop": 96}
     (screen / "config.yaml").write_text(yaml.safe_dump(config))
     return screen
 

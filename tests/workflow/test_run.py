@@ -84,7 +84,7 @@ def test_a_changed_setting_runs_its_stage_and_what_follows(finished: Path, tmp_p
         log = done.stdout + done.stderr
         assert {verb for verb in VERBS if f"wscnn {verb} " in log} == {"score", "hits", "report"}, options
     area = [
-        pd.read_parquet(at / "results" / "small" / "objects" / "plate1.parquet")["area_px"].sum()
+        sum(pd.read_parquet(path)["area_px"].sum() for path in (at / "results" / "small" / "objects").iterdir())
         for at in (folder, finished)
     ]
     assert 0 < area[0] < area[1]
