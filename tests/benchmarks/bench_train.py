@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=40, help="In each of the two parts.")
     parser.add_argument("--size", type=int, default=270)
     parser.add_argument("--channels", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=300, help="As many as the recipe takes, by default.")
+    parser.add_argument("--steps", type=int, help="By default as many as the recipe takes.")
     parser.add_argument("--timed", type=int, default=60, help="Passes of the bare network.")
     parser.add_argument("--architecture", choices=list(ARCHITECTURES), default="compact")
     given = parser.parse_args()
@@ -37,7 +37,8 @@ def main() -> None:
         # Brighter where positive, so that there is something to learn.
         fields = torch.rand(shape) + 0.5 * labels[:, None, None, None]
         parts.append(Examples(fields.half().to(device), labels.to(device), [f"p/{i}" for i in range(given.fields)]))
-    recipe = recipe_of(section("train", "{}")) | {"steps": given.steps}
+    recipe = recipe_of(section("train", "{}"))
+    recipe["steps"] = given.steps or recipe["steps"]
     network = WSCNN(given.architecture, "noisy_or", given.channels, 2).to(device, memory_format=torch.channels_last)
 
     side = min(recipe["crop"], recipe["tiles"] * given.size)
