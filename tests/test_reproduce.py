@@ -67,7 +67,9 @@ def test_the_command_prints_the_table(tmp_path):
     assert done.exit_code == 0 and "false frequency" in done.output
 
 
-@pytest.mark.parametrize("wrong", [{"table": "4"}, {"seeds": 0}, {"images": 3}, {"pools": ["median"]}])
+@pytest.mark.parametrize(
+    "wrong", [{"table": "4"}, {"seeds": 0}, {"images": 3}, {"pools": ["median"]}, {"architecture": "deep"}]
+)
 def test_what_cannot_be_made_is_told(wrong, tmp_path):
     with pytest.raises(UserError):
         reproduce(**({"table": "pools", "folder": tmp_path, "device": "cpu"} | wrong))

@@ -378,8 +378,8 @@ def view(results: Path, well: str, output: Path | None, occlusion: bool, models:
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Times all is drawn and trained.")
 @click.option("--images", type=click.IntRange(12), help="Of each class, in three parts; as many as in the paper.")
 @click.option("--steps", type=click.IntRange(1), help="Of each training.")
-@click.option("--architecture", type=click.Choice(["compact", "compact6", "wscnn4", "wscnn4_cells", "wscnn6"]))
-@click.option("--pool", "pools", multiple=True, help="Repeat for several.")
+@click.option("--architecture", help="A value of the config's model.architecture.")
+@click.option("--pool", "pools", multiple=True, help="A value of model.pool; repeat for several.")
 @click.option("--preset", type=click.Choice(["default", "paper"]), default="default", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def reproduce(table: str, folder: Path, pools: tuple[str, ...], **knobs: Any) -> None:
