@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import time
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -351,17 +350,6 @@ def test_papers_preset_trains(rings, tmp_path):
     assert load_model(path)[1].settings["train"]["preset"] == "paper"
     recipe = recipe_of(section("train", '{"preset": "paper"}'))
     assert (recipe["optimizer"], recipe["batch"], recipe["learning_rate"]) == ("sgd", 50, 1e-4)
-
-
-def test_without_resampling_a_training_image_holds_the_fields_own_pixels(rings, tmp_path):
-    recipe = recipe_of(section("train", '{"resample": false}'))
-    values = torch.arange(8.0)[:, None, None, None] + torch.rand(1, 1, 64, 64)
-    own = Bags(values, torch.tensor([0, 1] * 4), 64, 2, replace(recipe["augmentation"], gain=0, offset=0, noise=0), 0)
-    images, _ = own.draw(4)
-    assert torch.isin(images, values).all()
-    # The key reaches the training.
-    first, second = (run(rings, tmp_path / str(resample), steps=2, resample=resample) for resample in (True, False))
-    assert first.read_bytes() != second.read_bytes()
 
 
 def test_papers_step_is_down_the_whole_gradient_in_full_precision():

@@ -5,7 +5,6 @@ drawn from fields held in memory and never stored.
 """
 
 from dataclasses import dataclass
-from math import ceil
 
 import torch
 from torch import Tensor
@@ -18,11 +17,8 @@ class Augmentation:
 
     Attributes
     ----------
-    turns
-        2 or 4: images are turned by half or by quarter turns.
     rotation
-        Degrees by which they are turned beside, at most. With 2 turns 90 is any angle. Without rotation and scale
-        nothing is resampled, which blurs what is a pixel or two in size: images hold the fields' own pixels.
+        Degrees; the angle is drawn from within this of 0 or of 180. 90 is any angle.
     scale
         The size is multiplied by a factor from 1 / (1 + scale) to 1 + scale, even in its logarithm.
     shift
@@ -35,7 +31,6 @@ class Augmentation:
         Normal noise is added, whose standard deviation is drawn up to this.
     """
 
-    turns: int
     rotation: float
     scale: float
     shift: float
@@ -87,11 +82,9 @@ class Bags:
         height, width = fields.shape[-2:]
         self.size = (min(crop, tiles * height), min(crop, tiles * width))
         self.fields_shown = max(1, round(self.size[0] * self.size[1] / (height * width)))
-        # Where images are neither turned nor scaled freely, each of their pixels is one of a field.
-        self.exact = augmentation.rotation == augmentation.scale == 0
-        # Of a field only as much enters a mosaic as an image can reach.
-        reach = ceil((crop + 2 * augmentation.shift if self.exact else 1.6 * crop) / tiles)
-        self.piece = (min(height, reach), min(width, reach))
+        # Of a field only as much enters a mosaic as a turned and scaled image can reach.
+        reach = 1.0 if tiles == 1 else 0.8
+        self.piece = (min(height, round(reach * crop)), min(width, round(reach * crop)))
         # What is drawn on the host is the same on every device and in every process, for all images of a batch; the
         # noise is drawn where the images are, from a seed that the host draws.
         self.host = torch.Generator().manual_seed(seed)
@@ -141,32 +134,24 @@ class Bags:
     def _resample(self, mosaic: Tensor, n: int) -> Tensor:
         """Return mosaics turned, mirrored, scaled and moved, in one resampling, cut to `size`."""
         settings = self.augmentation
-        height, width = self.size
-        aside, turn = self._uniform(settings.rotation, n), self._integers(settings.turns, n)
-        angle = torch.deg2rad(aside + 360 / settings.turns * turn)
+        angle = torch.deg2rad(self._uniform(settings.rotation, n) + 180 * self._integers(2, n))
         # Small structures in the image are what is scaled up, so the places read lie closer together.
         zoom = torch.exp(self._uniform(1, n) * torch.log1p(torch.tensor(settings.scale))).reciprocal()
         mirror = 1 - 2 * self._integers(2, n).float()
         cosine, sine = zoom * torch.cos(angle), zoom * torch.sin(angle)
         moved = self._uniform(settings.shift, n, 2).T
-        if self.exact:
-            # The middles of an even and of an odd number of pixels are half a pixel apart.
-            upright = turn * 4 // settings.turns % 2 == 0
-            moved = moved.round()
-            moved[0] += (mosaic.shape[-1] - torch.where(upright, width, height)) % 2 / 2
-            moved[1] += (mosaic.shape[-2] - torch.where(upright, height, width)) % 2 / 2
         # In grid_sample's units the mosaic is -1..1 from edge to edge.
         matrix = torch.stack([cosine * mirror, -sine, moved[0], sine * mirror, cosine, moved[1]])
         matrix[:3] *= 2 / mosaic.shape[-1]
         matrix[3:] *= 2 / mosaic.shape[-2]
         xx, xy, x0, yx, yy, y0 = matrix[:, :, None, None].to(mosaic.device)  # each (m, 1, 1)
+        height, width = self.size
         y = (torch.arange(height, device=mosaic.device) - (height - 1) / 2)[None, :, None]
         x = (torch.arange(width, device=mosaic.device) - (width - 1) / 2)[None, None, :]
         grid = torch.empty((len(mosaic), height, width, 2), device=mosaic.device)
         torch.add(xx * x + x0, xy * y, out=grid[..., 0])
         torch.add(yx * x + y0, yy * y, out=grid[..., 1])
-        mode = "nearest" if self.exact else "bilinear"
-        return functional.grid_sample(mosaic, grid, mode=mode, padding_mode="border", align_corners=False)
+        return functional.grid_sample(mosaic, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def _vary(self, images: Tensor, n: int) -> Tensor:
         """Return images with another gain, offset and noise."""

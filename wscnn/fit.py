@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bfloat16": True,
         "heads": 512,
         "patience": 5,
-        # Whether images are turned by any angle and scaled; else by quarter turns, and hold the fields' own pixels.
-        "resample": True,
-        "augmentation": Augmentation(turns=2, rotation=90, scale=0.15, shift=32, gain=0.25, offset=0.05, noise=0.03),
+        "augmentation": Augmentation(rotation=90, scale=0.15, shift=32, gain=0.25, offset=0.05, noise=0.03),
     },
     # Section 3 of the paper, which does not give the number of steps.
     "paper": {
@@ -54,8 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bfloat16": False,
         "heads": 0,
         "patience": 8,
-        "resample": True,
-        "augmentation": Augmentation(turns=2, rotation=20, scale=0.12, shift=40, gain=0, offset=0, noise=0),
+        "augmentation": Augmentation(rotation=20, scale=0.12, shift=40, gain=0, offset=0, noise=0),
     },
 }
 
@@ -93,10 +90,7 @@ def recipe_of(train: Mapping[str, Any]) -> dict[str, Any]:
     """Return how to train: the preset's settings, save for those that the config's section `train` gives itself."""
     preset = PRESETS[train["preset"]]
     given = {key: value for key, value in train.items() if key in preset and value is not None}
-    recipe = {**preset, **given, "evaluations": train["evaluations"], "freeze": train["freeze"]}
-    if not recipe["resample"]:
-        recipe["augmentation"] = replace(recipe["augmentation"], turns=4, rotation=0, scale=0)
-    return recipe
+    return {**preset, **given, "evaluations": train["evaluations"], "freeze": train["freeze"]}
 
 
 @dataclass(frozen=True)

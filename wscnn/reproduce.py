@@ -64,9 +64,9 @@ _PAPER = {
 #: multinucleate cell shall make an image positive, so that of these not the mean over some places counts, which is the
 #: default of the config.
 _SCORE_POOLS = {"circles": "max", "cells": "noisy_or"}
-#: What the preset `default` takes for rare nuclei: larger training images, and fewer of them, so that of one in a
-#: hundred cells most positive ones hold one; the fields' own pixels, since the grain of a nucleus is a pixel or two.
-_RARE = {"crop": 512, "batch": 8, "resample": False}
+#: Larger training images than those of the preset `default`, and fewer of them, so that of one in a hundred cells most
+#: positive ones hold one.
+_LARGE = {"crop": 512, "batch": 8}
 #: Part of an object's box that lies under the mask where it counts as found, in the paper.
 _COVERED = 0.9
 #: Masks of Sim. Data: objects lie a good radius from each other, so that a mask may be wider than its object.
@@ -154,7 +154,7 @@ def reproduce(
     if seeds < 1 or (images is not None and images < 12):
         raise UserError(f"seeds: {seeds}, images: {images}; use at least 1 seed and 12 images of each class")
     for pool in pools or ("noisy_or",):
-        WSCNN(architecture or "compact", pool, 1, 2)  # both names are known
+        WSCNN(architecture or "compact", pool, 1, 2)  # raises where a name is unknown
     where = pick_device(device)
     folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(folder, images, steps, architecture, pools, preset, where.type)
@@ -244,10 +244,10 @@ def _train(
 
 
 def _recipe(settings: Settings, steps: int, default: Mapping[str, Any] = {}, **changes: Any) -> dict[str, Any]:
-    """Return the preset with so many steps, keys of the config for ``default`` alone, and what a table changes."""
+    """Return the preset with so many steps, what a table changes of it, and of the preset ``default`` alone."""
+    recipe = recipe_of(section("train", json.dumps({"preset": settings.preset})))
     own = default if settings.preset == "default" else {}
-    recipe = recipe_of(section("train", json.dumps({"preset": settings.preset, **own})))
-    return {**recipe, "steps": settings.steps or steps, **changes}
+    return {**recipe, "steps": settings.steps or steps, **changes, **own}
 
 
 def _examples(images: np.ndarray, labels: np.ndarray) -> Examples:
@@ -372,7 +372,7 @@ def _prevalence(settings: Settings, seed: int) -> Iterator[Figure]:
         for pool in settings.pools or ("noisy_or",):
             architecture = settings.architecture or "compact"
             name = f"nuclei-{prevalence:g}"
-            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 300, _RARE))
+            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 300, _LARGE))
             scores = _scores(trained, parts[2])
             figure = auc(scores[~truth], scores[truth])
             yield Figure(_name(trained), f"{prevalence:.0%} mitotic", "area under the curve", figure, trained.seconds)
