@@ -352,6 +352,17 @@ def test_papers_preset_trains(rings, tmp_path):
     assert (recipe["optimizer"], recipe["batch"], recipe["learning_rate"]) == ("sgd", 50, 1e-4)
 
 
+def test_training_images_may_be_whole_fields(rings, tmp_path):
+    path = run(rings, tmp_path, tiles=1)
+    assert load_model(path)[1].metrics["test"]["ring"]["well_auc"] >= 0.95
+    # Mosaics of the same fields, under the same random numbers, teach something else.
+    mosaics, whole = (run(rings, tmp_path / str(n), tiles=n, steps=2, evaluations=1) for n in (2, 1))
+    assert mosaics.read_bytes() != whole.read_bytes()
+    assert recipe_of(section("train", "{}"))["tiles"] == 2
+    with pytest.raises(UserError, match="tiles"):
+        section("train", '{"tiles": 3}')
+
+
 def test_papers_step_is_down_the_whole_gradient_in_full_precision():
     images, labels = draw_concept(np.random.default_rng(0), 8, [{disc: 4}], [{ring: 4}])
     fields = Examples(torch.from_numpy(images)[:, None], torch.from_numpy(labels), [""] * 16)
