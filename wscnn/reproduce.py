@@ -64,7 +64,8 @@ _PAPER = {
 #: multinucleate cell shall make an image positive, so that of these not the mean over some places counts, which is the
 #: default of the config.
 _SCORE_POOLS = {"circles": "max", "cells": "noisy_or"}
-#: Training images that are whole fields, without the seams of a mosaic, which cut cells; and more of them a step.
+#: Training images that are whole fields, without the seams of a mosaic, which cut cells (no table has larger
+#: fields); and more of them a step.
 _WHOLE: dict[str, Any] = {"tiles": 1, "crop": 280}
 _MANY = {**_WHOLE, "batch": 32}
 #: Part of an object's box that lies under the mask where it counts as found, in the paper.
@@ -402,7 +403,7 @@ def _nuclei(half: str, n: int, prevalence: float, seed: Sequence[int]) -> tuple[
 def _pools(settings: Settings, seed: int) -> Iterator[Figure]:
     n = (settings.images or 180) // 3
     augmentation = replace(PRESETS["default"]["augmentation"], shift=4)
-    recipe = _recipe(settings, 200, tiles=1, crop=64, augmentation=augmentation, evaluations=4)
+    recipe = _recipe(settings, 200, augmentation=augmentation, evaluations=4, **_WHOLE)
     for concept, contents in CONCEPTS.items():
         rng = np.random.default_rng([seed, len(concept)])
         parts = [_examples(*draw_concept(rng, n, contents.negative, contents.positive)) for _ in range(2)]
