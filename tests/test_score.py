@@ -33,10 +33,10 @@ SAMPLES = [well_name(row, column) for row in range(3) for column in range(2, 6)]
 UNUSED_WELL, UNUSED_FIELD = "C06", ("A03", 2)
 
 
-def settings(**dask: object) -> dict:
+def settings(device: str = "cpu", **dask: object) -> dict:
     config = {"screen": "s", "plates": "p", "layout": "l", "acquisition": {"channels": {"1": "DNA"}}, "dask": dask}
     complete = complete_config(config, "test")
-    return {"score": complete["score"] | {"device": "cpu"}, "dask": complete["dask"]}
+    return {"score": complete["score"] | {"device": device}, "dask": complete["dask"]}
 
 
 class Screen:

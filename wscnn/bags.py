@@ -57,7 +57,7 @@ class Bags:
     seed
         Of all that is drawn.
     share
-        Which images of each batch are made here, where several processes share the work; by default all.
+        Which images of each batch are made here, one or more, where several processes share the work; by default all.
 
     Attributes
     ----------
@@ -99,8 +99,11 @@ class Bags:
         turn = int(torch.randint(classes, (), generator=self.host))
         labels = (torch.arange(n) + turn) % classes
         chosen = torch.stack([self._choose(self.by_class[label]) for label in labels.tolist()])  # (n, tiles ** 2)
-        images = self._vary(self._resample(self._mosaic(chosen), n), n)
-        return images, labels[self.share].to(images.device)
+        mosaic = self._mosaic(chosen)
+        drawn = [self._places(n, mosaic), self._levels(n, mosaic), labels[self.share, None]]
+        # Sent at once: each transfer costs a GPU's host as much as many operations.
+        places, levels, shown = self._sent(torch.cat(drawn, 1)).split([part.shape[1] for part in drawn], 1)
+        return self._vary(self._resample(mosaic, places), levels), shown[:, 0].long()
 
     def state(self) -> Tensor:
         """Return where the random numbers stand."""
@@ -121,18 +124,17 @@ class Bags:
         tiles, (height, width) = self.tiles, self.piece
         rows = self._integers(self.fields.shape[-2] - height + 1, len(chosen), tiles**2)
         columns = self._integers(self.fields.shape[-1] - width + 1, len(chosen), tiles**2)
-        shape = (len(rows), self.fields.shape[1], tiles * height, tiles * width)
-        mosaic = torch.empty(shape, device=self.fields.device, dtype=torch.float32)
-        places = zip(chosen[self.share].tolist(), rows.tolist(), columns.tolist(), strict=True)
-        for image, (members, ys, xs) in enumerate(places):
-            for tile, (member, y, x) in enumerate(zip(members, ys, xs, strict=True)):
-                top, left = tile // tiles * height, tile % tiles * width
-                piece = self.fields[member, :, y : y + height, x : x + width]
-                mosaic[image, :, top : top + height, left : left + width] = piece
-        return mosaic
+        corners = torch.stack([chosen[self.share], rows, columns], -1).flatten(0, 1).tolist()
+        pieces = torch.stack([self.fields[field, :, y : y + height, x : x + width] for field, y, x in corners])
+        # (m, C, tiles, height, tiles, width)
+        mosaic = pieces.unflatten(0, (-1, tiles, tiles)).permute(0, 3, 1, 4, 2, 5)
+        return mosaic.reshape(len(rows), -1, tiles * height, tiles * width).float()
 
-    def _resample(self, mosaic: Tensor, n: int) -> Tensor:
-        """Return mosaics turned, mirrored, scaled and moved, in one resampling, cut to `size`."""
+    def _places(self, n: int, mosaic: Tensor) -> Tensor:
+        """Return how each pixel of an image reads its mosaic, turned, mirrored, scaled and moved: (m, 6).
+
+        That is factors of x and y and a shift, for x and then for y.
+        """
         settings = self.augmentation
         angle = torch.deg2rad(self._uniform(settings.rotation, n) + 180 * self._integers(2, n))
         # Small structures in the image are what is scaled up, so the places read lie closer together.
@@ -141,10 +143,26 @@ class Bags:
         cosine, sine = zoom * torch.cos(angle), zoom * torch.sin(angle)
         moved = self._uniform(settings.shift, n, 2).T
         # In grid_sample's units the mosaic is -1..1 from edge to edge.
-        matrix = torch.stack([cosine * mirror, -sine, moved[0], sine * mirror, cosine, moved[1]])
-        matrix[:3] *= 2 / mosaic.shape[-1]
-        matrix[3:] *= 2 / mosaic.shape[-2]
-        xx, xy, x0, yx, yy, y0 = matrix[:, :, None, None].to(mosaic.device)  # each (m, 1, 1)
+        matrix = torch.stack([cosine * mirror, -sine, moved[0], sine * mirror, cosine, moved[1]], 1)
+        matrix[:, :3] *= 2 / mosaic.shape[-1]
+        matrix[:, 3:] *= 2 / mosaic.shape[-2]
+        return matrix
+
+    def _levels(self, n: int, mosaic: Tensor) -> Tensor:
+        """Return gain and offset of each channel and the deviation of the noise, of each image: (m, 2 C + 1)."""
+        settings, channels = self.augmentation, mosaic.shape[1]
+        gain = torch.exp(self._uniform(1, n, channels) * torch.log1p(torch.tensor(settings.gain)))
+        offset = self._uniform(settings.offset, n, channels)
+        deviation = torch.zeros(len(gain), 1)
+        if settings.noise > 0:
+            deviation = self._uniform(settings.noise, n, 1).abs()
+            seeds = torch.randint(2**62, (n,), generator=self.host)[self.share]
+            self.device.manual_seed(int(seeds[0]))
+        return torch.cat([gain, offset, deviation], 1)
+
+    def _resample(self, mosaic: Tensor, places: Tensor) -> Tensor:
+        """Return mosaics seen as `places` say, in one resampling, cut to `size`."""
+        xx, xy, x0, yx, yy, y0 = places.T[:, :, None, None]  # each (m, 1, 1)
         height, width = self.size
         y = (torch.arange(height, device=mosaic.device) - (height - 1) / 2)[None, :, None]
         x = (torch.arange(width, device=mosaic.device) - (width - 1) / 2)[None, None, :]
@@ -153,18 +171,19 @@ class Bags:
         torch.add(yx * x + y0, yy * y, out=grid[..., 1])
         return functional.grid_sample(mosaic, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
-    def _vary(self, images: Tensor, n: int) -> Tensor:
-        """Return images with another gain, offset and noise."""
-        settings, channels = self.augmentation, images.shape[1]
-        gain = torch.exp(self._uniform(1, n, channels) * torch.log1p(torch.tensor(settings.gain)))
-        offset = self._uniform(settings.offset, n, channels)
-        images = images * gain[:, :, None, None].to(images.device) + offset[:, :, None, None].to(images.device)
-        if settings.noise > 0:
-            deviation = self._uniform(settings.noise, n, 1).abs()[:, :, None, None].to(images.device)
-            seeds = torch.randint(2**62, (n,), generator=self.host)[self.share]
-            self.device.manual_seed(int(seeds[0]) if len(seeds) else 0)
+    def _vary(self, images: Tensor, levels: Tensor) -> Tensor:
+        """Return images with another gain, offset and noise, by `levels`."""
+        gain, offset, deviation = levels[:, :, None, None].split([images.shape[1], images.shape[1], 1], 1)
+        images = images * gain + offset
+        if self.augmentation.noise > 0:
             images.addcmul_(deviation, torch.randn(images.shape, generator=self.device, device=images.device))
         return images
+
+    def _sent(self, numbers: Tensor) -> Tensor:
+        """Return what the host drew on the device; the host does not wait for it, and so draws while a GPU computes."""
+        if self.fields.is_cuda:
+            numbers = numbers.pin_memory()
+        return numbers.to(self.fields.device, non_blocking=True)
 
     def _uniform(self, limit: float, n: int, *shape: int) -> Tensor:
         """Return this share of numbers (n, ...) drawn evenly from -limit to limit."""

@@ -213,13 +213,21 @@ def fit(
     began = time.monotonic()
     losses: list[Tensor] = []
     learner = share.joined(network)
+
+    def learn(images: Tensor, labels: Tensor) -> Tensor:
+        return _step(learner, network, optimizer, recipe, images, labels)
+
+    take = Replayed(learn) if bags.fields.is_cuda and share.n == 1 else learn
     with _deterministic():
         while step < steps:
             if _stalls(rows, recipe["patience"]):
                 log(f"  ends early: no better for {recipe['patience']} evaluations")
                 break
             rate = _rate(recipe, step / steps, rows)
-            losses.append(_step(network, learner, frozen, optimizer, rate, recipe, *bags.draw(recipe["batch"])))
+            _set_rate(optimizer, rate)
+            network.train()
+            frozen.eval()
+            losses.append(take(*bags.draw(recipe["batch"])))
             step += 1
             if step not in marks:
                 continue
@@ -290,23 +298,55 @@ def fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
+class Replayed:
+    """A step that a GPU records once and then repeats by itself: it computes a small network faster than its host can
+    ask for one operation after the other.
+
+    Parameters
+    ----------
+    step
+        Takes a step by a batch of images and labels, and returns the loss. It must not wait for the GPU.
+    """
+
+    # Steps before the one that is recorded, in which libraries make what they need.
+    _FIRST = 3
+
+    def __init__(self, step: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._step = step
+        self._taken = 0
+        self._side = torch.cuda.Stream()
+        self._graph = torch.cuda.CUDAGraph()
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take a step by a batch, always of one shape; return the loss."""
+        self._taken += 1
+        if self._taken <= self._FIRST:
+            # On a stream of its own, as recording asks for.
+            self._side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._side):
+                loss = self._step(images, labels)
+            torch.cuda.current_stream().wait_stream(self._side)
+            return loss
+        if self._taken == self._FIRST + 1:
+            self._images, self._labels = images.clone(), labels.clone()
+            with torch.cuda.graph(self._graph):
+                self._loss = self._step(self._images, self._labels)
+        self._images.copy_(images)
+        self._labels.copy_(labels)
+        self._graph.replay()
+        return self._loss.clone()
+
+
 def _step(
-    network: WSCNN,
     learner: nn.Module,
-    frozen: nn.Module,
+    network: WSCNN,
     optimizer: torch.optim.Optimizer,
-    rate: float,
     recipe: Mapping[str, Any],
     images: Tensor,
     labels: Tensor,
 ) -> Tensor:
     """Take one step of `network` through `learner`, which is it or joins it to others; return the loss."""
-    network.train()
-    frozen.eval()
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    device = images.device
-    with _autocast(device, recipe):
+    with _autocast(images.device, recipe):
         logits = learner(images.contiguous(memory_format=torch.channels_last))
     loss = network.loss(logits, labels)
     optimizer.zero_grad(set_to_none=True)
@@ -315,6 +355,15 @@ def _step(
         nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], recipe["clip"])
     optimizer.step()
     return loss.detach()
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate, in place where a GPU reads it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _autocast(device: torch.device, recipe: Mapping[str, Any]) -> torch.autocast:
@@ -346,10 +395,13 @@ def _stalls(rows: list[dict[str, Any]], patience: int) -> bool:
 
 
 def _optimizer(weights: list[nn.Parameter], recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
-    rate, decay = recipe["learning_rate"], recipe["weight_decay"]
+    decay, device = recipe["weight_decay"], weights[0].device
+    on_gpu = device.type == "cuda"
+    # A recorded step reads the rate from the GPU.
+    rate = torch.tensor(recipe["learning_rate"], device=device) if on_gpu else recipe["learning_rate"]
     if recipe["optimizer"] == "sgd":
-        return torch.optim.SGD(weights, lr=rate, momentum=0.9, weight_decay=decay)
-    return torch.optim.AdamW(weights, lr=rate, weight_decay=decay)
+        return torch.optim.SGD(weights, lr=rate, momentum=0.9, weight_decay=decay, fused=on_gpu)
+    return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, fused=on_gpu, capturable=on_gpu)
 
 
 def _rate(recipe: Mapping[str, Any], done: float, rows: list[dict[str, Any]]) -> float:
@@ -377,11 +429,16 @@ def _rate(recipe: Mapping[str, Any], done: float, rows: list[dict[str, Any]]) ->
 def _deterministic() -> Iterator[None]:
     """Ask torch for the same result every time, where it can."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Memory is written before it is read; to fill it first costs a pass over all that is computed.
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = filled
 
 
 def _keep(
@@ -427,7 +484,8 @@ def _resume(
     if not isinstance(state, dict) or state.get("key") != key:
         return start
     network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
+    # How the optimizer computes is the device's affair, which may be another one now.
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state["optimizer"]["state"]})
     bags.restore(state["bags"].cpu())
     rows = state["rows"]
     return rows, state["best"], rows[-1]["seconds"]

@@ -377,7 +377,7 @@ def _prevalence(settings: Settings, seed: int) -> Iterator[Figure]:
         for pool in settings.pools or ("noisy_or",):
             architecture = settings.architecture or "compact"
             name = f"nuclei-{prevalence:g}"
-            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 300, _MANY))
+            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 1000, _MANY))
             scores = _scores(trained, parts[2])
             figure = auc(scores[~truth], scores[truth])
             yield Figure(_name(trained), f"{prevalence:.0%} mitotic", "area under the curve", figure, trained.seconds)

@@ -36,7 +36,9 @@ MIN_COMMON_WELLS = 8
 # Pixels of fields in one pass, which takes one field at least: bounds the memory of activations. On CPUs few are best:
 # activations stay in the cache, and a field without a detection costs no backward pass.
 _PIXELS = {"cpu": 2**16, "cuda": 2**21}
-# Wells being read, and wells being finished, at a time, at most.
+# Wells of one task, which together have about so many pixels: a task costs Dask milliseconds, as much as a small well.
+_TASK_PIXELS = 2**21
+# Tasks being read, and tasks being finished, at a time, at most.
 _WINDOW = 8
 # Wells after which freed memory goes back to the system: glibc keeps some for each thread, and the process would grow
 # by a megabyte a well.
@@ -147,7 +149,7 @@ def score_plate(
     # same on any number of cores, too.
     n_viewers = 1 if device.type == "cuda" else cpus()
     with connect(dask) as client, _one_thread(), ThreadPoolExecutor(n_viewers) as viewers:
-        seen = _see(client, viewers, min(_WINDOW, 1 + n_viewers), plate, todo, networks, cards[0], lengths)
+        seen = _see(client, viewers, n_viewers, plate, todo, networks, cards[0], lengths)
         for n, (well, values, table) in enumerate(progress(seen, len(todo), "wells scored"), 1):
             if n % _TRIM == 0:
                 _trim_memory()
@@ -275,7 +277,7 @@ def _one_thread() -> Iterator[None]:
 def _see(
     client: Client,
     viewers: ThreadPoolExecutor,
-    ahead: int,
+    n_viewers: int,
     plate: Plate,
     wells: Sequence[_Well],
     networks: Sequence[WSCNN],
@@ -284,29 +286,75 @@ def _see(
 ) -> Iterator[tuple[_Well, np.ndarray, pd.DataFrame]]:
     """Yield each well with its scores (folds, n, P) and its table of objects, labels written, in order.
 
-    Each step pulls from the one before it, and no more than a window of wells waits between two; `ahead` is that of
-    the networks.
+    Each step pulls from the one before it, and no more than a window of tasks, each of a few wells, waits between two.
     """
-    window = min(_WINDOW, 1 + sum(client.nthreads().values()))
+    n_workers = sum(client.nthreads().values())
+    window, ahead = (min(_WINDOW, 1 + n) for n in (n_workers, n_viewers))
+    tasks = _tasks(wells, 2 * max(n_workers, n_viewers))
     stride = networks[0].stride
-    reads = ((well, client.submit(read_fields, plate, well.name, card.channels, pure=False)) for well in wells)
-    views = (
-        (well, viewers.submit(_view, [networks[k] for k in well.folds], images[well.fields["at"]], well.places))
-        for well, images in in_flight(reads, window)
-    )
+    reads = ((task, client.submit(_read, plate, task, card.channels, pure=False)) for task in tasks)
+    views = ((task, viewers.submit(_view_all, networks, task, images)) for task, images in in_flight(reads, window))
 
-    def finish(well: _Well, *views: np.ndarray) -> Future:
-        places = dict(zip(card.phenotypes, well.places.tolist(), strict=True))
-        arrays, shape = client.scatter(views, hash=False), plate.mosaic_shape(well.name)
-        return client.submit(
-            write_masks, plate, well.name, well.fields, shape, *arrays, places, stride, lengths, pure=False
-        )
+    def finish(task: Sequence[_Well], maps: list[np.ndarray], gradients: list[np.ndarray]) -> Future:
+        arrays = client.scatter([maps, gradients], hash=False)
+        return client.submit(_finish, plate, task, *arrays, card.phenotypes, stride, lengths, pure=False)
 
     finishing = (
-        ((well, logits), finish(well, maps, gradients)) for well, (logits, maps, gradients) in in_flight(views, ahead)
+        ((task, logits), finish(task, maps, gradients)) for task, (logits, maps, gradients) in in_flight(views, ahead)
     )
-    for (well, logits), table in in_flight(finishing, window):
-        yield well, logits, table
+    for (task, logits), tables in in_flight(finishing, window):
+        yield from zip(task, logits, tables, strict=True)
+
+
+def _tasks(wells: Sequence[_Well], fewest: int) -> list[list[_Well]]:
+    """Return the wells in runs of about `_TASK_PIXELS` pixels of fields, but `fewest` runs where there are enough."""
+    pixels = sum(int((well.fields["height"] * well.fields["width"]).sum()) for well in wells)
+    n_tasks = min(len(wells), max(fewest, -(-pixels // _TASK_PIXELS)))
+    ends = [len(wells) * (i + 1) // n_tasks for i in range(n_tasks)]
+    return [list(wells[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _read(plate: Plate, wells: Sequence[_Well], channels: Sequence[str]) -> list[np.ndarray]:
+    """Return the used fields of each well."""
+    return [read_fields(plate, well.name, channels)[well.fields["at"]] for well in wells]
+
+
+def _view_all(
+    networks: Sequence[WSCNN], wells: Sequence[_Well], images: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Return scores, detector maps and saliency of each well, by the folds that score it."""
+    views = [
+        _view([networks[k] for k in well.folds], fields, well.places)
+        for well, fields in zip(wells, images, strict=True)
+    ]
+    logits, maps, gradients = map(list, zip(*views, strict=True))
+    return logits, maps, gradients
+
+
+def _finish(
+    plate: Plate,
+    wells: Sequence[_Well],
+    maps: Sequence[np.ndarray],
+    gradients: Sequence[np.ndarray],
+    phenotypes: Sequence[str],
+    stride: int,
+    lengths: Extent,
+) -> list[pd.DataFrame]:
+    """Write the labels of each well; return its table of objects."""
+    return [
+        write_masks(
+            plate,
+            well.name,
+            well.fields,
+            plate.mosaic_shape(well.name),
+            detector,
+            gradient,
+            dict(zip(phenotypes, well.places.tolist(), strict=True)),
+            stride,
+            lengths,
+        )
+        for well, detector, gradient in zip(wells, maps, gradients, strict=True)
+    ]
 
 
 def _view(
