@@ -122,5 +122,18 @@ def test_a_cell_cut_by_the_seam_of_two_fields_that_touch_counts_once(
 
 def test_lengths_come_from_the_network_unless_given() -> None:
     given_none = extent(40, {"min_distance_px": None, "sigma_px": 2, "mask_fraction": 0.3})
-    assert given_none == Extent(distance=10, reach=20, sigma=2, fraction=0.3)
+    assert given_none == Extent(distance=10, reach=30, sigma=2, fraction=0.3)
     assert extent(40, {"min_distance_px": 30, "sigma_px": 1, "mask_fraction": 0.5}).distance == 30
+
+
+def test_an_object_beside_the_place_that_sees_it_best_is_covered_whole() -> None:
+    # The place (5, 5) is centred on pixel (43.5, 43.5), right of all the object's pixels.
+    detector, gradient = np.full((12, 12), -5.0), np.zeros((96, 96), np.float32)
+    detector[5, 5] = 5.0
+    box = np.s_[30:52, 20:42]
+    gradient[box] = 1.0
+    labels, _, objects = find_objects(
+        detector, gradient, 0.0, 8, extent(40, {"min_distance_px": None, "sigma_px": 2, "mask_fraction": 0.3})
+    )
+    assert len(objects) == 1
+    assert (labels[box] == 1).all()

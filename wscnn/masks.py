@@ -44,13 +44,14 @@ class Extent:
 def extent(receptive_field: int, settings: dict[str, Any]) -> Extent:
     """Return the config's section ``score`` as lengths.
 
-    A place of the detector sees `receptive_field` pixels, so its object lies within half of that. Where
-    settings do not say how near two objects may be, it is a quarter of it.
+    A place of the detector sees `receptive_field` pixels. It may be highest with the object's middle well off its own,
+    so the object may reach beyond half of that: three quarters. Where settings do not say how near two objects may be,
+    it is a quarter.
     """
     distance = settings["min_distance_px"]
     return Extent(
         distance=receptive_field / 4 if distance is None else distance,
-        reach=receptive_field / 2,
+        reach=0.75 * receptive_field,
         sigma=settings["sigma_px"],
         fraction=settings["mask_fraction"],
     )

@@ -342,7 +342,7 @@ def _table_3(settings: Settings, seed: int) -> Iterator[Figure]:
     for pool in settings.pools or ("noisy_or",):
         trained = _circle_network(settings, seed, pool, parts)
         network = trained.network
-        extent = Extent(distance=network.receptive_field / 4, reach=network.receptive_field / 2, **_EXTENT)
+        extent = Extent(distance=network.receptive_field / 4, reach=0.75 * network.receptive_field, **_EXTENT)
         covered = []
         # Scored by its highest place, an image is positive for each place that stands above this.
         threshold = min(trained.place, trained.field)
