@@ -20,7 +20,7 @@ from wscnn.config import section
 from wscnn.errors import UserError
 from wscnn.fit import PRESETS, Examples, auc, evaluate, fit, pick_device, recipe_of
 from wscnn.maps import picture_maps, picture_values
-from wscnn.masks import Extent, find_objects
+from wscnn.masks import extent, find_objects
 from wscnn.model import ARCHITECTURES, WSCNN, Card, load_model, save_model
 from wscnn.mosaic import block_means
 from wscnn.progress import log
@@ -71,7 +71,7 @@ _MANY = {**_WHOLE, "batch": 32}
 #: Part of an object's box that lies under the mask where it counts as found, in the paper.
 _COVERED = 0.9
 #: Masks of Sim. Data: objects lie a good radius from each other, so that a mask may be wider than its object.
-_EXTENT = {"sigma": 4.0, "fraction": 0.2}
+_MASKS = {"min_distance_px": None, "sigma_px": 4.0, "mask_fraction": 0.2}
 #: Share of cells that are mitotic, in the fields of positive wells.
 _PREVALENCES = (0.01, 0.02, 0.05)
 #: As many times larger is their test part: at 1 % few fields hold one, and more cost no training.
@@ -342,7 +342,7 @@ def _table_3(settings: Settings, seed: int) -> Iterator[Figure]:
     for pool in settings.pools or ("noisy_or",):
         trained = _circle_network(settings, seed, pool, parts)
         network = trained.network
-        extent = Extent(distance=network.receptive_field / 4, reach=0.75 * network.receptive_field, **_EXTENT)
+        lengths = extent(network.receptive_field, _MASKS)
         covered = []
         # Scored by its highest place, an image is positive for each place that stands above this.
         threshold = min(trained.place, trained.field)
@@ -353,7 +353,7 @@ def _table_3(settings: Settings, seed: int) -> Iterator[Figure]:
             field = parts[2].fields[image][None].float().to(settings.device)
             _, maps, gradients = saliency([network], field, [threshold])
             mask, _, _ = find_objects(
-                maps[0, 0].cpu().numpy(), gradients[0, 0].cpu().numpy(), threshold, network.stride, extent
+                maps[0, 0].cpu().numpy(), gradients[0, 0].cpu().numpy(), threshold, network.stride, lengths
             )
             rows = objects[["y0", "x0", "y1", "x1"]].itertuples(index=False)
             covered += [(mask[y0:y1, x0:x1] > 0).mean() >= _COVERED for y0, x0, y1, x1 in rows]
