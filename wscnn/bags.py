@@ -57,7 +57,7 @@ class Bags:
     seed
         Of all that is drawn.
     share
-        Which images of each batch are made here, one or more, where several processes share the work; by default all.
+        Which images of each batch are made here, where several processes share the work; by default all.
 
     Attributes
     ----------
@@ -125,10 +125,12 @@ class Bags:
         rows = self._integers(self.fields.shape[-2] - height + 1, len(chosen), tiles**2)
         columns = self._integers(self.fields.shape[-1] - width + 1, len(chosen), tiles**2)
         corners = torch.stack([chosen[self.share], rows, columns], -1).flatten(0, 1).tolist()
-        pieces = torch.stack([self.fields[field, :, y : y + height, x : x + width] for field, y, x in corners])
+        cut = [self.fields[field : field + 1, :, y : y + height, x : x + width] for field, y, x in corners]
+        # With an empty piece in front, as a share may be empty.
+        pieces = torch.cat([self.fields[:0, :, :height, :width], *cut])
         # (m, C, tiles, height, tiles, width)
-        mosaic = pieces.unflatten(0, (-1, tiles, tiles)).permute(0, 3, 1, 4, 2, 5)
-        return mosaic.reshape(len(rows), -1, tiles * height, tiles * width).float()
+        mosaic = pieces.unflatten(0, (len(rows), tiles, tiles)).permute(0, 3, 1, 4, 2, 5)
+        return mosaic.reshape(len(rows), self.fields.shape[1], tiles * height, tiles * width).float()
 
     def _places(self, n: int, mosaic: Tensor) -> Tensor:
         """Return how each pixel of an image reads its mosaic, turned, mirrored, scaled and moved: (m, 6).
@@ -157,7 +159,7 @@ class Bags:
         if settings.noise > 0:
             deviation = self._uniform(settings.noise, n, 1).abs()
             seeds = torch.randint(2**62, (n,), generator=self.host)[self.share]
-            self.device.manual_seed(int(seeds[0]))
+            self.device.manual_seed(int(seeds[0]) if len(seeds) else 0)
         return torch.cat([gain, offset, deviation], 1)
 
     def _resample(self, mosaic: Tensor, places: Tensor) -> Tensor:
