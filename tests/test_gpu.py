@@ -1,7 +1,6 @@
 """What a GPU does otherwise than a CPU: it trains and scores to the same end, and to the same bytes every time."""
 
 import json
-from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -83,9 +82,10 @@ def test_a_recorded_step_is_the_step(pool, recipe, monkeypatch):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_network_trains(architecture):
-    before = deepcopy(WSCNN(architecture, "noisy_or", 1, 2).state_dict())
+    torch.manual_seed(0)
+    before = WSCNN(architecture, "noisy_or", 1, 2).state_dict()
     after = fitted("noisy_or", architecture, times=3, crop=150)
-    assert set(after) == set(before)
+    assert not [name for name, weight in before.items() if torch.equal(weight, after[name])]
 
 
 def test_scores_objects_and_masks_are_those_of_a_cpu(tmp_path):

@@ -55,7 +55,7 @@ def test_a_training_image_is_positive_with_even_odds(pool, shown):
     with torch.no_grad():
         # An image of four fields has the places of all, but for those at the seams.
         maps = network.class_map(images).unflatten(0, (-1, shown)).movedim(1, 2).flatten(2, 3)
-        chance = torch.sigmoid(network.pooled(maps)).mean().item()
+        chance = torch.sigmoid(network.train().pooled(maps)).mean().item()
     # The bias is fitted to the features of the last layer that all these fields have in evaluation; of a few images of
     # four fields each the mean depends on which fields they show.
     assert chance == pytest.approx(0.5, abs=0.02 if shown == 1 else 0.1)

@@ -112,6 +112,39 @@ def test_noisy_or_is_the_chance_of_any_place_and_never_infinite(value):
             assert logit.item() == pytest.approx(np.log(chance / (1 - chance)), rel=1e-3)
 
 
+@pytest.mark.parametrize("place", [-30.0, -9.0, -7.0])
+@pytest.mark.parametrize("leak", [0.02, 0.25, 0.6])
+def test_a_leak_is_a_place_more_while_training_alone(place, leak):
+    model = network()
+    maps = torch.zeros(1, 2, 20, 20)
+    maps[:, 1] = place
+    with torch.no_grad():
+        model.leak.mul_(np.log(leak / (1 - leak)) / network_leak(model))
+        alone, with_leak = (model.train(training).pooled(maps).item() for training in (False, True))
+    p = 1 / (1 + np.exp(-place))
+    # Henrion, Some practical issues in constructing belief networks, UAI 1987.
+    expected = 1 - (1 - leak) * (1 - p) ** 400
+    assert 1 / (1 + np.exp(-with_leak)) == pytest.approx(expected, rel=1e-4)
+    assert 1 / (1 + np.exp(-alone)) == pytest.approx(1 - (1 - p) ** 400, rel=1e-3, abs=1e-12)
+
+
+def network_leak(model: WSCNN) -> float:
+    """Return the log-odds of a network's leak, which an image shows that has nothing else."""
+    return model.train().pooled(torch.tensor([0.0, -200.0])[None, :, None, None]).item()
+
+
+def test_a_leak_learns_how_often_an_empty_image_is_called_positive():
+    model = network().train()
+    empty = torch.tensor([0.0, -200.0]).repeat(10, 1)[:, :, None, None]
+    labels = torch.tensor([1] * 4 + [0] * 6)
+    optimizer = torch.optim.Adam([model.leak], 1e-3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        model.loss(model.pooled(empty), labels).backward()
+        optimizer.step()
+    assert 1 / (1 + np.exp(-network_leak(model))) == pytest.approx(0.4, abs=0.01)
+
+
 def test_noisy_or_goes_on_rising_where_the_chance_is_one_to_the_last_digit():
     model, logits = network(), []
     image = torch.rand(1, 1, 64, 64)

@@ -32,6 +32,17 @@ def test_a_small_table_is_made_and_its_networks_are_kept(table, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} != networks
 
 
+def test_nuclei_are_shown_with_all_their_pixels_where_that_is_asked_for(tmp_path):
+    knobs = {"seeds": 1, "images": 12, "steps": 1, "device": "cpu"}
+    halved, whole = (reproduce("prevalence", tmp_path, downsample=factor, **knobs) for factor in (2, 1))
+    assert halved["data"].tolist() == whole["data"].tolist() == ["1% mitotic", "2% mitotic", "5% mitotic"]
+    kept = {path.name for path in tmp_path.glob("*.safetensors")}
+    assert kept == {
+        f"nuclei-{p}-{factor}-compact-noisy_or-0.safetensors" for p in (0.01, 0.02, 0.05) for factor in (1, 2)
+    }
+    assert halved["ours"].tolist() != whole["ours"].tolist()
+
+
 def test_the_papers_figures_stand_beside_ours(tmp_path):
     made = reproduce("1", tmp_path, seeds=2, images=12, steps=1, pools=["noisy_or", "avg", "fc"], device="cpu")
     # Table 1 of Sailem et al. (2017).
@@ -68,7 +79,8 @@ def test_the_command_prints_the_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"table": "4"}, {"seeds": 0}, {"images": 3}, {"pools": ["median"]}, {"architecture": "deep"}]
+    "wrong",
+    [{"table": "4"}, {"seeds": 0}, {"images": 3}, {"pools": ["median"]}, {"architecture": "deep"}, {"downsample": 3}],
 )
 def test_what_cannot_be_made_is_told(wrong, tmp_path):
     with pytest.raises(UserError):

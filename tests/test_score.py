@@ -413,3 +413,8 @@ def test_what_does_not_fit_is_told(spoil: Callable[[Screen], None], message: str
     with pytest.raises(UserError, match=message):
         screen.score(tmp_path / "tables")
     assert not (tmp_path / "tables").exists()
+
+
+def test_what_workers_run_comes_without_torch() -> None:
+    told = "import sys; import wscnn.score_tasks; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True).stdout.strip() == "False"

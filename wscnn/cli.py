@@ -381,6 +381,9 @@ def view(results: Path, well: str, output: Path | None, occlusion: bool, models:
 @click.option("--architecture", help="A value of the config's model.architecture.")
 @click.option("--pool", "pools", multiple=True, help="A value of model.pool; repeat for several.")
 @click.option("--preset", type=click.Choice(["default", "paper"]), default="default", show_default=True)
+@click.option(
+    "--downsample", type=click.IntRange(1, 2), default=2, show_default=True, help="Of the nuclei of prevalence."
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def reproduce(table: str, folder: Path, pools: tuple[str, ...], **knobs: Any) -> None:
     """Make a table of the method's paper, or a harder one, again; networks and table go to FOLDER.

@@ -74,11 +74,20 @@ _SHARPNESS = 5.0
 _DENSE = (21, 30)
 #: Where the detector of a noisy-or network starts, so that an empty image starts near "no".
 _EMPTY = -6.0
+#: Where the leak of a noisy-or network starts, in log-odds: one in four. Being one number that has far to go, it learns
+#: this many times as fast as the weights.
+_LEAK, _LEAK_PACE = -1.1, 10.0
 
 
-def _noisy_or(maps: Tensor) -> Tensor:
-    """Return the log-odds of P = 1 - prod(1 - sigmoid(map)): any place is positive. In log space, never infinite."""
-    total = functional.softplus(maps).sum((-2, -1)).clamp_min(_TINY)  # -log(1 - P)
+def _noisy_or(maps: Tensor, leak: Tensor | None = None) -> Tensor:
+    """Return the log-odds of P = 1 - prod(1 - sigmoid(map)): any place is positive. In log space, never infinite.
+
+    A `leak` (C,), in log-odds, is one place more, which no image has.
+    """
+    total = functional.softplus(maps).sum((-2, -1))  # -log(1 - P)
+    if leak is not None:
+        total = total + functional.softplus(leak)
+    total = total.clamp_min(_TINY)
     return torch.log(-torch.expm1(-total)) + total
 
 
@@ -121,7 +130,9 @@ class WSCNN(nn.Module):
     pool
         How class maps become a score in training, one of `POOLS`: ``max``, ``avg`` and ``fc`` as in the paper,
         ``noisy_or``, ``lse`` (log-sum-exp), ``topk``, ``attention`` (gated attention of Ilse et al., ICML 2018, over
-        places).
+        places). ``noisy_or`` trains with a leak that it learns for each phenotype (Henrion, Uncertainty in Artificial
+        Intelligence 1987): the chance that an image is of a positive well though no place shows it. Without, images of
+        positive wells that hold no such cell ask for one, which only learning them by heart can give.
     n_channels, n_classes
         Of the images; class 0 is the negative one.
     score_pool
@@ -167,6 +178,7 @@ class WSCNN(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.classify = nn.Conv2d(before, n_classes, kernel, padding=padding)
         if pool == "noisy_or":
+            self.leak = nn.Parameter(torch.full((n_classes - 1,), _LEAK / _LEAK_PACE))
             with torch.no_grad():
                 self.classify.bias.copy_(torch.tensor([0.0] + [_EMPTY] * (n_classes - 1)))  # type: ignore[union-attr]
         if pool == "attention":
@@ -204,7 +216,8 @@ class WSCNN(nn.Module):
         if not self.training and self.score_pool != "same":
             return _POOLS[self.score_pool](detector)
         if self.pool == "noisy_or":
-            return _noisy_or(detector)
+            # How often an image of a positive well holds no such cell is of the wells, not of the image.
+            return _noisy_or(detector, _LEAK_PACE * self.leak if self.training else None)
         if attention is not None:
             weights = attention.flatten(2).softmax(-1)  # (N, 1, places)
             scores = (maps.flatten(2) * weights).sum(-1)

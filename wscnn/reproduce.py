@@ -64,10 +64,8 @@ _PAPER = {
 #: multinucleate cell shall make an image positive, so that of these not the mean over some places counts, which is the
 #: default of the config.
 _SCORE_POOLS = {"circles": "max", "cells": "noisy_or"}
-#: Training images that are whole fields, without the seams of a mosaic, which cut cells (no table has larger
-#: fields); and more of them a step.
+#: Training images that are whole images, without the seams of a mosaic, which cut cells.
 _WHOLE: dict[str, Any] = {"tiles": 1, "crop": 280}
-_MANY = {**_WHOLE, "batch": 32}
 #: Part of an object's box that lies under the mask where it counts as found, in the paper.
 _COVERED = 0.9
 #: Masks of Sim. Data: objects lie a good radius from each other, so that a mask may be wider than its object.
@@ -76,8 +74,8 @@ _MASKS = {"min_distance_px": None, "sigma_px": 4.0, "mask_fraction": 0.2}
 _PREVALENCES = (0.01, 0.02, 0.05)
 #: As many times larger is their test part: at 1 % few fields hold one, and more cost no training.
 _TESTED = 3
-#: Raw pixels along the side of a field of nuclei, cells in it, fields of a well, raw pixels a pixel of the network.
-_FIELD, _CELLS, _FIELDS_A_WELL, _DOWNSAMPLE = 540, 36, 4, 2
+#: Raw pixels along the side of a field of nuclei, cells in it, fields of a well.
+_FIELD, _CELLS, _FIELDS_A_WELL = 540, 36, 4
 
 
 class Figure(NamedTuple):
@@ -99,6 +97,7 @@ class Settings(NamedTuple):
     architecture: str | None
     pools: Sequence[str] | None
     preset: str
+    downsample: int
     device: str
 
 
@@ -112,6 +111,7 @@ def reproduce(
     architecture: str | None = None,
     pools: Sequence[str] | None = None,
     preset: str = "default",
+    downsample: int = 2,
     device: str = "auto",
 ) -> pd.DataFrame:
     """Make one table again; write it to ``<folder>/table-<table>.tsv`` and return it.
@@ -138,6 +138,8 @@ def reproduce(
         Of the networks.
     preset
         The recipe: ``default`` or ``paper``.
+    downsample
+        Raw pixels along each axis that become one, in ``prevalence``: 1 or 2.
     device
         ``auto``, ``cpu`` or ``cuda``.
 
@@ -157,11 +159,13 @@ def reproduce(
         raise UserError(f"table '{table}' is unknown; choose one of {', '.join(TABLES)}")
     if seeds < 1 or (images is not None and images < 12):
         raise UserError(f"seeds: {seeds}, images: {images}; use at least 1 seed and 12 images of each class")
+    if downsample not in (1, 2):
+        raise UserError(f"downsample: {downsample}; use 1 or 2")
     for pool in pools or ("noisy_or",):
         WSCNN(architecture or "compact", pool, 1, 2)  # raises where a name is unknown
     where = pick_device(device)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = Settings(folder, images, steps, architecture, pools, preset, where.type)
+    settings = Settings(folder, images, steps, architecture, pools, preset, downsample, where.type)
     rows = []
     for seed in range(seeds):
         for figure in _MAKERS[table](settings, seed):
@@ -332,7 +336,7 @@ def _table_2(settings: Settings, seed: int) -> Iterator[Figure]:
     for architecture in [settings.architecture] if settings.architecture else ["compact", "compact6"]:
         for pool in settings.pools or ("noisy_or",):
             # Four convolutions learn these cells faster at twice the usual rate.
-            recipe = _recipe(settings, 1200, {**_MANY, "learning_rate": 2e-3})
+            recipe = _recipe(settings, 1200, {**_WHOLE, "batch": 32, "learning_rate": 2e-3})
             trained = _train(settings, "cells", seed, architecture, pool, parts, recipe)
             yield from _decided(trained, "multinucleate", parts[2], truths[2])
 
@@ -368,22 +372,33 @@ def _table_3(settings: Settings, seed: int) -> Iterator[Figure]:
 
 
 def _prevalence(settings: Settings, seed: int) -> Iterator[Figure]:
-    n = (settings.images or 300) // 3
+    n, downsample = (settings.images or 300) // 3, settings.downsample
+    augmentation = PRESETS["default"]["augmentation"]
+    # Whole fields, moved as far whatever the pixels; with four times the pixels half as many a step.
+    own = {
+        "tiles": 1,
+        "crop": _FIELD // downsample,
+        "batch": 16 * downsample,
+        "augmentation": replace(augmentation, shift=2 * augmentation.shift / downsample),
+    }
     for prevalence in _PREVALENCES:
         parts = []
         for part, (half, times) in enumerate((("first", 1), ("first", 1), ("second", _TESTED))):
-            fields, labels, truth = _nuclei(half, times * n, prevalence, [seed, part, round(1000 * prevalence)])
+            drawn = [seed, part, round(1000 * prevalence)]
+            fields, labels, truth = _nuclei(half, times * n, prevalence, downsample, drawn)
             parts.append(_examples(fields, labels))
         for pool in settings.pools or ("noisy_or",):
             architecture = settings.architecture or "compact"
-            name = f"nuclei-{prevalence:g}"
-            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 1000, _MANY))
+            name = f"nuclei-{prevalence:g}-{downsample}"
+            trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 1000, own))
             scores = _scores(trained, parts[2])
             figure = auc(scores[~truth], scores[truth])
             yield Figure(_name(trained), f"{prevalence:.0%} mitotic", "area under the curve", figure, trained.seconds)
 
 
-def _nuclei(half: str, n: int, prevalence: float, seed: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _nuclei(
+    half: str, n: int, prevalence: float, downsample: int, seed: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return `n` fields of negative and of positive wells, their labels, and whether each holds a mitotic nucleus."""
     bank = Nuclei(half)
     labels = np.repeat([0, 1], n)
@@ -393,7 +408,7 @@ def _nuclei(half: str, n: int, prevalence: float, seed: Sequence[int]) -> tuple[
         rng = np.random.default_rng([*seed, i])
         gain = np.random.default_rng([*seed, label, i // _FIELDS_A_WELL]).lognormal(0, 0.06)
         composed = compose(rng, bank, _FIELD, rng.poisson(_CELLS), {"mitotic": prevalence * float(label)}, "")
-        fields.append(block_means(expose(rng, composed.signal, light, gain), _DOWNSAMPLE))
+        fields.append(block_means(expose(rng, composed.signal, light, gain), downsample))
         truth.append(any(cell["rare"] for cell in composed.cells))
     stack = np.stack(fields).astype(np.float32)
     low, high = np.percentile(stack, [1, 99.5])

@@ -8,7 +8,6 @@ import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,13 @@ from distributed import Client, Future
 from wscnn.calibration import probability
 from wscnn.cluster import connect, cpus, in_flight
 from wscnn.errors import UserError
-from wscnn.fields import read_fields
 from wscnn.fit import pick_device
-from wscnn.masks import Extent, extent, write_masks
+from wscnn.masks import Extent, extent
 from wscnn.model import WSCNN, Card, check_fits, load_folds
 from wscnn.progress import log, progress
 from wscnn.qc import FEW_FIELDS
 from wscnn.saliency import saliency
+from wscnn.score_tasks import ScoredWell, finish_wells, read_wells
 from wscnn.store import Plate
 from wscnn.tables import FIELDS, OBJECTS, WELLS, conform, read_table, write_table
 from wscnn.wells import SALIENCY, check_name, parse_well
@@ -45,29 +44,6 @@ _WINDOW = 8
 _TRIM = 16
 # What is told of a used field to those who score it.
 _PLACES = ["field", "at", "y", "x", "height", "width", "y_um", "x_um"]
-
-
-@dataclass(frozen=True)
-class _Well:
-    """A well that gets a score.
-
-    Attributes
-    ----------
-    name
-        The well's.
-    fields
-        A row a used field: ``field, at`` (its row in the plate's table of the well), ``y, x, height, width`` and
-        ``y_um, x_um`` (missing where not known).
-    folds
-        Which folds score it, counted as they were loaded.
-    places
-        For each phenotype the detector's value above which a place belongs to an object.
-    """
-
-    name: str
-    fields: pd.DataFrame
-    folds: list[int]
-    places: np.ndarray
 
 
 def score_plate(
@@ -137,7 +113,7 @@ def score_plate(
     for name, rows in quality[quality["used"]].groupby("well", sort=False):
         chosen = folds_of(f"{plate.name}/{name}", cards)
         if chosen:
-            todo.append(_Well(str(name), rows[_PLACES], chosen, scales["place"][chosen].mean(0)))
+            todo.append(ScoredWell(str(name), rows[_PLACES], chosen, scales["place"][chosen].mean(0)))
     if len(todo) < len(plate.wells):
         n = len(plate.wells) - len(todo)
         log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
@@ -199,7 +175,7 @@ def align_folds(logits: pd.DataFrame) -> pd.Series:
 
 
 def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
-    """Return a row a field in the plate's order: as in `_Well`, and ``well, used, flags, n_cells``."""
+    """Return a row a field in the plate's order: as in `ScoredWell`, and ``well, used, flags, n_cells``."""
     table = read_table(qc)
     columns = ["well", "field", "used", "flags", "n_cells"]
     missing = [name for name in columns if name not in table]
@@ -243,7 +219,7 @@ def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _remove_stale_labels(plate: Plate, todo: Sequence[_Well], phenotypes: Sequence[str]) -> None:
+def _remove_stale_labels(plate: Plate, todo: Sequence[ScoredWell], phenotypes: Sequence[str]) -> None:
     """Remove masks and saliency of an earlier scoring that this one does not replace.
 
     A label without one of saliency beside it is the user's own.
@@ -279,11 +255,11 @@ def _see(
     viewers: ThreadPoolExecutor,
     n_viewers: int,
     plate: Plate,
-    wells: Sequence[_Well],
+    wells: Sequence[ScoredWell],
     networks: Sequence[WSCNN],
     card: Card,
     lengths: Extent,
-) -> Iterator[tuple[_Well, np.ndarray, pd.DataFrame]]:
+) -> Iterator[tuple[ScoredWell, np.ndarray, pd.DataFrame]]:
     """Yield each well with its scores (folds, n, P) and its table of objects, labels written, in order.
 
     Each step pulls from the one before it, and no more than a window of tasks, each of a few wells, waits between two.
@@ -292,12 +268,12 @@ def _see(
     window, ahead = (min(_WINDOW, 1 + n) for n in (n_workers, n_viewers))
     tasks = _tasks(wells, 2 * max(n_workers, n_viewers))
     stride = networks[0].stride
-    reads = ((task, client.submit(_read, plate, task, card.channels, pure=False)) for task in tasks)
+    reads = ((task, client.submit(read_wells, plate, task, card.channels, pure=False)) for task in tasks)
     views = ((task, viewers.submit(_view_all, networks, task, images)) for task, images in in_flight(reads, window))
 
-    def finish(task: Sequence[_Well], maps: list[np.ndarray], gradients: list[np.ndarray]) -> Future:
+    def finish(task: Sequence[ScoredWell], maps: list[np.ndarray], gradients: list[np.ndarray]) -> Future:
         arrays = client.scatter([maps, gradients], hash=False)
-        return client.submit(_finish, plate, task, *arrays, card.phenotypes, stride, lengths, pure=False)
+        return client.submit(finish_wells, plate, task, *arrays, card.phenotypes, stride, lengths, pure=False)
 
     finishing = (
         ((task, logits), finish(task, maps, gradients)) for task, (logits, maps, gradients) in in_flight(views, ahead)
@@ -306,7 +282,7 @@ def _see(
         yield from zip(task, logits, tables, strict=True)
 
 
-def _tasks(wells: Sequence[_Well], fewest: int) -> list[list[_Well]]:
+def _tasks(wells: Sequence[ScoredWell], fewest: int) -> list[list[ScoredWell]]:
     """Return the wells in runs of about `_TASK_PIXELS` pixels of fields, but `fewest` runs where there are enough."""
     pixels = sum(int((well.fields["height"] * well.fields["width"]).sum()) for well in wells)
     n_tasks = min(len(wells), max(fewest, -(-pixels // _TASK_PIXELS)))
@@ -314,13 +290,8 @@ def _tasks(wells: Sequence[_Well], fewest: int) -> list[list[_Well]]:
     return [list(wells[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _read(plate: Plate, wells: Sequence[_Well], channels: Sequence[str]) -> list[np.ndarray]:
-    """Return the used fields of each well."""
-    return [read_fields(plate, well.name, channels)[well.fields["at"]] for well in wells]
-
-
 def _view_all(
-    networks: Sequence[WSCNN], wells: Sequence[_Well], images: Sequence[np.ndarray]
+    networks: Sequence[WSCNN], wells: Sequence[ScoredWell], images: Sequence[np.ndarray]
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Return scores, detector maps and saliency of each well, by the folds that score it."""
     views = [
@@ -329,32 +300,6 @@ def _view_all(
     ]
     logits, maps, gradients = map(list, zip(*views, strict=True))
     return logits, maps, gradients
-
-
-def _finish(
-    plate: Plate,
-    wells: Sequence[_Well],
-    maps: Sequence[np.ndarray],
-    gradients: Sequence[np.ndarray],
-    phenotypes: Sequence[str],
-    stride: int,
-    lengths: Extent,
-) -> list[pd.DataFrame]:
-    """Write the labels of each well; return its table of objects."""
-    return [
-        write_masks(
-            plate,
-            well.name,
-            well.fields,
-            plate.mosaic_shape(well.name),
-            detector,
-            gradient,
-            dict(zip(phenotypes, well.places.tolist(), strict=True)),
-            stride,
-            lengths,
-        )
-        for well, detector, gradient in zip(wells, maps, gradients, strict=True)
-    ]
 
 
 def _view(
@@ -380,7 +325,7 @@ def _objects(plate: str, found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _long(
-    wells: Sequence[_Well],
+    wells: Sequence[ScoredWell],
     logits: Mapping[str, np.ndarray],
     phenotypes: Sequence[str],
     scales: Mapping[str, np.ndarray],
@@ -419,7 +364,7 @@ def _summaries(
     screen: str,
     quality: pd.DataFrame,
     cards: Sequence[Card],
-    scored: Sequence[_Well],
+    scored: Sequence[ScoredWell],
     long: pd.DataFrame,
     objects: pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:

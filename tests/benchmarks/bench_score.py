@@ -4,7 +4,8 @@
 
 The plate is made up (noise and bright spots), the network's weights are random but for its last bias, which is chosen
 so that about a third of the fields hold a detection: those alone cost a backward pass, so that scoring may be faster
-than the bare passes over all fields.
+than the bare passes over all fields. Torch is imported where it is used: worker processes (``--cluster local``) import
+this file too, and do without.
 """
 
 import argparse
@@ -12,16 +13,13 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from wscnn.config import section
 from wscnn.fields import read_fields
-from wscnn.fit import pick_device
-from wscnn.model import ARCHITECTURES, WSCNN, Card, save_model, score_fields
-from wscnn.score import score_plate
 from wscnn.store import Channel, Plate, PlateWriter
 from wscnn.tables import write_table
 from wscnn.wells import well_name
@@ -46,8 +44,12 @@ def make_plate(folder: Path, n_wells: int, n_fields: int, size: int) -> Plate:
     return Plate(folder / "P.zarr")
 
 
-def bare(networks: list[WSCNN], fields: list[np.ndarray], device: torch.device) -> float:
+def bare(networks: list[Any], fields: list[np.ndarray], device: Any) -> float:
     """Return the seconds that one forward and one backward pass of each network over all fields take."""
+    import torch
+
+    from wscnn.model import score_fields
+
     start = time.perf_counter()
     for images in fields:
         for network in networks:
@@ -61,6 +63,8 @@ def bare(networks: list[WSCNN], fields: list[np.ndarray], device: torch.device) 
 
 def main() -> None:
     """Print one table a size of fields."""
+    from wscnn.model import ARCHITECTURES
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wells", type=int, default=48)
     parser.add_argument("--fields", type=int, default=9)
@@ -76,6 +80,12 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, size: int) -> None:
     """Print the table of one size."""
+    import torch
+
+    from wscnn.fit import pick_device
+    from wscnn.model import WSCNN, Card, save_model, score_fields
+    from wscnn.score import score_plate
+
     device = pick_device("auto")
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:

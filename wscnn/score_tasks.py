@@ -1,0 +1,68 @@
+"""What Dask's workers do around the networks: read the fields of wells, write their masks and saliency.
+
+Apart from `wscnn.score`, and without torch, so that worker processes are there soon.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from wscnn.fields import read_fields
+from wscnn.masks import Extent, write_masks
+from wscnn.store import Plate
+
+
+@dataclass(frozen=True)
+class ScoredWell:
+    """A well that gets a score.
+
+    Attributes
+    ----------
+    name
+        The well's.
+    fields
+        A row a used field: ``field, at`` (its row in the plate's table of the well), ``y, x, height, width`` and
+        ``y_um, x_um`` (missing where not known).
+    folds
+        Which folds score it, counted as they were loaded.
+    places
+        For each phenotype the detector's value above which a place belongs to an object.
+    """
+
+    name: str
+    fields: pd.DataFrame
+    folds: list[int]
+    places: np.ndarray
+
+
+def read_wells(plate: Plate, wells: Sequence[ScoredWell], channels: Sequence[str]) -> list[np.ndarray]:
+    """Return the used fields of each well."""
+    return [read_fields(plate, well.name, channels)[well.fields["at"]] for well in wells]
+
+
+def finish_wells(
+    plate: Plate,
+    wells: Sequence[ScoredWell],
+    maps: Sequence[np.ndarray],
+    gradients: Sequence[np.ndarray],
+    phenotypes: Sequence[str],
+    stride: int,
+    lengths: Extent,
+) -> list[pd.DataFrame]:
+    """Write the labels of each well; return its table of objects."""
+    return [
+        write_masks(
+            plate,
+            well.name,
+            well.fields,
+            plate.mosaic_shape(well.name),
+            detector,
+            gradient,
+            dict(zip(phenotypes, well.places.tolist(), strict=True)),
+            stride,
+            lengths,
+        )
+        for well, detector, gradient in zip(wells, maps, gradients, strict=True)
+    ]
