@@ -138,7 +138,7 @@ def test_a_leak_learns_how_often_an_empty_image_is_called_positive():
     empty = torch.tensor([0.0, -200.0]).repeat(10, 1)[:, :, None, None]
     labels = torch.tensor([1] * 4 + [0] * 6)
     optimizer = torch.optim.Adam([model.leak], 1e-3)
-    for _ in range(300):
+    for _ in range(600):
         optimizer.zero_grad()
         model.loss(model.pooled(empty), labels).backward()
         optimizer.step()
