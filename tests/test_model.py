@@ -115,7 +115,7 @@ def test_noisy_or_is_the_chance_of_any_place_and_never_infinite(value):
 @pytest.mark.parametrize("place", [-30.0, -9.0, -7.0])
 @pytest.mark.parametrize("leak", [0.02, 0.25, 0.6])
 def test_a_leak_is_a_place_more_while_training_alone(place, leak):
-    model = network()
+    model = network(pool="leaky_noisy_or")
     maps = torch.zeros(1, 2, 20, 20)
     maps[:, 1] = place
     with torch.no_grad():
@@ -134,7 +134,7 @@ def network_leak(model: WSCNN) -> float:
 
 
 def test_a_leak_learns_how_often_an_empty_image_is_called_positive():
-    model = network().train()
+    model = network(pool="leaky_noisy_or").train()
     empty = torch.tensor([0.0, -200.0]).repeat(10, 1)[:, :, None, None]
     labels = torch.tensor([1] * 4 + [0] * 6)
     optimizer = torch.optim.Adam([model.leak], 1e-3)

@@ -38,7 +38,7 @@ def test_nuclei_are_shown_with_all_their_pixels_where_that_is_asked_for(tmp_path
     assert halved["data"].tolist() == whole["data"].tolist() == ["1% mitotic", "2% mitotic", "5% mitotic"]
     kept = {path.name for path in tmp_path.glob("*.safetensors")}
     assert kept == {
-        f"nuclei-{p}-{factor}-compact-noisy_or-0.safetensors" for p in (0.01, 0.02, 0.05) for factor in (1, 2)
+        f"nuclei-{p}-{factor}-compact-leaky_noisy_or-0.safetensors" for p in (0.01, 0.02, 0.05) for factor in (1, 2)
     }
     assert halved["ours"].tolist() != whole["ours"].tolist()
 

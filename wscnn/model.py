@@ -74,10 +74,9 @@ _SHARPNESS = 5.0
 _DENSE = (21, 30)
 #: Where the detector of a noisy-or network starts, so that an empty image starts near "no".
 _EMPTY = -6.0
-#: Where the leak of a noisy-or network starts, in log-odds: one in twenty, so that first of all places have to tell the
-#: classes apart (from one in four, one of six small trainings stayed at chance, with the leak at even odds). Being one
-#: number that has far to go, it learns this many times as fast as the weights.
-_LEAK, _LEAK_PACE = -3.0, 10.0
+#: Where the leak starts, in log-odds: one in four. Being one number that has far to go, it learns this many times as
+#: fast as the weights.
+_LEAK, _LEAK_PACE = -1.1, 10.0
 
 
 def _noisy_or(maps: Tensor, leak: Tensor | None = None) -> Tensor:
@@ -117,7 +116,9 @@ _POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "topk": topk,
 }
 #: Pools to train with, and to score with.
-POOLS = (*_POOLS, "fc", "attention")
+POOLS = (*_POOLS, "leaky_noisy_or", "fc", "attention")
+#: Pools of probabilities, by which phenotypes do not exclude each other.
+NOISY_OR = ("noisy_or", "leaky_noisy_or")
 SCORE_POOLS = ("same", *_POOLS, "count")
 
 
@@ -131,9 +132,10 @@ class WSCNN(nn.Module):
     pool
         How class maps become a score in training, one of `POOLS`: ``max``, ``avg`` and ``fc`` as in the paper,
         ``noisy_or``, ``lse`` (log-sum-exp), ``topk``, ``attention`` (gated attention of Ilse et al., ICML 2018, over
-        places). ``noisy_or`` trains with a leak that it learns for each phenotype (Henrion, Uncertainty in Artificial
+        places). ``leaky_noisy_or`` learns beside it a leak for each phenotype (Henrion, Uncertainty in Artificial
         Intelligence 1987): the chance that an image is of a positive well though no place shows it. Without, images of
-        positive wells that hold no such cell ask for one, which only learning them by heart can give.
+        positive wells that hold no such cell ask for one, which only learning them by heart can give; with it, a few
+        images are too easily explained by chance.
     n_channels, n_classes
         Of the images; class 0 is the negative one.
     score_pool
@@ -178,8 +180,9 @@ class WSCNN(nn.Module):
             before = layer.filters
         self.blocks = nn.Sequential(*blocks)
         self.classify = nn.Conv2d(before, n_classes, kernel, padding=padding)
-        if pool == "noisy_or":
+        if pool == "leaky_noisy_or":
             self.leak = nn.Parameter(torch.full((n_classes - 1,), _LEAK / _LEAK_PACE))
+        if pool in NOISY_OR:
             with torch.no_grad():
                 self.classify.bias.copy_(torch.tensor([0.0] + [_EMPTY] * (n_classes - 1)))  # type: ignore[union-attr]
         if pool == "attention":
@@ -216,9 +219,10 @@ class WSCNN(nn.Module):
             return _count(detector)
         if not self.training and self.score_pool != "same":
             return _POOLS[self.score_pool](detector)
-        if self.pool == "noisy_or":
+        if self.pool in NOISY_OR:
             # How often an image of a positive well holds no such cell is of the wells, not of the image.
-            return _noisy_or(detector, _LEAK_PACE * self.leak if self.training else None)
+            leaks = self.training and self.pool == "leaky_noisy_or"
+            return _noisy_or(detector, _LEAK_PACE * self.leak if leaks else None)
         if attention is not None:
             weights = attention.flatten(2).softmax(-1)  # (N, 1, places)
             scores = (maps.flatten(2) * weights).sum(-1)
@@ -234,7 +238,7 @@ class WSCNN(nn.Module):
         Softmax cross-entropy over the pooled class scores as in the paper; with noisy-or, where phenotypes do not
         exclude each other, the mean over phenotypes of the binary cross-entropy.
         """
-        if self.pool == "noisy_or":
+        if self.pool in NOISY_OR:
             targets = functional.one_hot(labels, self.n_classes)[:, 1:].to(logits.dtype)
             return functional.binary_cross_entropy_with_logits(logits, targets)
         return functional.cross_entropy(functional.pad(logits, (1, 0)), labels)

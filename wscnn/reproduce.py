@@ -21,7 +21,7 @@ from wscnn.errors import UserError
 from wscnn.fit import PRESETS, Examples, auc, evaluate, fit, pick_device, recipe_of
 from wscnn.maps import picture_maps, picture_values
 from wscnn.masks import extent, find_objects
-from wscnn.model import ARCHITECTURES, WSCNN, Card, load_model, save_model
+from wscnn.model import ARCHITECTURES, NOISY_OR, WSCNN, Card, load_model, save_model
 from wscnn.mosaic import block_means
 from wscnn.progress import log
 from wscnn.saliency import saliency
@@ -219,7 +219,7 @@ def _train(
         device = torch.device(settings.device)
         train, select = (part.to(device) for part in parts[:2])
         classes = int(train.labels.max()) + 1
-        score_pool = _SCORE_POOLS.get(name, "topk") if pool == "noisy_or" else "same"
+        score_pool = _SCORE_POOLS.get(name, "topk") if pool in NOISY_OR else "same"
         network = WSCNN(architecture, pool, train.fields.shape[1], classes, score_pool).to(device)
         log(f"{path.stem}: {len(train.labels)} images, {recipe['steps']} steps")
         history = fit(network, train, select, recipe, seed, path.with_name(f".{path.stem}.resume"), key)
@@ -387,7 +387,8 @@ def _prevalence(settings: Settings, seed: int) -> Iterator[Figure]:
             drawn = [seed, part, round(1000 * prevalence)]
             fields, labels, truth = _nuclei(half, times * n, prevalence, downsample, drawn)
             parts.append(_examples(fields, labels))
-        for pool in settings.pools or ("noisy_or",):
+        # Many of their fields from positive wells hold no mitotic nucleus.
+        for pool in settings.pools or ("leaky_noisy_or",):
             architecture = settings.architecture or "compact"
             name = f"nuclei-{prevalence:g}-{downsample}"
             trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 1000, own))

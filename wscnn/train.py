@@ -15,7 +15,7 @@ from wscnn.calibration import fit_probability, probability, reliability
 from wscnn.errors import UserError
 from wscnn.fields import read_fields, same_pixel_size
 from wscnn.fit import Examples, evaluate, field_auc, pick_device, recipe_of, well_auc
-from wscnn.model import WSCNN, Card, load_model, save_model
+from wscnn.model import NOISY_OR, WSCNN, Card, load_model, save_model
 from wscnn.progress import log
 from wscnn.store import Plate
 from wscnn.tables import read_table, write_table
@@ -348,7 +348,7 @@ def start_network(
         When settings of these sections do not go together, or the earlier model is missing, broken or does not fit.
     """
     # The highest places tell wells apart better than noisy-or does; the other pools score as they were trained.
-    score_pool = model["score_pool"] or ("topk" if model["pool"] == "noisy_or" else "same")
+    score_pool = model["score_pool"] or ("topk" if model["pool"] in NOISY_OR else "same")
     network = WSCNN(model["architecture"], model["pool"], n_channels, len(classes), score_pool)
     problems = []
     if (crop := recipe_of(train)["crop"]) < network.smallest:
