@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wscnn.model import WSCNN, topk
+from wscnn.model import NOISY_OR, WSCNN, topk
 
 #: Pools that a few high places decide, so that it matters where the detector is high at first.
-PEAKED = ("noisy_or", "leaky_noisy_or", "max", "lse", "topk")
+PEAKED = (*NOISY_OR, "max", "lse", "topk")
 
 # Fields that detectors are tried on, at most, and at a time.
 _FIELDS, _BATCH = 256, 16
