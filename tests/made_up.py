@@ -152,8 +152,9 @@ def _plate_images(
         writer.write_well(well, image.clip(0, 65535).astype(np.uint16)[None], fields, (FIELD, FIELD))
         for phenotype in wells["phenotype"].unique():
             plate = Plate(path)
-            plate.write_label(well, phenotype, mask.astype(np.uint16))
-            plate.write_label(well, f"{phenotype}_saliency", mask.astype(np.uint8) * 200)
+            plate.write_labels(
+                well, {phenotype: mask.astype(np.uint16), f"{phenotype}_saliency": mask.astype(np.uint8) * 200}
+            )
 
 
 def _model(folder: Path, phenotypes: tuple[str, ...]) -> None:

@@ -36,8 +36,10 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
             image[0, y - 4 : y + 5, x - 4 : x + 5] = 1000
         writer.write_well(well, image, fields, (FIELD, FIELD))
         plate = Plate(results / "plates" / "P1.zarr")
-        plate.write_label(well, "mitotic", (image[0] > 0).astype(np.uint16))
-        plate.write_label(well, "mitotic_saliency", (image[0] > 0).astype(np.uint8) * 255)
+        plate.write_labels(
+            well,
+            {"mitotic": (image[0] > 0).astype(np.uint16), "mitotic_saliency": (image[0] > 0).astype(np.uint8) * 255},
+        )
     for fold in range(3):
         card = Card(
             "compact",

@@ -30,8 +30,7 @@ def plates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fields = pd.DataFrame({"field": [1, 2], "y": 0, "x": [0, FIELD], "height": FIELD, "width": FIELD})
     writer.write_well("B03", image.astype(np.uint16)[None], fields, (FIELD, FIELD))
     mask = ((y - CELLS[2][0]) ** 2 + (x - CELLS[2][1]) ** 2 <= 9).astype(np.uint16)
-    Plate(folder / "P1.zarr").write_label("B03", "mitotic", mask)
-    Plate(folder / "P1.zarr").write_label("B03", "mitotic_saliency", (mask * 200).astype(np.uint8))
+    Plate(folder / "P1.zarr").write_labels("B03", {"mitotic": mask, "mitotic_saliency": (mask * 200).astype(np.uint8)})
     return folder
 
 

@@ -114,7 +114,8 @@ def test_a_cell_cut_by_the_seam_of_two_fields_that_touch_counts_once(
     maps[2, 0, 2, 3] = 2.0
     gradients = np.ones((3, 1, 64, 64))
     plate = Plate(tmp_path / "p.zarr")
-    objects = write_masks(plate, "A01", fields, (128, 128), maps, gradients, {"rare": 0.0}, STRIDE, LENGTHS)
+    rows = fields.to_records(index=False)
+    objects = write_masks(plate, "A01", rows, (128, 128), maps, gradients, {"rare": 0.0}, STRIDE, LENGTHS)
     assert objects["score"].tolist() == expected
     assert objects["object"].tolist() == list(range(1, len(expected) + 1))
     assert np.unique(plate.read_label("A01", "rare")).tolist() == [0, *objects["object"]]

@@ -20,7 +20,7 @@ from matched import matched_filter
 from wscnn.calibration import probability
 from wscnn.config import complete_config
 from wscnn.errors import UserError
-from wscnn.fields import read_fields
+from wscnn.fields import BOX, read_fields
 from wscnn.model import Card, load_folds, save_model, score_fields
 from wscnn.score import align_folds, folds_of, score_plate
 from wscnn.store import Channel, Plate, PlateWriter
@@ -152,7 +152,7 @@ def test_masks_of_an_earlier_scoring_do_not_stay(tmp_path: Path) -> None:
     screen, plate = Screen(tmp_path), Plate(tmp_path / "P1.zarr")
     screen.score(tmp_path)
     own = np.ones(plate.mosaic_shape("B03"), np.uint8)
-    plate.write_label("B03", "nuclei", own)
+    plate.write_labels("B03", {"nuclei": own})
     change_card(
         lambda card: replace(
             card, classes=["negative", "round"], thresholds={"round": card.thresholds["mitotic"]}, probabilities={}
@@ -239,7 +239,9 @@ def test_controls_are_scored_by_the_fold_that_tested_them_and_all_others_by_all(
 
     def own(fold: int, well: str) -> float:
         with torch.no_grad():
-            logits, _ = score_fields(folds[fold][0], torch.from_numpy(read_fields(plate, well, ["DNA"])))
+            logits, _ = score_fields(
+                folds[fold][0], torch.from_numpy(read_fields(plate, well, ["DNA"], plate.fields(well)[BOX].to_numpy()))
+            )
         return logits[:, 0].double().mean().item()
 
     for well in CONTROLS:
@@ -267,7 +269,7 @@ def test_a_probability_is_the_mean_of_what_each_fold_makes_of_its_own_score(
     folds, plate = load_folds(screen.models), Plate(screen.store)
     given_ = tables["fields"].set_index(["well", "field"])["probability"]
     for well in (CONTROLS[1], SAMPLES[1]):
-        images = torch.from_numpy(read_fields(plate, well, ["DNA"]))
+        images = torch.from_numpy(read_fields(plate, well, ["DNA"], plate.fields(well)[BOX].to_numpy()))
         predicted = []
         for fold in folds_of(f"P1/{well}", [card for _, card in folds]):
             network, card = folds[fold]

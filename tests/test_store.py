@@ -74,7 +74,7 @@ def test_another_reader_sees_the_same_pixels(path: Path) -> None:
 def test_the_schema_accepts_plate_wells_images_and_labels(path: Path) -> None:
     import zarr
 
-    Plate(path).write_label("A01", "rare", np.ones((40, 60), np.uint32))
+    Plate(path).write_labels("A01", {"rare": np.ones((40, 60), np.uint32)})
     hcs = HCS.from_zarr(zarr.open_group(path, mode="r"))
     assert len(hcs.ome_attributes.plate.wells) == 2
     label = ImageLabel.from_zarr(zarr.open_group(path / "A/01/0/labels/rare", mode="r"))
@@ -92,6 +92,14 @@ def test_a_missing_shard_is_an_error(path: Path) -> None:
     with pytest.raises(UserError, match="pixels are missing"):
         Plate(path).read("A01")
     np.testing.assert_array_equal(Plate(path).read("B03"), mosaic(1))
+
+
+def test_fields_of_all_wells_are_those_of_each(path: Path) -> None:
+    plate = Plate(path)
+    edit(path / "B/03/0/zarr.json", lambda group: group["attributes"]["wscnn"]["fields"].update(z_um=[2.5] * 3))
+    expected = pd.concat([plate.fields(well).assign(well=well) for well in plate.wells], ignore_index=True)
+    assert expected["z_um"].isna().any() and expected["z_um"].notna().any()
+    pd.testing.assert_frame_equal(plate.all_fields(), expected, check_like=True)
 
 
 def test_a_flipped_bit_anywhere_is_an_error(path: Path) -> None:
@@ -116,8 +124,8 @@ def test_labels_are_replaced_and_listed_once(path: Path) -> None:
     plate = Plate(path)
     assert plate.labels("A01") == []
     for value in (1, 2):
-        plate.write_label("A01", "rare", np.full((40, 60), value, np.uint32))
-    plate.write_label("A01", "rare_saliency", np.full((40, 60), 9, np.uint8))
+        plate.write_labels("A01", {"rare": np.full((40, 60), value, np.uint32)})
+    plate.write_labels("A01", {"rare_saliency": np.full((40, 60), 9, np.uint8)})
     assert plate.labels("A01") == ["rare", "rare_saliency"]
     assert (plate.read_label("A01", "rare") == 2).all() and plate.read_label("A01", "rare").dtype == np.uint32
     assert (plate.read_label("A01", "rare_saliency") == 9).all()
@@ -167,7 +175,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (
             "A/01/0/0",
             lambda array: array["chunk_key_encoding"]["configuration"].update(separator="."),
-            r"A/01/0/0: pixels are missing",
+            r"A/01/0/0, well A01: damaged",
         ),
         ("A/01/0", lambda group: group["attributes"].pop("wscnn"), r"A/01/0: damaged metadata"),
         ("A/01/0", lambda group: group["attributes"]["wscnn"].pop("cell"), r"A/01/0: damaged metadata"),
@@ -187,7 +195,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_metadata_that_cannot_be(path: Path, file: str, change: Callable[[dict[str, Any]], object], told: str) -> None:
     label = np.ones((40, 60), np.uint32)
     for well in ("A01", "B03"):
-        Plate(path).write_label(well, "rare", label)
+        Plate(path).write_labels(well, {"rare": label})
     everything(path)
     edit(path / file / "zarr.json", change)
     with pytest.raises(UserError, match=told) as raised:
@@ -201,7 +209,7 @@ def test_metadata_that_cannot_be(path: Path, file: str, change: Callable[[dict[s
 @pytest.mark.parametrize("file", [".", "A/01/0", "A/01/0/0"])
 def test_metadata_that_are_none(path: Path, file: str, content: bytes) -> None:
     for well in ("A01", "B03"):
-        Plate(path).write_label(well, "rare", np.ones((40, 60), np.uint32))
+        Plate(path).write_labels(well, {"rare": np.ones((40, 60), np.uint32)})
     (path / file / "zarr.json").write_bytes(content)
     with pytest.raises(UserError, match=r"p\.zarr.*stage the plate again"):
         everything(path)
@@ -221,7 +229,7 @@ JSON = st.recursive(
 def test_broken_metadata_are_told_or_change_no_pixel(path: Path, data: st.DataObject, file: str) -> None:
     if not (path / "A/01/0/labels").is_dir():
         for well in ("A01", "B03"):
-            Plate(path).write_label(well, "rare", np.ones((40, 60), np.uint32))
+            Plate(path).write_labels(well, {"rare": np.ones((40, 60), np.uint32)})
     expected = everything(path)
     whole = (path / file / "zarr.json").read_bytes()
     content = json.loads(whole)

@@ -33,8 +33,9 @@ def make_plate(results: Path, channels: list[Channel], label: bool) -> None:
     )
     if label:
         mask = (image[0] > 500).astype(np.uint16)
-        Plate(results / "plates" / "P1.zarr").write_label("B03", "mitotic", mask)
-        Plate(results / "plates" / "P1.zarr").write_label("B03", "mitotic_saliency", mask.astype(np.uint8) * 255)
+        Plate(results / "plates" / "P1.zarr").write_labels(
+            "B03", {"mitotic": mask, "mitotic_saliency": mask.astype(np.uint8) * 255}
+        )
         found = ("P1", "B03", 1, "mitotic", 1, 29.5, 79.5, 20, 70, 40, 90, 400, 3.0)
         write_table(conform(pd.DataFrame([found], columns=list(OBJECTS)), OBJECTS), results / "objects" / "P1.parquet")
 
@@ -93,8 +94,10 @@ def scored(results: Path) -> Path:
     fields = plate.fields("B03")
     shutil.rmtree(plate.path)
     PlateWriter(plate.path, "P1", ["B03"], plate.channels, 0.5).write_well("B03", image, fields, (FIELD, FIELD))
-    plate.write_label("B03", "mitotic", (image[0] > 950).astype(np.uint16))
-    plate.write_label("B03", "mitotic_saliency", (image[0] > 950).astype(np.uint8) * 255)
+    plate.write_labels(
+        "B03",
+        {"mitotic": (image[0] > 950).astype(np.uint16), "mitotic_saliency": (image[0] > 950).astype(np.uint8) * 255},
+    )
     card = Card("compact", "max", "max", ["DNA"], 0.5, ["negative", "mitotic"], "s", 0, {}, {})
     save_model(results / "model" / "fold-0.safetensors", matched_filter(), card)
     scores = pd.DataFrame({"field": range(4), "score": [1.0, -2.0, -2.0, 3.0]})

@@ -87,13 +87,16 @@ def _client(settings: dict[str, Any]) -> Iterator[Client]:
                     threads_per_worker=workers if in_threads else 1,
                     processes=not in_threads,
                     dashboard_address="127.0.0.1:0",
+                    # Most of what the start would take, for what nobody opens in a job that its log tells as much of.
+                    scheduler_kwargs={"dashboard": not in_threads},
                     # Wells in flight are bounded by the caller; Dask's own limit would pause or kill workers.
                     memory_limit=None,
                     silence_logs=logging.CRITICAL,
                 ) as cluster,
                 Client(cluster) as client,
             ):
-                _announced(client)
+                if not in_threads:
+                    _announced(client)
                 yield client
         elif kind == "slurm":
             with _slurm_cluster(settings["slurm"]) as cluster, Client(cluster) as client:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wscnn.fields import read_fields
+from wscnn.fields import BOX, read_fields
 from wscnn.pictures import compose, jpeg_uri, outlines, png_uri, saliency_layer, svg_path
 from wscnn.results import Results
 from wscnn.store import Plate
@@ -106,8 +106,8 @@ def _class_maps(results: Results, rows: Sequence[Any]) -> tuple[list[np.ndarray]
     maps, thresholds = [], []
     for row in rows:
         plate = Plate(_store(results, row.plate))
-        at = list(plate.fields(row.well)["field"]).index(row.field)
-        field = torch.from_numpy(read_fields(plate, row.well, cards[0].channels)[at : at + 1])
+        box = plate.fields(row.well).set_index("field").loc[[row.field], BOX].to_numpy()
+        field = torch.from_numpy(read_fields(plate, row.well, cards[0].channels, box))
         chosen = [folds[k] for k in folds_of(f"{row.plate}/{row.well}", cards)]
         with torch.inference_mode():
             seen = torch.stack([score_fields(model, field)[1] for model, _ in chosen]).mean(0)

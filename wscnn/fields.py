@@ -9,6 +9,8 @@ from wscnn.store import Plate
 
 #: By how much two pixel sizes may differ and count as one: metadata of one objective differ in their last digits.
 _TOLERANCE = 0.01
+#: Where a field lies in its mosaic: columns of the plate's table of fields, in pixels.
+BOX = ["y", "x", "height", "width"]
 
 
 def same_pixel_size(one: float | None, other: float | None) -> bool:
@@ -16,16 +18,25 @@ def same_pixel_size(one: float | None, other: float | None) -> bool:
     return one is None or other is None or abs(one / other - 1) <= _TOLERANCE
 
 
-def read_fields(plate: Plate, well: str, channels: Sequence[str]) -> np.ndarray:
-    """Return the fields of a well, shape (field, channel, y, x), float32, one for each row of ``plate.fields(well)``.
+def read_fields(plate: Plate, well: str, channels: Sequence[str], boxes: np.ndarray) -> np.ndarray:
+    """Return fields of a well, shape (field, channel, y, x), float32.
 
     Each channel is scaled so that the plate's window (its robust range of intensities) becomes 0..1. Values outside
     the window are kept. A channel without contrast (an empty window) is only shifted.
 
+    Parameters
+    ----------
+    plate, well
+        Where they are.
+    channels
+        Those to return, in this order.
+    boxes
+        Shape (n, 4): `BOX` of each field, all of one size, as in ``plate.fields(well)``.
+
     Raises
     ------
     UserError
-        When the plate has no such channel, the well no field, or its pixels are damaged.
+        When the plate has no such channel, or the well's pixels are damaged.
     """
     windows = {channel.name: channel.window for channel in plate.channels}
     missing = [name for name in channels if name not in windows]
@@ -33,9 +44,10 @@ def read_fields(plate: Plate, well: str, channels: Sequence[str]) -> np.ndarray:
         raise UserError(f"{plate.path}: has no channel {', '.join(missing)}; it has {', '.join(windows)}")
     low, high = np.array([windows[name] for name in channels], dtype=np.float32).T[:, :, None, None]
     span = np.where(high > low, high - low, 1)
-    table = plate.fields(well)
-    if table.empty:
-        raise UserError(f"{plate.path}, well {well}: has no field; leave the well out of the layout")
     mosaic = plate.read(well, channels)
-    boxes = table[["y", "x", "height", "width"]].astype(int).itertuples(index=False)
-    return np.stack([(mosaic[:, y : y + height, x : x + width] - low) / span for y, x, height, width in boxes])
+    height, width = boxes[0, 2:]
+    fields = np.empty((len(boxes), len(channels), height, width), np.float32)
+    for field, (y, x) in zip(fields, boxes[:, :2].tolist(), strict=True):
+        np.subtract(mosaic[:, y : y + height, x : x + width], low, out=field, dtype=np.float32)
+        field /= span
+    return fields

@@ -14,9 +14,14 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from wscnn.store import Plate
+from wscnn.wells import SALIENCY
 
 #: Columns of the table of objects of one field: centroid, half-open box, area and peak of the detector.
 COLUMNS = ["y", "x", "y0", "x0", "y1", "x1", "area_px", "score"]
+
+# Neighbours of a place (map, row, column): the eight of its own map.
+_IN_A_MAP = np.zeros((3, 3, 3), bool)
+_IN_A_MAP[1] = True
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def find_objects(
     objects
         `COLUMNS`, in pixels of the field, sorted by place.
     """
-    places = _maxima(detector, threshold, _radius(stride, extent))
+    [places] = _maxima(detector[None], threshold, _radius(stride, extent))
     labels, smooth, measures = _outlined(places, detector, gradient, stride, extent)
     return labels, smooth, pd.DataFrame(measures, columns=COLUMNS)
 
@@ -111,14 +116,14 @@ def _outlined(
 def write_masks(
     plate: Plate,
     well: str,
-    fields: pd.DataFrame,
+    fields: np.ndarray,
     shape: tuple[int, int],
     maps: np.ndarray,
     gradients: np.ndarray,
     thresholds: Mapping[str, float],
     stride: int,
     extent: Extent,
-) -> pd.DataFrame:
+) -> dict[str, np.ndarray]:
     """Find the objects of a well, write them and the saliency as labels, and return their table.
 
     The labels are ``<phenotype>`` (uint32, objects by number) and ``<phenotype>_saliency`` (uint8, 255 is the field's
@@ -132,8 +137,8 @@ def write_masks(
     plate, well
         Where the labels go.
     fields
-        A row for each of the n fields that were scored: ``field, y, x`` in pixels of the mosaic and ``y_um, x_um``,
-        the stage's positions, where known.
+        A row for each of the n fields that were scored, with columns by name (a structured array): ``field``, ``y, x``
+        in pixels of the mosaic and ``y_um, x_um``, the stage's positions, NaN where not known.
     shape
         Height and width of the mosaic.
     maps, gradients
@@ -145,42 +150,35 @@ def write_masks(
 
     Returns
     -------
-    pd.DataFrame
-        The columns of `wscnn.tables.OBJECTS` but ``plate`` and ``well``, in pixels of the mosaic, by phenotype and
-        number.
+    dict
+        The columns of `wscnn.tables.OBJECTS` but ``plate`` and ``well``, by name, in pixels of the mosaic; rows by
+        phenotype and number.
     """
-    tables = []
-    corners = fields[["y", "x"]].to_numpy()
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("field", "phenotype", "object", *COLUMNS)}
+    corners = np.stack([fields["y"], fields["x"]], axis=1)
     for p, (phenotype, threshold) in enumerate(thresholds.items()):
         masks, layer = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8)
-        found = []
-        n = 0
-        places = [_maxima(detector, threshold, _radius(stride, extent)) for detector in maps[:, p]]
+        places = _maxima(maps[:, p], threshold, _radius(stride, extent))
         places = _counted_once(places, maps[:, p], fields, plate.pixel_size_um, stride, extent)
-        for (top, left), own, detector, gradient in zip(
-            corners.tolist(), places, maps[:, p], gradients[:, p], strict=True
-        ):
-            labels, smooth, objects = _outlined(own, detector, gradient, stride, extent)
+        counts = [len(own) for own in places]
+        found = [np.empty((0, len(COLUMNS)))]
+        n = 0
+        for at in np.flatnonzero(counts):
+            labels, smooth, objects = _outlined(places[at], maps[at, p], gradients[at, p], stride, extent)
+            top, left = corners[at]
+            box = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
+            masks[box] = np.where(labels > 0, labels + n, 0)
+            layer[box] = np.rint(smooth * (255 / (smooth.max() or 1)))
+            objects[:, :6] += np.tile(corners[at], 3)
             found.append(objects)
-            if len(objects):
-                box = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
-                masks[box] = np.where(labels > 0, labels + n, 0)
-                layer[box] = np.rint(smooth * (255 / (smooth.max() or 1)))
-                n += len(objects)
-        plate.write_label(well, phenotype, masks)
-        plate.write_label(well, f"{phenotype}_saliency", layer)
-        row = np.repeat(np.arange(len(fields)), [len(objects) for objects in found])
-        objects = np.concatenate(found)
-        objects[:, :6] += np.tile(corners[row], 3)
-        numbers, field = np.arange(1, n + 1), fields["field"].to_numpy()[row]
-        table = {
-            "field": field,
-            "phenotype": phenotype,
-            "object": numbers,
-            **dict(zip(COLUMNS, objects.T, strict=True)),
-        }
-        tables.append(pd.DataFrame(table))
-    return pd.concat(tables)
+            n += len(objects)
+        plate.write_labels(well, {phenotype: masks, phenotype + SALIENCY: layer})
+        columns["field"].append(np.repeat(fields["field"], counts))
+        columns["phenotype"].append(np.full(n, phenotype, object))
+        columns["object"].append(np.arange(1, n + 1))
+        for name, values in zip(COLUMNS, np.concatenate(found).T, strict=True):
+            columns[name].append(values)
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
 def _radius(stride: int, extent: Extent) -> int:
@@ -191,7 +189,7 @@ def _radius(stride: int, extent: Extent) -> int:
 def _counted_once(
     places: Sequence[np.ndarray],
     maps: np.ndarray,
-    fields: pd.DataFrame,
+    fields: np.ndarray,
     pixel_size_um: float | None,
     stride: int,
     extent: Extent,
@@ -203,9 +201,9 @@ def _counted_once(
     """
     near = (_radius(stride, extent) + 0.5) * stride
     pixel = np.nan if pixel_size_um is None else pixel_size_um
-    corners = fields[["y", "x"]].to_numpy()
+    corners = np.stack([fields["y"], fields["x"]], axis=1)
     # The same for fields that lie in the mosaic as they lay in the well.
-    moved = corners - fields[["y_um", "x_um"]].to_numpy(dtype=float) / pixel
+    moved = corners - np.stack([fields["y_um"], fields["x_um"]], axis=1) / pixel
     counts = [len(own) for own in places]
     field = np.repeat(np.arange(len(places)), counts)
     row, column = np.concatenate(places).T
@@ -220,12 +218,19 @@ def _counted_once(
     return [own[kept] for own, kept in zip(places, np.split(keep, np.cumsum(counts)[:-1]), strict=True)]
 
 
-def _maxima(detector: np.ndarray, threshold: float, radius: int) -> np.ndarray:
-    """Return row and column of the maxima above the threshold, by non-maximum suppression within `radius` places."""
-    highest = ndimage.maximum_filter(detector, 2 * radius + 1, mode="nearest")
-    pieces, n = ndimage.label((detector == highest) & (detector > threshold), np.ones((3, 3)))
+def _maxima(maps: np.ndarray, threshold: float, radius: int) -> list[np.ndarray]:
+    """Return row and column of each map's maxima above the threshold, suppressing those within `radius` places.
+
+    Maps have shape (n, h', w'); all are searched at once, which costs little more than one.
+    """
+    highest = ndimage.maximum_filter(maps, (1, 2 * radius + 1, 2 * radius + 1), mode="nearest")
+    pieces, n = ndimage.label((maps == highest) & (maps > threshold), _IN_A_MAP)
+    at, piece = np.argwhere(pieces), pieces[pieces > 0] - 1
     # A plateau is one maximum: the place in its middle.
-    return np.rint(ndimage.center_of_mass(pieces > 0, pieces, range(1, n + 1))).astype(int).reshape(n, 2)
+    sizes = np.bincount(piece, minlength=n)
+    middles = np.stack([np.bincount(piece, axis, n) / sizes for axis in at.T], axis=1)
+    places = np.rint(middles).astype(int)
+    return [places[places[:, 0] == field, 1:] for field in range(len(maps))]
 
 
 def _mask(

@@ -19,6 +19,7 @@ from distributed import Client, Future
 from wscnn.calibration import probability
 from wscnn.cluster import connect, cpus, in_flight
 from wscnn.errors import UserError
+from wscnn.fields import BOX
 from wscnn.fit import pick_device
 from wscnn.masks import Extent, extent
 from wscnn.model import WSCNN, Card, check_fits, load_folds
@@ -36,14 +37,14 @@ MIN_COMMON_WELLS = 8
 # activations stay in the cache, and a field without a detection costs no backward pass.
 _PIXELS = {"cpu": 2**16, "cuda": 2**21}
 # Wells of one task, which together have about so many pixels: a task costs Dask milliseconds, as much as a small well.
-_TASK_PIXELS = 2**21
+_TASK_PIXELS = 2**22
 # Tasks being read, and tasks being finished, at a time, at most.
 _WINDOW = 8
 # Wells after which freed memory goes back to the system: glibc keeps some for each thread, and the process would grow
 # by a megabyte a well.
 _TRIM = 16
 # What is told of a used field to those who score it.
-_PLACES = ["field", "at", "y", "x", "height", "width", "y_um", "x_um"]
+_PLACES = ["field", *BOX, "y_um", "x_um"]
 
 
 def score_plate(
@@ -110,10 +111,12 @@ def score_plate(
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     todo = []
-    for name, rows in quality[quality["used"]].groupby("well", sort=False):
+    used = quality[quality["used"]]
+    places = used[_PLACES].to_records(index=False)
+    for name, rows in used.groupby("well", sort=False).indices.items():
         chosen = folds_of(f"{plate.name}/{name}", cards)
         if chosen:
-            todo.append(ScoredWell(str(name), rows[_PLACES], chosen, scales["place"][chosen].mean(0)))
+            todo.append(ScoredWell(str(name), places[rows], chosen, scales["place"][chosen].mean(0)))
     if len(todo) < len(plate.wells):
         n = len(plate.wells) - len(todo)
         log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
@@ -181,12 +184,7 @@ def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
     missing = [name for name in columns if name not in table]
     if missing:
         raise UserError(f"{qc}: has no column {', '.join(missing)}; stage the plate again")
-    places = pd.concat(
-        plate.fields(well)
-        .reindex(columns=["field", "y", "x", "height", "width", "y_um", "x_um"])
-        .assign(well=well, at=lambda rows: range(len(rows)))
-        for well in plate.wells
-    )
+    places = plate.all_fields().reindex(columns=["well", *_PLACES]).astype({"y_um": float, "x_um": float})
     judged = places.merge(table[columns], on=["well", "field"], how="left")
     unknown = judged[judged["used"].isna()]
     if len(unknown) or len(judged) > len(places):
@@ -259,7 +257,7 @@ def _see(
     networks: Sequence[WSCNN],
     card: Card,
     lengths: Extent,
-) -> Iterator[tuple[ScoredWell, np.ndarray, pd.DataFrame]]:
+) -> Iterator[tuple[ScoredWell, np.ndarray, dict[str, np.ndarray]]]:
     """Yield each well with its scores (folds, n, P) and its table of objects, labels written, in order.
 
     Each step pulls from the one before it, and no more than a window of tasks, each of a few wells, waits between two.
@@ -316,12 +314,16 @@ def _view(
     return np.concatenate(logits, axis=1), np.concatenate(maps), np.concatenate(gradients)
 
 
-def _objects(plate: str, found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the tables of objects of all wells as one."""
+def _objects(plate: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """Return the objects of all wells, columns by name for each, as one table."""
     if not found:
         return conform(pd.DataFrame(columns=list(OBJECTS)), OBJECTS)
-    table = pd.concat(found, names=["well", None]).reset_index("well").assign(plate=plate)
-    return conform(table.reset_index(drop=True), OBJECTS)
+    # Made at once: a table for each well would cost as much as to find its objects.
+    wells = np.repeat(list(found), [len(own["object"]) for own in found.values()])
+    columns = {
+        name: np.concatenate([own[name] for own in found.values()]) for name in OBJECTS.keys() - {"plate", "well"}
+    }
+    return conform(pd.DataFrame({"plate": plate, "well": wells, **columns}), OBJECTS)
 
 
 def _long(
@@ -340,7 +342,7 @@ def _long(
     }
     for at, well in enumerate(wells):
         values = logits[well.name].astype(float)
-        folds, fields = np.array(well.folds)[:, None, None], well.fields["field"].to_numpy()[:, None]
+        folds, fields = np.array(well.folds)[:, None, None], well.fields["field"][:, None]
         of_fold = {key: scale[well.folds][:, None] for key, scale in scales.items()}
         rows = {
             "at": at,

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from wscnn.fields import read_fields
+from wscnn.fields import BOX, read_fields
 from wscnn.masks import Extent, write_masks
 from wscnn.store import Plate
 
@@ -23,8 +22,8 @@ class ScoredWell:
     name
         The well's.
     fields
-        A row a used field: ``field, at`` (its row in the plate's table of the well), ``y, x, height, width`` and
-        ``y_um, x_um`` (missing where not known).
+        A row a used field, with columns by name (a structured array: to take columns out of a data frame costs more
+        than to read a small well): ``field, y, x, height, width`` and ``y_um, x_um`` (NaN where not known).
     folds
         Which folds score it, counted as they were loaded.
     places
@@ -32,14 +31,15 @@ class ScoredWell:
     """
 
     name: str
-    fields: pd.DataFrame
+    fields: np.ndarray
     folds: list[int]
     places: np.ndarray
 
 
 def read_wells(plate: Plate, wells: Sequence[ScoredWell], channels: Sequence[str]) -> list[np.ndarray]:
     """Return the used fields of each well."""
-    return [read_fields(plate, well.name, channels)[well.fields["at"]] for well in wells]
+    boxes = [np.stack([well.fields[name] for name in BOX], axis=1) for well in wells]
+    return [read_fields(plate, well.name, channels, box) for well, box in zip(wells, boxes, strict=True)]
 
 
 def finish_wells(
@@ -50,7 +50,7 @@ def finish_wells(
     phenotypes: Sequence[str],
     stride: int,
     lengths: Extent,
-) -> list[pd.DataFrame]:
+) -> list[dict[str, np.ndarray]]:
     """Write the labels of each well; return its table of objects."""
     return [
         write_masks(

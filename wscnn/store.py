@@ -21,7 +21,7 @@ import pandas as pd
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import MemoryStore
 
 from wscnn.atomic import atomic_path, remove
 from wscnn.errors import UserError
@@ -34,6 +34,8 @@ _VERSION = "0.5"
 _CODECS = (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
 # What the metadata of a field tell in whole pixels.
 _PLACE = ["field", "y", "x", "height", "width"]
+# What of an array's metadata says how its bytes lie.
+_LAYOUT = ["chunk_grid", "chunk_key_encoding", "codecs", "zarr_format", "node_type"]
 _BLOSC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
 
 
@@ -191,11 +193,18 @@ class Plate:
 
     def fields(self, well: str) -> pd.DataFrame:
         """Return a row a field of `well`: ``field, y, x, height, width`` in pixels of the mosaic, and positions."""
-        with _broken(self.path / _well_path(well) / "0", "metadata"):
-            table = pd.DataFrame(self._image(well)["wscnn"]["fields"])
-            if len(table) and any(table[name].dtype.kind != "i" or (table[name] < 0).any() for name in _PLACE):
-                raise ValueError("fields are not at whole pixels")
-        return table
+        return pd.DataFrame(self._fields(well))
+
+    def all_fields(self) -> pd.DataFrame:
+        """Return the rows of `fields` of all wells, with a column ``well``; what a well does not tell is missing."""
+        tables = {well: self._fields(well) for well in self.wells}
+        names = dict.fromkeys(name for own in tables.values() for name in own)
+        wells = [well for well, own in tables.items() for _ in own["field"]]
+        columns = {
+            name: [cell for own in tables.values() for cell in own.get(name, [np.nan] * len(own["field"]))]
+            for name in names
+        }
+        return pd.DataFrame({"well": wells} | columns)
 
     def cell(self, well: str) -> tuple[int, int]:
         """Return height and width of a field's cell in the mosaic of `well`."""
@@ -225,8 +234,7 @@ class Plate:
         chosen = names if channels is None else list(channels)
         folder = self.path / _well_path(well) / "0" / "0"
         with _broken(f"{folder}, well {well}", "pixels"):
-            array = _open(folder, (len(names),))
-            return np.concatenate([array[names.index(name) : names.index(name) + 1] for name in chosen])
+            return np.stack(_read_planes(folder, (len(names),), [(names.index(name),) for name in chosen]))
 
     def read_label(self, well: str, name: str) -> np.ndarray:
         """Return the label image (y, x) called `name` of `well`.
@@ -238,20 +246,22 @@ class Plate:
         """
         folder = self.path / _well_path(well) / "0" / "labels" / name / "0"
         with _broken(f"{folder}, well {well}", "pixels", "score"):
-            return _open(folder, ())[:]
+            return _read_planes(folder, (), [()])[0]
 
-    def write_label(self, well: str, name: str, image: np.ndarray) -> None:
-        """Write a label image (y, x), of unsigned integers and the mosaic's size, atomically."""
+    def write_labels(self, well: str, images: Mapping[str, np.ndarray]) -> None:
+        """Write label images (y, x) by name, of unsigned integers and the mosaic's size, each atomically."""
         labels = self.path / _well_path(well) / "0" / "labels"
-        meta = _multiscale(name, "yx", self.pixel_size_um)
         image_label = {"version": _VERSION, "source": {"image": "../../"}}
-        with atomic_path(labels / name) as partial:
-            _group(partial, {"ome": {"version": _VERSION, "multiscales": [meta], "image-label": image_label}})
-            _write_array(partial / "0", image, self.cell(well))
+        cell = self.cell(well)
+        for name, image in images.items():
+            meta = _multiscale(name, "yx", self.pixel_size_um)
+            with atomic_path(labels / name) as partial:
+                _group(partial, {"ome": {"version": _VERSION, "multiscales": [meta], "image-label": image_label}})
+                _write_array(partial / "0", image, cell)
         listed = self.labels(well)
-        if name not in listed:
+        if not images.keys() <= set(listed):
             # Last and whole: a job that is cut off leaves no list, or an earlier one.
-            self._list_labels(well, [*listed, name])
+            self._list_labels(well, {*listed, *images})
 
     def remove_labels(self, well: str, names: Collection[str]) -> None:
         """Remove those label images of `well` that are called so."""
@@ -273,6 +283,16 @@ class Plate:
         with atomic_path(self.path / _well_path(well) / "0" / "labels" / "zarr.json") as partial:
             partial.write_bytes(_group_text({"ome": {"version": _VERSION, "labels": sorted(names)}}))
 
+    def _fields(self, well: str) -> dict[str, list[Any]]:
+        """Return columns of the table of fields, checked."""
+        with _broken(self.path / _well_path(well) / "0", "metadata"):
+            columns = dict(self._image(well)["wscnn"]["fields"])
+            if any(type(number) is not int or number < 0 for name in _PLACE for number in columns[name]):
+                raise ValueError("fields are not at whole pixels")
+            if len({len(cells) for cells in columns.values()}) > 1:
+                raise ValueError("columns of fields differ in length")
+        return columns
+
     def _image(self, well: str) -> dict[str, Any]:
         return _attributes(self.path / _well_path(well) / "0")
 
@@ -289,19 +309,27 @@ def _broken(where: Path | str, what: str, stage: str = "stage") -> Iterator[None
         raise UserError(f"{where}: damaged {what} ({reason}); {stage} the plate again") from None
 
 
-def _open(folder: Path, lead: tuple[int, ...]) -> Any:
-    """Return the array at `folder`, of shape (*lead, y, x), whose every (y, x) plane is a shard that is there."""
+def _read_planes(folder: Path, lead: tuple[int, ...], places: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """Return the (y, x) planes at `places` of the array at `folder`, of shape (*lead, y, x), as `_write_array` made it.
+
+    Zarr's own reading spends several times the work of unpacking, and reads a missing shard as zeros without a word.
+    """
     if not (folder / "zarr.json").is_file():
         raise UserError(f"{folder}: no such image; run the stage that makes it first")
-    array = zarr.open_array(LocalStore(folder, read_only=True), mode="r")
-    if array.shape[:-2] != lead or array.shards != (*(1 for _ in lead), *array.shape[-2:]) or array.dtype.kind != "u":
-        raise ValueError(f"{array.dtype} of shape {array.shape} in shards of {array.shards}")
-    for place in np.ndindex(lead):
-        shard = folder / array.metadata.encode_chunk_key((*place, 0, 0))
-        # zarr reads a missing shard as zeros without a word.
+    found = json.loads((folder / "zarr.json").read_bytes())
+    shape, dtype = tuple(found["shape"]), np.dtype(found["data_type"])
+    rows, columns = found["codecs"][0]["configuration"]["chunk_shape"][-2:]
+    expected = json.loads(_array_text(shape, dtype, (rows, columns)))
+    other = [key for key in _LAYOUT if found[key] != expected[key]]
+    if shape[:-2] != lead or dtype.kind != "u" or other:
+        raise ValueError(f"{dtype} of shape {shape}, {', '.join(other) or 'axes'} not as they were written")
+    planes = []
+    for place in places:
+        shard = folder.joinpath("c", *map(str, place), "0", "0")
         if not shard.is_file() or shard.stat().st_size == 0:
             raise UserError(f"{folder}: pixels are missing; delete the plate's folder and stage it again")
-    return array
+        planes.append(_unshard(shard.read_bytes(), shape[-2:], dtype, (rows, columns)))
+    return planes
 
 
 def _well_path(well: str) -> str:
@@ -316,13 +344,11 @@ def _group(folder: Path, attributes: Mapping[str, Any]) -> None:
 
 
 def _group_text(attributes: Mapping[str, Any]) -> bytes:
-
-    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode()
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}).encode()
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
     """Return the attributes of the group at `folder`."""
-
     try:
         return json.loads((folder / "zarr.json").read_bytes())["attributes"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -395,6 +421,19 @@ def _shard(plane: np.ndarray, cell: tuple[int, int]) -> bytes:
     return b"".join([*parts, _checksummed(index.tobytes())])
 
 
+def _unshard(shard: bytes, shape: tuple[int, int], dtype: np.dtype, cell: tuple[int, int]) -> np.ndarray:
+    """Return the plane that `_shard` packed; ValueError where a checksum or a size is not right."""
+    rows, columns = shape[0] // cell[0], shape[1] // cell[1]
+    size = rows * columns * 16 + 4  # of the index: two numbers a chunk, and a checksum
+    index = np.frombuffer(_checked(shard[-size:]), "<u8").reshape(rows, columns, 2)
+    plane = np.empty(shape, dtype)
+    for row, column in np.ndindex(rows, columns):
+        start, length = index[row, column].tolist()
+        chunk = np.frombuffer(_BLOSC.decode(_checked(shard[start : start + length])), dtype.newbyteorder("<"))
+        plane[row * cell[0] : (row + 1) * cell[0], column * cell[1] : (column + 1) * cell[1]] = chunk.reshape(cell)
+    return plane
+
+
 def pack(chunk: np.ndarray) -> bytes:
     """Return a chunk as it is stored: compressed, with its checksum."""
     return _checksummed(_BLOSC.encode(np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<"))))
@@ -402,3 +441,10 @@ def pack(chunk: np.ndarray) -> bytes:
 
 def _checksummed(data: bytes) -> bytes:
     return data + struct.pack("<I", google_crc32c.value(data))
+
+
+def _checked(data: bytes) -> bytes:
+    """Return what `_checksummed` was given."""
+    if _checksummed(data[:-4]) != data:
+        raise ValueError("a checksum is not right")
+    return data[:-4]

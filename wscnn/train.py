@@ -13,7 +13,7 @@ from scipy.ndimage import maximum_filter
 
 from wscnn.calibration import fit_probability, probability, reliability
 from wscnn.errors import UserError
-from wscnn.fields import read_fields, same_pixel_size
+from wscnn.fields import BOX, read_fields, same_pixel_size
 from wscnn.fit import Examples, evaluate, field_auc, pick_device, recipe_of, well_auc
 from wscnn.model import NOISY_OR, WSCNN, Card, load_model, save_model
 from wscnn.progress import log
@@ -259,12 +259,11 @@ def _fields_of(wells: pd.DataFrame, plates: Mapping[str, Plate], qcs: Sequence[P
         if plate not in plates or well not in plates[plate].wells:
             log(f"plate {plate}, well {well}: a control well without images; left out")
             continue
-        numbers = plates[plate].fields(well)["field"]
-        rows.append(pd.DataFrame({"field": numbers, "at": range(len(numbers)), "plate": plate, "well": well}))
+        rows.append(plates[plate].fields(well)[["field", *BOX]].assign(plate=plate, well=well))
     if not rows:
         raise UserError("layout: no control well has images; correct the layout or the pattern of file names")
     table = pd.concat(rows).merge(used, on=["plate", "well", "field"]).merge(wells, on=["plate", "well"])
-    return table.sort_values(["plate", "well", "at"], ignore_index=True)
+    return table.sort_values(["plate", "well"], kind="stable", ignore_index=True)
 
 
 def _load(
@@ -292,7 +291,7 @@ def _load(
     problems = []
     filled = 0
     for (plate, well), rows in table.groupby(["plate", "well"]):
-        images = read_fields(plates[str(plate)], str(well), channels)[rows["at"]]
+        images = read_fields(plates[str(plate)], str(well), channels, rows[BOX].to_numpy())
         problems += _image_problems(images, rows, f"plate {plate}, well {well}", network)
         if not filled:
             # Half the memory of float32, and once: the fields of a large screen are gigabytes.

@@ -117,7 +117,7 @@ def cover(plate: Plate, well: str, fields: Path, models: Path) -> Covered:
     # torch takes seconds to import, and only this needs it.
     import torch
 
-    from wscnn.fields import read_fields
+    from wscnn.fields import BOX, read_fields
     from wscnn.fit import pick_device
     from wscnn.model import check_fits, load_folds
     from wscnn.saliency import occlusion, squares
@@ -134,9 +134,9 @@ def cover(plate: Plate, well: str, fields: Path, models: Path) -> Covered:
             "scored the screen by --models, or choose a well with a score"
         )
     best = scored.sort_values("score", ascending=False).iloc[0]
-    at = plate.fields(well)["field"].tolist().index(best["field"])
+    box = plate.fields(well).set_index("field").loc[[best["field"]], BOX].to_numpy()
     device = pick_device("auto")
-    image = torch.from_numpy(read_fields(plate, well, card.channels)[at]).to(device)
+    image = torch.from_numpy(read_fields(plate, well, card.channels, box)[0]).to(device)
     side, number = networks[0].receptive_field, card.phenotypes.index(best["phenotype"])
     log(f"covering field {best['field']} square by square, which may take minutes")
     found = np.mean([occlusion(network.to(device), image, side, side // 2)[number] for network in networks], axis=0)

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from wscnn.config import section
-from wscnn.fields import read_fields
+from wscnn.fields import BOX, read_fields
 from wscnn.store import Channel, Plate, PlateWriter
 from wscnn.tables import write_table
 from wscnn.wells import well_name
@@ -93,7 +93,7 @@ def measure(given: argparse.Namespace, size: int) -> None:
         plate = make_plate(folder, given.wells, given.fields, size)
         networks = [WSCNN(given.architecture, "noisy_or", 1, 2).eval() for _ in range(given.folds)]
         start = time.perf_counter()
-        fields = [read_fields(plate, well, ["DNA"]) for well in plate.wells]
+        fields = [read_fields(plate, well, ["DNA"], plate.fields(well)[BOX].to_numpy()) for well in plate.wells]
         read = time.perf_counter() - start
         for k, network in enumerate(networks):
             with torch.no_grad():

@@ -40,8 +40,7 @@ def test_a_plate_of_384_wells_with_masks_is_some_thousand_files(tmp_path: Path):
         writer.write_well(well, np.ones((5, 8, 8), np.uint16), fields, (8, 8))
     plate = Plate(tmp_path / "p.zarr")
     for well in wells:
-        plate.write_label(well, "rare", np.ones((8, 8), np.uint32))
-        plate.write_label(well, "rare_saliency", np.ones((8, 8), np.uint8))
+        plate.write_labels(well, {"rare": np.ones((8, 8), np.uint32), "rare_saliency": np.ones((8, 8), np.uint8)})
     assert files(tmp_path) == FILES_384 == 5777
     by_plan = plan(
         size_by_numbers(plates=1, wells=384, fields=9, channels=5, planes=1, size=1080, controls=24),
@@ -157,7 +156,7 @@ def test_raw_images_are_read_once_and_the_store_is_written_once(
         score_plate(
             outputs[0], outputs[2], results / "model", *tables, screen="s", score=config["score"], dask=config["dask"]
         )
-    # Of each of the two labels its group, array and shard, and the list of labels.
-    assert opened["write"] == wells * 2 * 4
-    # Of a well 7 times metadata, and its shard for its index and each field; of the plate its group and first image.
-    assert opened["read"] == 2 + wells * (7 + 1 + fields // wells)
+    # Of each of the two labels its group, array and shard; and the list of labels.
+    assert opened["write"] == wells * (2 * 3 + 1)
+    # Of a well 4 times metadata, and its shard; of the plate its group and first image.
+    assert opened["read"] == 2 + wells * (4 + 1)
