@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from wscnn.errors import UserError
-from wscnn.fields import BOX, read_fields
-from wscnn.store import Channel, Plate, PlateWriter
+from wscnn.fields import read_fields
+from wscnn.store import BOX, Channel, Plate, PlateWriter
 
 
 @pytest.fixture
@@ -48,3 +48,11 @@ def test_channels_come_as_asked_and_one_without_contrast_is_zero(plate):
 def test_what_is_not_there_is_named(plate):
     with pytest.raises(UserError, match="no channel GFP"):
         read_fields(plate, "A01", ["GFP"], boxes(plate))
+
+
+@pytest.mark.parametrize("box", [(31, 0, 10, 12), (0, 21, 10, 12), (0, 0, 10, 11)])
+def test_a_box_that_is_not_in_the_mosaic_or_of_another_size_is_told(plate, box):
+    with pytest.raises(
+        UserError, match="well A01: fields differ in size or lie outside the mosaic; stage the plate again"
+    ):
+        read_fields(plate, "A01", ["DNA"], np.array([(0, 0, 10, 12), box]))

@@ -186,6 +186,14 @@ def test_max_is_the_difference_of_the_class_maps_maxima():
         torch.testing.assert_close(model(images)[:, 0], maps[:, 1].amax((1, 2)) - maps[:, 0].amax((1, 2)))
 
 
+def test_the_dense_layer_begins_as_the_mean_over_places_and_learns_each_place():
+    maps = torch.randn(3, 2, 21, 30)
+    dense = WSCNN("compact", "fc", 1, 2)
+    torch.testing.assert_close(dense.pooled(maps), WSCNN("compact", "avg", 1, 2).pooled(maps))
+    dense.pooled(maps).sum().backward()
+    assert dense.dense.grad.unique().numel() > 21 * 30
+
+
 def test_too_small_a_field_and_unknown_names_are_told():
     with pytest.raises(UserError, match="too small"):
         score(network("wscnn4"), torch.rand(1, 1, 40, 40))

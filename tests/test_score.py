@@ -20,10 +20,10 @@ from matched import matched_filter
 from wscnn.calibration import probability
 from wscnn.config import complete_config
 from wscnn.errors import UserError
-from wscnn.fields import BOX, read_fields
+from wscnn.fields import read_fields
 from wscnn.model import Card, load_folds, save_model, score_fields
 from wscnn.score import align_folds, folds_of, score_plate
-from wscnn.store import Channel, Plate, PlateWriter
+from wscnn.store import BOX, Channel, Plate, PlateWriter
 from wscnn.tables import FIELDS, OBJECTS, WELLS, write_table
 from wscnn.wells import well_name
 

@@ -181,6 +181,15 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         ("A/01/0", lambda group: group["attributes"]["wscnn"].pop("cell"), r"A/01/0: damaged metadata"),
         ("A/01/0", lambda group: group["attributes"]["wscnn"]["fields"]["y"].pop(), r"A/01/0: damaged metadata"),
         ("A/01/0", lambda group: group["attributes"]["wscnn"]["fields"].update(x="a"), r"A/01/0: damaged metadata"),
+        ("A/01/0", lambda group: group["attributes"]["wscnn"]["fields"].update(x=[0, 2**70, 0]), r"A/01/0: damaged"),
+        ("A/01/0", lambda group: group["attributes"]["wscnn"]["fields"].update(x=[0, 30.0, 0]), r"A/01/0: damaged"),
+        ("A/01/0", lambda group: group["attributes"]["wscnn"]["fields"].update(y_um="123"), r"A/01/0: damaged"),
+        (
+            "A/01/0",
+            lambda group: group["attributes"]["wscnn"]["fields"].update(y_um=["1", "2", "3"]),
+            r"A/01/0: damaged",
+        ),
+        ("A/01/0", lambda group: group["attributes"]["wscnn"]["fields"].update(y_um={"a": 1}), r"A/01/0: damaged"),
         ("A/01/0/labels", lambda group: group["attributes"].clear(), r"A/01/0/labels: damaged metadata"),
         (
             "A/01/0/labels/rare/0",

@@ -87,7 +87,7 @@ def _client(settings: dict[str, Any]) -> Iterator[Client]:
                     threads_per_worker=workers if in_threads else 1,
                     processes=not in_threads,
                     dashboard_address="127.0.0.1:0",
-                    # Most of what the start would take, for what nobody opens in a job that its log tells as much of.
+                    # It would be most of the start; what threads do, the job's log tells.
                     scheduler_kwargs={"dashboard": not in_threads},
                     # Wells in flight are bounded by the caller; Dask's own limit would pause or kill workers.
                     memory_limit=None,

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from wscnn.fields import BOX, read_fields
+from wscnn.fields import read_fields
 from wscnn.pictures import compose, jpeg_uri, outlines, png_uri, saliency_layer, svg_path
 from wscnn.results import Results
-from wscnn.store import Plate
+from wscnn.store import BOX, Plate
 from wscnn.wells import SALIENCY
 
 #: Longest side of a picture in pixels.

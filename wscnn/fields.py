@@ -9,8 +9,6 @@ from wscnn.store import Plate
 
 #: By how much two pixel sizes may differ and count as one: metadata of one objective differ in their last digits.
 _TOLERANCE = 0.01
-#: Where a field lies in its mosaic: columns of the plate's table of fields, in pixels.
-BOX = ["y", "x", "height", "width"]
 
 
 def same_pixel_size(one: float | None, other: float | None) -> bool:
@@ -31,12 +29,13 @@ def read_fields(plate: Plate, well: str, channels: Sequence[str], boxes: np.ndar
     channels
         Those to return, in this order.
     boxes
-        Shape (n, 4): `BOX` of each field, all of one size, as in ``plate.fields(well)``.
+        Shape (n, 4): `wscnn.store.BOX` of each field, one at least, as in ``plate.fields(well)``.
 
     Raises
     ------
     UserError
-        When the plate has no such channel, or the well's pixels are damaged.
+        When the plate has no such channel, the well's pixels are damaged, or fields differ in size or lie outside the
+        mosaic.
     """
     windows = {channel.name: channel.window for channel in plate.channels}
     missing = [name for name in channels if name not in windows]
@@ -46,6 +45,10 @@ def read_fields(plate: Plate, well: str, channels: Sequence[str], boxes: np.ndar
     span = np.where(high > low, high - low, 1)
     mosaic = plate.read(well, channels)
     height, width = boxes[0, 2:]
+    if (boxes[:, 2:] != boxes[0, 2:]).any() or (boxes[:, :2] + boxes[:, 2:] > mosaic.shape[1:]).any():
+        raise UserError(
+            f"{plate.path}, well {well}: fields differ in size or lie outside the mosaic; stage the plate again"
+        )
     fields = np.empty((len(boxes), len(channels), height, width), np.float32)
     for field, (y, x) in zip(fields, boxes[:, :2].tolist(), strict=True):
         np.subtract(mosaic[:, y : y + height, x : x + width], low, out=field, dtype=np.float32)

@@ -189,7 +189,8 @@ class WSCNN(nn.Module):
             self.attend = nn.Conv2d(before, 2 * 64, kernel, padding=padding)
             self.weigh = nn.Conv2d(64, 1, 1)
         if pool == "fc":
-            self.dense = nn.Linear(n_classes * _DENSE[0] * _DENSE[1], n_classes)
+            # It begins as the mean over places: with random signs neighbouring places pull the detector opposite ways.
+            self.dense = nn.Parameter(torch.eye(n_classes)[:, :, None, None].repeat(1, 1, *_DENSE))
 
         self.stride = 2 ** sum(layer.halve != "" for layer in layers)
         self.receptive_field = self._pixels(1, padded=False)
@@ -227,7 +228,8 @@ class WSCNN(nn.Module):
             weights = attention.flatten(2).softmax(-1)  # (N, 1, places)
             scores = (maps.flatten(2) * weights).sum(-1)
         elif self.pool == "fc":
-            scores = self.dense(functional.adaptive_avg_pool2d(maps, _DENSE).flatten(1))
+            places = functional.adaptive_avg_pool2d(maps, _DENSE)
+            scores = (places[:, None] * self.dense).mean((-2, -1)).sum(-1)
         else:
             scores = _POOLS[self.pool](maps)
         return scores[:, 1:] - scores[:, :1]

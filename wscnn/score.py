@@ -19,7 +19,6 @@ from distributed import Client, Future
 from wscnn.calibration import probability
 from wscnn.cluster import connect, cpus, in_flight
 from wscnn.errors import UserError
-from wscnn.fields import BOX
 from wscnn.fit import pick_device
 from wscnn.masks import Extent, extent
 from wscnn.model import WSCNN, Card, check_fits, load_folds
@@ -27,7 +26,7 @@ from wscnn.progress import log, progress
 from wscnn.qc import FEW_FIELDS
 from wscnn.saliency import saliency
 from wscnn.score_tasks import ScoredWell, finish_wells, read_wells
-from wscnn.store import Plate
+from wscnn.store import BOX, Plate
 from wscnn.tables import FIELDS, OBJECTS, WELLS, conform, read_table, write_table
 from wscnn.wells import SALIENCY, check_name, parse_well
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wscnn.fields import BOX, read_fields
+from wscnn.fields import read_fields
 from wscnn.masks import Extent, write_masks
-from wscnn.store import Plate
+from wscnn.store import BOX, Plate
 
 
 @dataclass(frozen=True)

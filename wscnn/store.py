@@ -32,8 +32,10 @@ _VERSION = "0.5"
 # (a fifth with 8 bits) of what is a fraction of the raw images; the checksum after it makes a flipped bit an error
 # instead of a wrong pixel.
 _CODECS = (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
-# What the metadata of a field tell in whole pixels.
-_PLACE = ["field", "y", "x", "height", "width"]
+#: Where a field lies in its mosaic, in pixels: columns of the table of fields.
+BOX = ["y", "x", "height", "width"]
+# What that table may tell of where the stage stood.
+_STAGE = ["y_um", "x_um"]
 # What of an array's metadata says how its bytes lie.
 _LAYOUT = ["chunk_grid", "chunk_key_encoding", "codecs", "zarr_format", "node_type"]
 _BLOSC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
@@ -287,10 +289,12 @@ class Plate:
         """Return columns of the table of fields, checked."""
         with _broken(self.path / _well_path(well) / "0", "metadata"):
             columns = dict(self._image(well)["wscnn"]["fields"])
-            if any(type(number) is not int or number < 0 for name in _PLACE for number in columns[name]):
-                raise ValueError("fields are not at whole pixels")
-            if len({len(cells) for cells in columns.values()}) > 1:
+            if not all(type(cells) is list and len(cells) == len(columns["field"]) for cells in columns.values()):
                 raise ValueError("columns of fields differ in length")
+            if not all(type(cell) is int and 0 <= cell < 2**31 for name in ("field", *BOX) for cell in columns[name]):
+                raise ValueError("fields are not at whole pixels")
+            if not all(cell is None or type(cell) in (int, float) for name in _STAGE for cell in columns.get(name, [])):
+                raise ValueError("the stage's positions are no numbers")
         return columns
 
     def _image(self, well: str) -> dict[str, Any]:
@@ -322,7 +326,7 @@ def _read_planes(folder: Path, lead: tuple[int, ...], places: Sequence[tuple[int
     expected = json.loads(_array_text(shape, dtype, (rows, columns)))
     other = [key for key in _LAYOUT if found[key] != expected[key]]
     if shape[:-2] != lead or dtype.kind != "u" or other:
-        raise ValueError(f"{dtype} of shape {shape}, {', '.join(other) or 'axes'} not as they were written")
+        raise ValueError(f"not as it was written: {dtype}, shape {shape}{''.join(f', {key}' for key in other)}")
     planes = []
     for place in places:
         shard = folder.joinpath("c", *map(str, place), "0", "0")

@@ -13,11 +13,11 @@ from scipy.ndimage import maximum_filter
 
 from wscnn.calibration import fit_probability, probability, reliability
 from wscnn.errors import UserError
-from wscnn.fields import BOX, read_fields, same_pixel_size
+from wscnn.fields import read_fields, same_pixel_size
 from wscnn.fit import Examples, evaluate, field_auc, pick_device, recipe_of, well_auc
 from wscnn.model import NOISY_OR, WSCNN, Card, load_model, save_model
 from wscnn.progress import log
-from wscnn.store import Plate
+from wscnn.store import BOX, Plate
 from wscnn.tables import read_table, write_table
 from wscnn.together import fit_together
 
@@ -251,7 +251,7 @@ def _common(plates: Sequence[Plate], chosen: Sequence[str] | None) -> tuple[list
 
 
 def _fields_of(wells: pd.DataFrame, plates: Mapping[str, Plate], qcs: Sequence[Path]) -> pd.DataFrame:
-    """Return a row a usable field of the control wells: ``plate, well, label, part, at`` (its row in the plate)."""
+    """Return a row a usable field of the control wells: ``plate, well, label, part, field`` and `BOX`."""
     quality = pd.concat([read_table(path) for path in qcs])
     used = quality.loc[quality["used"], ["plate", "well", "field"]]
     rows = []

@@ -14,7 +14,7 @@ from wscnn.atomic import atomic_path
 from wscnn.errors import UserError
 from wscnn.pictures import compose, outlines, png_uri, saliency_layer
 from wscnn.progress import log
-from wscnn.store import Plate
+from wscnn.store import BOX, Plate
 from wscnn.tables import read_table
 from wscnn.wells import SALIENCY, parse_well, well_name
 
@@ -117,7 +117,7 @@ def cover(plate: Plate, well: str, fields: Path, models: Path) -> Covered:
     # torch takes seconds to import, and only this needs it.
     import torch
 
-    from wscnn.fields import BOX, read_fields
+    from wscnn.fields import read_fields
     from wscnn.fit import pick_device
     from wscnn.model import check_fits, load_folds
     from wscnn.saliency import occlusion, squares

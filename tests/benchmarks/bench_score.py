@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from wscnn.config import section
-from wscnn.fields import BOX, read_fields
-from wscnn.store import Channel, Plate, PlateWriter
+from wscnn.fields import read_fields
+from wscnn.store import BOX, Channel, Plate, PlateWriter
 from wscnn.tables import write_table
 from wscnn.wells import well_name
 
