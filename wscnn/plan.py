@@ -54,7 +54,7 @@ RATES = {
     "index": Rate(0.5, 6e-4, 6e-4),
     "stage": Rate(2.4, 0.054, 0.041),
     "train": Rate(4.5, 0.25, 0.17),
-    "score": Rate(6.0, 0.12, 0.10),
+    "score": Rate(5.5, 0.075, 0.045),
     "hits": Rate(1.0, 2e-5, 2e-5),
     "report": Rate(4.0, 8e-5, 8e-5),
 }
