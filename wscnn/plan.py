@@ -48,8 +48,9 @@ class Rate(NamedTuple):
 #: Measured on two cores of an AMD EPYC without AVX-512 and without a GPU. `stage`, `train` and `score`: a demo screen
 #: by itself on the machine (`make demo SEED=1`: two plates of 96 wells x 4 fields of 540 x 540, one channel,
 #: illumination corrected, nuclei counted). `index`: 3,456 files whose headers are read; `hits`: 384,000 wells
-#: (bench_hits.py); `report`: 38,400 wells. The start of `stage`, `train` and `score` is where a line through such jobs
-#: and those of two plates of 24 wells x 2 fields of 200 x 200 meets no work.
+#: (bench_hits.py); `report`: 38,400 wells. The start of `stage` and `train` is where a line through such jobs and
+#: those of two plates of 24 wells x 2 fields of 200 x 200 meets no work; of `score`, one through plates of 24 and 384
+#: wells (bench_size.py).
 RATES = {
     "index": Rate(0.5, 6e-4, 6e-4),
     "stage": Rate(2.4, 0.054, 0.041),

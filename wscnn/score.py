@@ -26,7 +26,7 @@ from wscnn.progress import log, progress
 from wscnn.qc import FEW_FIELDS
 from wscnn.saliency import saliency
 from wscnn.score_tasks import ScoredWell, finish_wells, read_wells
-from wscnn.store import BOX, Plate
+from wscnn.store import BOX, STAGE, Plate
 from wscnn.tables import FIELDS, OBJECTS, WELLS, conform, read_table, write_table
 from wscnn.wells import SALIENCY, check_name, parse_well
 
@@ -43,7 +43,7 @@ _WINDOW = 8
 # by a megabyte a well.
 _TRIM = 16
 # What is told of a used field to those who score it.
-_PLACES = ["field", *BOX, "y_um", "x_um"]
+_PLACES = ["field", *BOX, *STAGE]
 
 
 def score_plate(
@@ -183,7 +183,7 @@ def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
     missing = [name for name in columns if name not in table]
     if missing:
         raise UserError(f"{qc}: has no column {', '.join(missing)}; stage the plate again")
-    places = plate.all_fields().reindex(columns=["well", *_PLACES]).astype({"y_um": float, "x_um": float})
+    places = plate.all_fields().reindex(columns=["well", *_PLACES]).astype(dict.fromkeys(STAGE, float))
     judged = places.merge(table[columns], on=["well", "field"], how="left")
     unknown = judged[judged["used"].isna()]
     if len(unknown) or len(judged) > len(places):

@@ -34,8 +34,8 @@ _VERSION = "0.5"
 _CODECS = (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
 #: Where a field lies in its mosaic, in pixels: columns of the table of fields.
 BOX = ["y", "x", "height", "width"]
-# What that table may tell of where the stage stood.
-_STAGE = ["y_um", "x_um"]
+#: Where the stage stood: columns that the table may have.
+STAGE = ["y_um", "x_um"]
 # What of an array's metadata says how its bytes lie.
 _LAYOUT = ["chunk_grid", "chunk_key_encoding", "codecs", "zarr_format", "node_type"]
 _BLOSC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
@@ -293,7 +293,7 @@ class Plate:
                 raise ValueError("columns of fields differ in length")
             if not all(type(cell) is int and 0 <= cell < 2**31 for name in ("field", *BOX) for cell in columns[name]):
                 raise ValueError("fields are not at whole pixels")
-            if not all(cell is None or type(cell) in (int, float) for name in _STAGE for cell in columns.get(name, [])):
+            if not all(cell is None or type(cell) in (int, float) for name in STAGE for cell in columns.get(name, [])):
                 raise ValueError("the stage's positions are no numbers")
         return columns
 
@@ -449,6 +449,7 @@ def _checksummed(data: bytes) -> bytes:
 
 def _checked(data: bytes) -> bytes:
     """Return what `_checksummed` was given."""
-    if _checksummed(data[:-4]) != data:
+    content = data[:-4]
+    if _checksummed(content) != data:
         raise ValueError("a checksum is not right")
-    return data[:-4]
+    return content
