@@ -51,12 +51,12 @@ def make_results(
     layout = pd.DataFrame(
         [(plate, well_name(r, c), r, c) for plate in plates for r in range(rows) for c in range(columns)]
     )
-    layout.columns = ["plate", "well", "row", "column"]
-    role = layout["column"].map({0: "negative", 1: "negative", columns - 1: "positive"}).fillna("sample")
-    compound = layout["row"] * columns + layout["column"] + layout["plate"].map(plates.index) // 2 * n_wells
+    layout.columns = ["plate", "well", "well_row", "well_column"]
+    role = layout["well_column"].map({0: "negative", 1: "negative", columns - 1: "positive"}).fillna("sample")
+    compound = layout["well_row"] * columns + layout["well_column"] + layout["plate"].map(plates.index) // 2 * n_wells
     layout["perturbation"] = np.where(role == "sample", "compound " + compound.astype("str"), role + " control")
     for number, name in enumerate(HOSTILE):
-        layout.loc[(layout["row"] == 1) & (layout["column"] == 2 + number), "perturbation"] = name
+        layout.loc[(layout["well_row"] == 1) & (layout["well_column"] == 2 + number), "perturbation"] = name
     layout = layout.assign(role=role, batch="1")
     acts = (role == "sample") & (compound % 10 == 3)
     scored = {name: _wells(layout, acts, name, generator) for name in phenotypes}
@@ -104,7 +104,7 @@ def _wells(layout: pd.DataFrame, acts: pd.Series, phenotype: str, generator: np.
         n_objects=generator.poisson(1 + strength),
         object_area_fraction=0.01,
         n_cells=generator.poisson(150, len(layout)),
-        fold=pd.Series(np.where(control, layout["row"] % 3, np.nan)),
+        fold=pd.Series(np.where(control, layout["well_row"] % 3, np.nan)),
         why_no_score="",
     )
     # On the third plate the controls do not separate, and two negative wells hold what they should not.

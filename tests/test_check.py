@@ -76,7 +76,7 @@ def test_a_faultless_screen(setup: Setup) -> None:
     screen = setup.check()
     assert screen.plates["plate"].tolist() == ["P1", "P2"]
     assert screen.layout.columns.tolist() == [
-        "plate", "well", "row", "column", "perturbation", "role", "phenotype", "batch", "dose",
+        "plate", "well", "well_row", "well_column", "perturbation", "role", "phenotype", "batch", "dose",
     ]  # fmt: skip
     assert len(screen.layout) == 2 * 96
     assert screen.layout.groupby("plate")["batch"].unique().str[0].to_dict() == {"P1": "bP1", "P2": "bP2"}
@@ -88,7 +88,7 @@ def test_tables_that_are_written(setup: Setup, tmp_path: Path) -> None:
     write_screen(screen, tmp_path / "out" / "layout.parquet", tmp_path / "out" / "controls.parquet")
     assert read_table(tmp_path / "out" / "layout.parquet").equals(screen.layout.reset_index(drop=True))
     controls = read_table(tmp_path / "out" / "controls.parquet")
-    assert controls.columns.tolist() == ["plate", "well", "row", "column", "role", "phenotype"]
+    assert controls.columns.tolist() == ["plate", "well", "well_row", "well_column", "role", "phenotype"]
     assert controls["role"].value_counts().to_dict() == {"negative": 32, "positive": 32}
 
 

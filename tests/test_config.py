@@ -210,8 +210,8 @@ def test_layout_holds_for_every_plate(tmp_path: Path) -> None:
     table = load_layout(write(tmp_path / "l.tsv", LAYOUT), ["P1", "P2"])
     assert table["plate"].tolist() == ["P1"] * 3 + ["P2"] * 3
     assert table["well"].tolist() == ["A01", "A02", "B03"] * 2
-    assert table["row"].tolist() == [0, 0, 1] * 2
-    assert table["column"].tolist() == [0, 1, 2] * 2
+    assert table["well_row"].tolist() == [0, 0, 1] * 2
+    assert table["well_column"].tolist() == [0, 1, 2] * 2
     assert table["phenotype"].tolist() == ["", "rare", ""] * 2
     assert table["dose"].tolist() == ["0", "1", "NaN"] * 2
     assert table.index.tolist() == [2, 3, 4] * 2
@@ -337,7 +337,7 @@ def test_table_in_another_encoding(tmp_path: Path) -> None:
             load_plates(write(tmp_path / "p.csv", "plate,images\nP1,é\n".encode(encoding)))
 
 
-@pytest.mark.parametrize("name", ["row", "batch", "score", "p", "q", "hit"])
+@pytest.mark.parametrize("name", ["well_row", "batch", "score", "p", "q", "hit"])
 def test_columns_that_the_results_have(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"column {name}: the results have"):
         load_layout(write(tmp_path / "l.csv", f"well,perturbation,role,{name}\nA1,x,sample,1\n"), ["P1"])
@@ -361,7 +361,7 @@ def test_any_text_is_a_layout_or_refused(tmp_path: Path, text: str) -> None:
 
 def test_controls(tmp_path: Path) -> None:
     table = controls(load_layout(write(tmp_path / "l.tsv", LAYOUT), ["P1"]))
-    assert table.columns.tolist() == ["plate", "well", "row", "column", "role", "phenotype"]
+    assert table.columns.tolist() == ["plate", "well", "well_row", "well_column", "role", "phenotype"]
     assert table["well"].tolist() == ["A01", "A02"]
 
 

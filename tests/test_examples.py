@@ -54,7 +54,9 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
             {"mitotic": {"place": PLACES[fold]}},
         )
         save_model(results / "model" / f"fold-{fold}.safetensors", matched_filter(), card)
-    wells = pd.DataFrame({"plate": "P1", "well": ["A01", "A02"], "row": 0, "column": [0, 1], "phenotype": "mitotic"})
+    wells = pd.DataFrame(
+        {"plate": "P1", "well": ["A01", "A02"], "well_row": 0, "well_column": [0, 1], "phenotype": "mitotic"}
+    )
     wells = wells.assign(screen="s", role=["negative", "positive"], perturbation=["dmso", "taxol"], score=[-5.0, 4.0])
     wells["fold"] = pd.array([0, 1], "Int8")
     write_table(wells, results / "wells.parquet")
@@ -116,7 +118,9 @@ def test_mask_and_saliency_lie_on_the_spot_and_are_left_out_where_there_is_none(
 
 
 def test_without_weights_or_plates_there_is_no_example(tmp_path: Path) -> None:
-    wells = pd.DataFrame({"plate": "P1", "well": ["A01"], "row": 0, "column": 0, "phenotype": "a", "screen": "s"})
+    wells = pd.DataFrame(
+        {"plate": "P1", "well": ["A01"], "well_row": 0, "well_column": 0, "phenotype": "a", "screen": "s"}
+    )
     write_table(wells.assign(role="negative", perturbation="x", score=0.0), tmp_path / "wells.parquet")
     for name in ("hits", "plates"):
         write_table(wells[["plate"]], tmp_path / f"{name}.parquet")

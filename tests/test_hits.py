@@ -45,8 +45,8 @@ def screen(n_plates=3, n_negative=16, effect=0.0, seed=1):
             {
                 "plate": f"P{plate}",
                 "well": wells,
-                "row": row,
-                "column": column,
+                "well_row": row,
+                "well_column": column,
                 "perturbation": names,
                 "role": role,
                 "score": plate + (1 + plate / 4) * (rng.normal(size=96) + effect * acts + 8 * (role == "positive")),
@@ -161,7 +161,7 @@ def test_effect_and_its_spread_by_hand():
         }
     )
     two = one.assign(plate="B", score=[*scores, 8.0, 3.0])
-    hits = call(pd.concat([one, two]), null="plate").hits.set_index("perturbation")
+    hits = call(pd.concat([one, two]), compare_with="plate").hits.set_index("perturbation")
     z = np.array([3, 5]) / 1.4826022
     assert hits.loc["x", "effect"] == pytest.approx(z.mean())
     assert hits.loc["x", "effect_sd"] == pytest.approx(z.std(ddof=1))
@@ -198,7 +198,9 @@ def test_wells_carry_the_layouts_columns_and_hits_those_that_hold_for_a_perturba
     layout["dose"] = np.arange(len(layout))
     layout.loc[layout["role"] == "positive", "phenotype"] = "rare"
     layout.to_parquet(tmp_path / "layout.parquet")
-    table[["plate", "well", "row", "column", "score"]].assign(phenotype="rare").to_parquet(tmp_path / "w.parquet")
+    table[["plate", "well", "well_row", "well_column", "score"]].assign(phenotype="rare").to_parquet(
+        tmp_path / "w.parquet"
+    )
     call_hits([tmp_path / "w.parquet"], tmp_path / "layout.parquet", tmp_path / "out", hits=settings())
     wells, hits = (pd.read_parquet(tmp_path / "out" / f"{name}.parquet") for name in ("wells", "hits"))
     assert {"gene", "dose", "batch", "control_phenotype", "phenotype", "z", "p"} <= set(wells.columns)
@@ -208,7 +210,7 @@ def test_wells_carry_the_layouts_columns_and_hits_those_that_hold_for_a_perturba
 
 
 def test_a_plain_text_table_of_own_features_is_enough(tmp_path):
-    screen(effect=8.0).drop(columns=["row", "column"]).to_csv(tmp_path / "mine.csv", index=False)
+    screen(effect=8.0).drop(columns=["well_row", "well_column"]).to_csv(tmp_path / "mine.csv", index=False)
     call_hits([tmp_path / "mine.csv"], None, tmp_path / "out", hits=settings())
     assert pd.read_parquet(tmp_path / "out" / "hits.parquet")["hit"].sum() == N_ACTING
 
@@ -338,7 +340,7 @@ def test_a_perturbation_of_several_roles_counts_by_well(capfd):
         (lambda t: t.assign(role=t["role"].replace("sample", "treated")), "role treated does not exist"),
         (lambda t: t.assign(plate=t["plate"].where(t["well"] != "A01")), "3 rows have no plate"),
         (lambda t: t.assign(score="high"), "column score holds text"),
-        (lambda t: t.drop(columns=["row", "column"]).assign(well="Z99"), "'Z99' is not a well"),
+        (lambda t: t.drop(columns=["well_row", "well_column"]).assign(well="Z99"), "'Z99' is not a well"),
     ],
 )
 def test_what_cannot_be_mended_is_an_error_that_names_it(change, words):
@@ -349,7 +351,9 @@ def test_what_cannot_be_mended_is_an_error_that_names_it(change, words):
 def test_wells_outside_the_layout_are_named_and_left_out(capfd):
     table = screen()
     layout = table.drop(columns="score").assign(phenotype="")
-    joined, _ = join_layout(table[["plate", "well", "row", "column", "score"]], layout[layout["well"] != "A01"])
+    joined, _ = join_layout(
+        table[["plate", "well", "well_row", "well_column", "score"]], layout[layout["well"] != "A01"]
+    )
     assert "P0 A01, P1 A01, P2 A01: not in the layout" in capfd.readouterr().err
     assert (joined.loc[joined["well"] == "A01", "role"] == "exclude").all()
 
@@ -386,6 +390,6 @@ def test_plates_with_too_few_negative_controls_are_named_with_the_key_that_keeps
 
 def test_negative_controls_where_bscore_is_blind_are_told():
     table = screen(n_plates=3).assign(phenotype="")
-    table.loc[(table["column"] == 0), "role"] = "negative"
+    table.loc[(table["well_column"] == 0), "role"] = "negative"
     warnings = reachable(table, settings(normalize="bscore"))
     assert any("24 of" in warning and "columns without a sample well" in warning for warning in warnings)

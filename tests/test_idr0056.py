@@ -109,7 +109,9 @@ def test_ect2_tops_multinucleation_in_screen_c():
     )
     wells.loc[wells["perturbation"].isin(["HeLa cells", "Control siRNA (Ambion)"]), "role"] = "negative"
     # The published table holds means of conditions, two of them negative, too few to scale by: ranked within plates.
-    tables = analyse(wells, None, source="screen C", hits=section("hits", '{"normalize": "none", "null": "plate"}'))
+    tables = analyse(
+        wells, None, source="screen C", hits=section("hits", '{"normalize": "none", "compare_with": "plate"}')
+    )
     hits = tables.hits.sort_values("effect", ascending=False)
     assert hits["perturbation"].tolist()[:2] == ["ECT2 SMART pool siRNA", "CH-TOG SMART pool siRNA"]
     assert 39 < hits["effect"].iloc[0] < 42.2

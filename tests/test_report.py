@@ -294,7 +294,7 @@ def test_roc_is_that_of_a_small_table_worked_by_hand() -> None:
 
 def test_wells_are_held_out_by_their_fold_or_when_the_model_never_met_them(tmp_path: Path) -> None:
     wells = pd.DataFrame({"plate": "P1", "well": ["A01", "A02", "A03"], "phenotype": "a", "score": [0.0, 1.0, 2.0]})
-    wells = wells.assign(row=0, column=[0, 1, 2], perturbation="x", role=["negative", "positive", "negative"])
+    wells = wells.assign(well_row=0, well_column=[0, 1, 2], perturbation="x", role=["negative", "positive", "negative"])
     write_table(wells.assign(screen="s", fold=pd.array([0, None, None], "Int8")), tmp_path / "wells.parquet")
     for name in ("hits", "plates"):
         write_table(wells[["plate"]], tmp_path / f"{name}.parquet")

@@ -48,7 +48,9 @@ def screen(
             writer.write_well(well, mosaic, pd.DataFrame(boxes), (side, side))
         for well, label in wells.items():
             role, phenotype = ("negative", "") if label == "negative" else ("positive", label)
-            rows.append({"plate": name, "well": well, "row": 0, "column": 0, "role": role, "phenotype": phenotype})
+            rows.append(
+                {"plate": name, "well": well, "well_row": 0, "well_column": 0, "role": role, "phenotype": phenotype}
+            )
         quality = pd.DataFrame({"plate": name, "well": list(wells) * n_fields}).sort_values("well", ignore_index=True)
         write_table(quality.assign(field=[1, 2] * len(wells), used=True), folder / f"{name}.qc.parquet")
         stores.append(folder / f"{name}.zarr")

@@ -434,11 +434,11 @@ def _replicate_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list
 def _edge_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
     """Return which classes of controls lie at the plate's left and right edges alone."""
     widths = {
-        plate: plate_format(list(zip(rows["row"], rows["column"], strict=True)))[1]
+        plate: plate_format(list(zip(rows["well_row"], rows["well_column"], strict=True)))[1]
         for plate, rows in layout.groupby("plate")
     }
-    from_right = layout["plate"].map(widths) - 1 - layout["column"]
-    at_edge = (layout["column"] < 2) | (from_right < 2)
+    from_right = layout["plate"].map(widths) - 1 - layout["well_column"]
+    at_edge = (layout["well_column"] < 2) | (from_right < 2)
     classes = layout["phenotype"].where(layout["role"] == "positive", layout["role"])
     warnings = []
     for name in sorted(set(classes[layout["role"].isin(["negative", "positive"])])):

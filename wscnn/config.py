@@ -206,7 +206,7 @@ def load_plates(path: Path) -> pd.DataFrame:
 def load_layout(path: Path, plates: Sequence[str] | None) -> pd.DataFrame:
     """Return the layout with a row for every plate and well, sorted; its index is the line of the file.
 
-    Columns are ``plate, well, row, column, perturbation, role, phenotype`` (empty but for positives) and any
+    Columns are ``plate, well, well_row, well_column, perturbation, role, phenotype`` (empty but for positives) and any
     further ones as they are; wells are named as in ``B03``. Rows without a plate hold for every plate that has no
     row of its own for that well. Where `plates` is None, the rows are checked as far as they can be without.
 
@@ -244,8 +244,8 @@ def load_layout(path: Path, plates: Sequence[str] | None) -> pd.DataFrame:
             )
     if problems:
         raise UserError(problems)
-    table.insert(2, "row", table["well"].map({well: row for well, (row, _) in places.items()}))
-    table.insert(3, "column", table["well"].map({well: column for well, (_, column) in places.items()}))
+    table.insert(2, "well_row", table["well"].map({well: row for well, (row, _) in places.items()}))
+    table.insert(3, "well_column", table["well"].map({well: column for well, (_, column) in places.items()}))
     table["well"] = table["well"].map({well: well_name(*place) for well, place in places.items()})
     repeated = table[table.duplicated(["plate", "well"], keep=False)]
     for place, rows in repeated.groupby(["plate", "well"]):
@@ -258,13 +258,13 @@ def load_layout(path: Path, plates: Sequence[str] | None) -> pd.DataFrame:
     # A plate's own rows come first, so that they win over those that hold for every plate.
     expanded = pd.concat([own, *(everywhere.assign(plate=plate) for plate in plates or [])])
     expanded.index.name = "line"
-    return expanded.drop_duplicates(["plate", "well"]).sort_values(["plate", "row", "column"], kind="stable")
+    return expanded.drop_duplicates(["plate", "well"]).sort_values(["plate", "well_row", "well_column"], kind="stable")
 
 
 def controls(layout: pd.DataFrame) -> pd.DataFrame:
-    """Return what training depends on in a layout: ``plate, well, row, column, role, phenotype`` of control wells."""
+    """Return what training depends on in a layout: the control wells, their places, roles and phenotypes."""
     chosen = layout[layout["role"].isin(["negative", "positive"])]
-    return chosen[["plate", "well", "row", "column", "role", "phenotype"]].reset_index(drop=True)
+    return chosen[["plate", "well", "well_row", "well_column", "role", "phenotype"]].reset_index(drop=True)
 
 
 def _read(path: Path, kind: str) -> pd.DataFrame:

@@ -39,7 +39,7 @@ HITS = {
     "p": "float64",
     "q": "float64",
     "smallest_p": "float64",
-    "null": "str",
+    "null_kind": "str",
     "n_wells": "int32",
     "n_plates": "int32",
     "n_agree": "int32",
@@ -59,8 +59,8 @@ SUSPECTS = {
     "plate": "str",
     "batch": "str",
     "well": "str",
-    "row": "int16",
-    "column": "int16",
+    "well_row": "int16",
+    "well_column": "int16",
     "perturbation": "str",
     "role": "str",
     "phenotype": "str",
@@ -137,7 +137,7 @@ def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hi
     UserError
         When a column is missing, a well is there twice, or a role does not exist.
     """
-    place = ["plate", "row", "column", "phenotype"]
+    place = ["plate", "well_row", "well_column", "phenotype"]
     # In one order whatever the order of files, so that sums, and so the tables' bytes, come out the same.
     table = check_wells(table, source).sort_values(place, ignore_index=True)
     places = table if layout is None else layout
@@ -199,7 +199,7 @@ def smallest_p(layout: pd.DataFrame, hits: dict[str, Any]) -> pd.Series:
         smallest_rest(hits["normalize"]),
         len(names) * _n_phenotypes(layout),
         hits["fdr"],
-        hits["null"],
+        hits["compare_with"],
     )
     p = choice["smallest_p"].reindex(range(len(names))).fillna(1.0)
     return pd.Series(p.to_numpy(), index=pd.Index(names, name="perturbation"), name="smallest_p").sort_index()
@@ -260,11 +260,11 @@ def _n_phenotypes(layout: pd.DataFrame) -> int:
 
 def _uncorrected(layout: pd.DataFrame) -> list[str]:
     """Return that negative controls lie in columns without samples, whose effects a B-score cannot know."""
-    samples = layout[layout["role"] == "sample"].groupby("plate")["column"].agg(set)
+    samples = layout[layout["role"] == "sample"].groupby("plate")["well_column"].agg(set)
     negatives = layout[layout["role"] == "negative"]
     away = [
         column not in samples.get(plate, ())
-        for plate, column in zip(negatives["plate"], negatives["column"], strict=True)
+        for plate, column in zip(negatives["plate"], negatives["well_column"], strict=True)
     ]
     if not any(away):
         return []
@@ -320,8 +320,8 @@ class Phenotype:
         return cls(
             score=part["score"].to_numpy(dtype=float),
             plate=plates.get_indexer(pd.Index(part["plate"])),
-            row=part["row"].to_numpy(dtype=np.int64),
-            column=part["column"].to_numpy(dtype=np.int64),
+            row=part["well_row"].to_numpy(dtype=np.int64),
+            column=part["well_column"].to_numpy(dtype=np.int64),
             perturbation=number,
             names=pd.DataFrame(list(names), columns=["perturbation", "role"], dtype="str"),
             negative=role.eq("negative").to_numpy(),
@@ -395,7 +395,7 @@ def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int) -> Calls:
         smallest_rest(screen.method),
         n_tests,
         screen.settings["fdr"],
-        screen.settings["null"],
+        screen.settings["compare_with"],
     ).reindex(range(len(screen.names)))
     pooled = choice["pooled"].eq(True).to_numpy()
     known = choice["smallest_p"].lt(1).to_numpy()
@@ -410,7 +410,7 @@ def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int) -> Calls:
     perturbations = screen.names.assign(
         p=np.where(known, _combined_p(screen, cells, treated, above, n_negative, pooled), np.nan),
         smallest_p=choice["smallest_p"].where(known).to_numpy(),
-        null=np.where(known, np.where(pooled, "pooled", "plate"), ""),
+        null_kind=np.where(known, np.where(pooled, "pooled", "plate"), ""),
         n_agree=np.bincount(screen.perturbation[treated & (screen.z > limit)], minlength=len(screen.names)),
     )
     described = _describe(screen, part, treated)
@@ -641,7 +641,7 @@ def _constant(table: pd.DataFrame, extras: list[str]) -> pd.DataFrame:
 
 def _arranged(wells: pd.DataFrame, extras: list[str]) -> pd.DataFrame:
     """Return the table of wells with its columns in order: place, what was done, scores, statistics, the user's."""
-    first = ["screen", "plate", "batch", "well", "row", "column", "perturbation", "role", "control_phenotype"]
+    first = ["screen", "plate", "batch", "well", "well_row", "well_column", "perturbation", "role", "control_phenotype"]
     known = [name for name in WELLS if name in wells and name not in first]
     ordered = wells[[*first, *known, "used", "z", "p", *extras]]
     return ordered.astype({name: kind for name, kind in WELLS.items() if name in wells})

@@ -75,9 +75,9 @@ COLUMNS = {
     "effect_sd": ("effect sd", "Spread of z over its wells"),
 }
 #: Columns left out: a well's name says row and column.
-_NOT_SHOWN = ["screen", "row", "column"]
+_NOT_SHOWN = ["screen", "well_row", "well_column"]
 #: Columns left out where they hold one text alone.
-_SHOWN_IF_VARIED = ["phenotype", "batch", "null"]
+_SHOWN_IF_VARIED = ["phenotype", "batch", "null_kind"]
 
 
 def write_report(results: Path, output: Path, *, hits: Mapping[str, Any], models: Path | None = None) -> None:
@@ -161,7 +161,7 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
         "fdr": settings["fdr"],
         "normalize": settings["normalize"],
         "n_tests": int(samples["q"].notna().sum()),
-        "nulls": sorted(set(samples["null"].dropna()) - {""}) if "null" in samples else [],
+        "nulls": sorted(set(samples["null_kind"].dropna()) - {""}) if "null_kind" in samples else [],
         "held_out": bool(results.controls["held_out"].any()),
         "applied": bool(card) and card["screen"] != results.screen,
         "unscored": int(wells.groupby(["plate", "well"])["score"].count().eq(0).sum()),
@@ -384,8 +384,8 @@ def _uncrowded(ranked: pd.DataFrame, hits: pd.DataFrame) -> list[Any]:
 def _map_wells(wells: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
     """Return what the plate maps show and say about a well, a row each well and phenotype."""
     table = wells[["plate", "well", "phenotype", "perturbation", "role", "z", "score", "n_objects"]].assign(
-        row=[row_letters(row) for row in wells["row"]],
-        column=wells["column"] + 1,
+        row=[row_letters(row) for row in wells["well_row"]],
+        column=wells["well_column"] + 1,
         used=wells["n_fields_used"] / wells["n_fields"].clip(lower=1),
         fields=[
             f"{used:g} of {n:g} used"
@@ -403,7 +403,7 @@ def _map_wells(wells: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
 
 def _plate_maps(wells: pd.DataFrame) -> dict[str, tuple[str, str, list[float], list[str], list[int]]]:
     """Return the plate maps by name: field, title, range of colours, rows and columns."""
-    n_rows, n_columns = plate_format(list(zip(wells["row"], wells["column"], strict=True)))
+    n_rows, n_columns = plate_format(list(zip(wells["well_row"], wells["well_column"], strict=True)))
     shape = ([row_letters(row) for row in range(n_rows)], list(range(1, n_columns + 1)))
     span = float(np.clip(_quantile(wells["z"].abs(), 0.98), 3, 10))
     counted = "n_cells" in wells and wells["n_cells"].notna().any()

@@ -1,6 +1,9 @@
 """The tables between stages: which columns each has, and how they are read and written."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -29,8 +32,8 @@ WELLS = {
     "screen": "str",
     "plate": "str",
     "well": "str",
-    "row": "int16",
-    "column": "int16",
+    "well_row": "int16",
+    "well_column": "int16",
     "phenotype": "str",
     "n_fields": "int32",
     "n_fields_used": "int32",
@@ -77,6 +80,9 @@ OBJECTS = {
     "score": "float64",
 }
 
+# The key of a Parquet file's metadata under which a table's notes lie.
+_NOTES = b"wscnn"
+
 
 def conform(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
     """Return `table` with exactly these columns first, in this order and with these types, then any others."""
@@ -84,10 +90,43 @@ def conform(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
     return table[[*columns, *others]].astype(columns)
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write `table` to the Parquet file `path` atomically; equal tables give equal bytes."""
+def write_table(table: pd.DataFrame, path: Path, notes: Mapping[str, Any] | None = None) -> None:
+    """Write `table` to the Parquet file `path` atomically; equal tables and notes give equal bytes.
+
+    Parameters
+    ----------
+    table
+        Its index is not written.
+    path
+        The file to write.
+    notes
+        What is to be known of the table beside its rows, as JSON in the file's metadata (see `read_notes`).
+    """
+    data = pa.Table.from_pandas(table, preserve_index=False)
+    if notes:
+        text = json.dumps(dict(notes), sort_keys=True, allow_nan=False)
+        data = data.replace_schema_metadata({**(data.schema.metadata or {}), _NOTES: text.encode()})
     with atomic_path(path) as partial:
-        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), partial, compression="zstd")
+        pq.write_table(data, partial, compression="zstd")
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """Return the notes that a Parquet file written by `write_table` holds; none where it has none.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, is no Parquet file, or its notes are damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            text = (file.schema_arrow.metadata or {}).get(_NOTES, b"{}")
+        notes = json.loads(text)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that makes it first") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error}); delete it and run again") from None
+    return notes if isinstance(notes, dict) else {}
 
 
 def read_table(path: Path) -> pd.DataFrame:

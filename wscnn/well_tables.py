@@ -97,14 +97,14 @@ def check_wells(table: pd.DataFrame, source: str) -> pd.DataFrame:
     table = table.astype(dict.fromkeys(text, "str"))
     table["control_phenotype"] = table["control_phenotype"].fillna("")
     table["batch"] = table["batch"].fillna("")
-    if not {"row", "column"} <= set(table.columns):
+    if not {"well_row", "well_column"} <= set(table.columns):
         try:
             places = {well: parse_well(well) for well in table["well"].unique()}
         except ValueError as error:
             raise UserError(f"{source}: {error}") from None
-        table["row"] = table["well"].map({well: place[0] for well, place in places.items()})
-        table["column"] = table["well"].map({well: place[1] for well, place in places.items()})
-    twice = table.duplicated(["plate", "row", "column", "phenotype"])
+        table["well_row"] = table["well"].map({well: place[0] for well, place in places.items()})
+        table["well_column"] = table["well"].map({well: place[1] for well, place in places.items()})
+    twice = table.duplicated(["plate", "well_row", "well_column", "phenotype"])
     if twice.any():
         raise UserError(f"{source}: {_some(table[twice])}: scored twice for one phenotype; keep one row")
     score = table["score"].to_numpy(dtype=float, na_value=np.nan)

@@ -38,7 +38,9 @@ def write_screen(folder: Path, n_plates: int) -> tuple[list[Path], Path]:
         score = rng.normal(rng.normal(), np.exp(rng.normal() / 3), len(role)) + 6.0 * (role == "positive")
         library = plate // REPLICATES
         perturbation = [f"L{library}-{well}" if r == "sample" else r for well, r in zip(names, role, strict=True)]
-        wells = pd.DataFrame({"screen": "bench", "plate": f"P{plate:04d}", "well": names, "row": row, "column": column})
+        wells = pd.DataFrame(
+            {"screen": "bench", "plate": f"P{plate:04d}", "well": names, "well_row": row, "well_column": column}
+        )
         scores = {"phenotype": "rare", "n_fields": 9, "n_fields_used": 9, "score": score, "score_sd": 0.1}
         counts = {"score_max": score + 1, "fraction_positive_fields": 0.1, "n_objects": rng.poisson(3, len(role))}
         rest = {"object_area_fraction": 0.01, "n_cells": rng.poisson(900, len(role)), "fold": pd.NA, "why_no_score": ""}

@@ -82,11 +82,11 @@ def compare(screen: pd.DataFrame, normalize: str = "robust_z") -> dict[str, tupl
 
 #: Screens in which nothing acts: settings, and what disturbs the scores.
 NULLS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
-    "plate effects, null: plate": ({"null": "plate"}, {}),
-    "plate effects, null: pooled": ({"null": "pooled"}, {}),
-    "plate effects, lognormal, pooled": ({"null": "pooled"}, {"noise": "lognormal"}),
-    "edge, row, bscore, null: plate": ({"normalize": "bscore", "null": "plate"}, {"edge": 1.5}),
-    "edge, row, bscore, null: pooled": ({"normalize": "bscore", "null": "pooled"}, {"edge": 1.5}),
+    "plate effects, null: plate": ({"compare_with": "plate"}, {}),
+    "plate effects, null: pooled": ({"compare_with": "pooled"}, {}),
+    "plate effects, lognormal, pooled": ({"compare_with": "pooled"}, {"noise": "lognormal"}),
+    "edge, row, bscore, null: plate": ({"normalize": "bscore", "compare_with": "plate"}, {"edge": 1.5}),
+    "edge, row, bscore, null: pooled": ({"normalize": "bscore", "compare_with": "pooled"}, {"edge": 1.5}),
     "edge, row, robust_z (uncorrected)": ({}, {"edge": 1.5}),
 }
 
