@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +31,7 @@ class ScanR(Acquisition):
         """Return whether there is a file with such a name in the folder or in a folder right below it."""
         return any(_NAME.fullmatch(path.name) for depth in ("*.tif", "*/*.tif") for path in folder.glob(depth))
 
-    def files(self, plate: str) -> pd.DataFrame:
+    def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
         """Return one row per image; positions are not known, the pixel size is the config's."""
         rows = []
         unnamed = ""
