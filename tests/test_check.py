@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tiny import tiny_tiff
 
 from wscnn.check import Screen, check_screen, write_screen
 from wscnn.errors import UserError
@@ -46,7 +47,7 @@ class Setup:
                 for column in range(1, 13):
                     for field in (1, 2):
                         for channel in (1, 2):
-                            (folder / images / f"{row}{column:02d}_s{field}_w{channel}.tif").touch()
+                            tiny_tiff(folder / images / f"{row}{column:02d}_s{field}_w{channel}.tif")
 
     def check(self) -> Screen:
         rows = [f"{plate}\t{self.folder / images}\tb{plate}" for plate, images in self.plates.items()]
@@ -112,7 +113,7 @@ def test_well_without_images(setup: Setup) -> None:
 
 def test_files_of_an_excluded_well_do_not_matter(setup: Setup) -> None:
     (setup.folder / "images/P1/C04_s1_w2.tif").unlink()
-    (setup.folder / "images/P1/C4_s02_w2.tif").touch()
+    tiny_tiff(setup.folder / "images/P1/C4_s02_w2.tif")
     setup.replace("C04", lambda row: row.replace("sample", "exclude"))
     setup.check()
 
@@ -155,7 +156,7 @@ def test_missing_channel_of_a_field(setup: Setup) -> None:
     (setup.folder / "images/P1/B07_s2_w2.tif").unlink()
     (told,) = setup.problems()
     assert "well B07" in told
-    assert "field 2 has no channel actin" in told
+    assert "well B07, field 2: no image of channel actin" in told
 
 
 def test_channel_that_no_file_has(setup: Setup) -> None:
@@ -173,7 +174,7 @@ def test_no_listed_channel_at_all(setup: Setup) -> None:
 
 
 def test_two_files_for_one_field(setup: Setup) -> None:
-    (setup.folder / "images/P1/B7_s02_w2.tif").touch()
+    tiny_tiff(setup.folder / "images/P1/B7_s02_w2.tif")
     (told,) = setup.problems()
     assert "B07_s2_w2.tif" in told
     assert "B7_s02_w2.tif: both are well B07, field 2, channel actin" in told

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tiny import tiny_tiff
 
 from wscnn.config import section
 from wscnn.errors import UserError
@@ -22,7 +23,7 @@ def acquisition(**keys: object) -> dict[str, object]:
 def touch(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+        tiny_tiff(folder / name)
     return folder
 
 
@@ -98,12 +99,18 @@ def test_unknown_folder_without_a_pattern(tmp_path: Path) -> None:
 
 
 def test_choose() -> None:
-    table = pd.DataFrame({"z": [0, 1, 0, 1], "time": [3, 3, 4, 4]})
-    assert choose(table, "max", None).index.tolist() == [0, 1]
-    assert choose(table, "max", 4).index.tolist() == [2, 3]
-    assert choose(table, 1, None).index.tolist() == [1]
+    table = pd.DataFrame({"z": [0, 1, 0, 1], "time": [3, 3, 4, 4], "channel": "DNA"})
+    assert choose(table, "max", None, None).index.tolist() == [0, 1]
+    assert choose(table, "max", 4, None).index.tolist() == [2, 3]
+    assert choose(table, 1, None, None).index.tolist() == [1]
     with pytest.raises(ValueError, match="no plane 7; there are 0, 1"):
-        choose(table, 7, None)
+        choose(table, 7, None, None)
     with pytest.raises(ValueError, match="no time point 5; there are 3, 4"):
-        choose(table, "max", 5)
-    assert choose(table.iloc[:0], "max", None).empty
+        choose(table, "max", 5, None)
+    assert choose(table.iloc[:0], "max", None, None).empty
+
+
+def test_choose_leaves_out_the_projection_of_a_stack() -> None:
+    table = pd.DataFrame({"z": [0, 1, 2, 0], "time": 1, "channel": ["DNA", "DNA", "DNA", "actin"]})
+    assert choose(table, "max", None, 0).index.tolist() == [1, 2, 3]
+    assert choose(table, 0, None, 0).index.tolist() == [0, 3]

@@ -191,7 +191,7 @@ def test_one_field_with_planes_too_many_is_named_alone(tmp_path: Path) -> None:
     for well in ("A01", "A02", "A03"):
         for z in (1, 2, 3) if well == "A02" else (1, 2):
             write(tmp_path / "images", f"{well}_s1_w1_z{z}.tif", raw(z))
-    with pytest.raises(UserError, match=r"A02, field 1 has 3 planes where other fields have 2.*remove") as caught:
+    with pytest.raises(UserError, match=r"A02, field 1: 3 planes where other fields have 2.*remove") as caught:
         stage(tmp_path / "images", tmp_path / "out", acquisition={"channels": {"1": "DNA"}})
     assert len(caught.value.problems) == 1
 
@@ -257,7 +257,7 @@ def test_a_bad_file_stops_the_flat_field_as_well(images: Path, tmp_path: Path) -
 
 def test_a_missing_channel_or_plane_of_a_field_is_named(images: Path, tmp_path: Path) -> None:
     (images / "B02_s2_w2.tif").unlink()
-    with pytest.raises(UserError, match="well B02, field 2 has no image of channel GFP"):
+    with pytest.raises(UserError, match="well B02, field 2: no image of channel GFP"):
         stage(images, tmp_path / "out")
 
 

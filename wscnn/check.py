@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
@@ -16,7 +17,7 @@ from wscnn.config import load_config, load_layout, load_plates
 from wscnn.errors import UserError
 from wscnn.fields import same_pixel_size
 from wscnn.hits import HITS, SUSPECTS, reachable
-from wscnn.index import choose, duplicates
+from wscnn.index import choose, duplicates, plane_problems
 from wscnn.progress import log, progress
 from wscnn.tables import read_table, write_table
 from wscnn.wells import parse_well, plate_format
@@ -79,16 +80,17 @@ def check_config(config: dict[str, Any]) -> Screen:
     images = []
     pixel_sizes: dict[str, float | None] = {}
     by_plate = dict(list(layout.groupby("plate")))
-    for plate, acquisition, table in _read_names(plates, config, problems):
+    excluded = {str(plate): set(rows.loc[rows["role"] == "exclude", "well"]) for plate, rows in by_plate.items()}
+    for plate, acquisition, table in _read_names(plates, config, excluded, problems):
         rows = by_plate.get(plate, layout.iloc[:0])
-        table = table[~table["well"].isin(rows.loc[rows["role"] == "exclude", "well"])]
+        table = table[~table["well"].isin(excluded.get(plate, set()))]
         found, doubtful = _plate_problems(plate, acquisition, table, rows, config)
         problems += found + _unstaged(plate, rows, config)
         warnings += doubtful
         told = table["pixel_size_um"].astype(float).median()
         pixel_sizes[plate] = config["acquisition"]["pixel_size_um"] if pd.isna(told) else told
         if not found:
-            images.append({"plate": plate, **_counts(table, config["acquisition"])})
+            images.append({"plate": plate, **_counts(table, acquisition, config["acquisition"])})
     if config["model"]["checkpoint"] is None:
         problems += _training_problems(layout, config["layout"])
         problems += _network_problems(layout, config)
@@ -150,7 +152,7 @@ class _PutAway(Acquisition):
         # Of a path that cannot be looked at `open_acquisition` tells why.
         return entry_is(lambda: not folder.exists())
 
-    def files(self, plate: str) -> pd.DataFrame:
+    def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
         index = self.results / "index" / f"{plate}.parquet"
         if not (index.is_file() and (self.results / "plates" / f"{plate}.json").is_file()):
             raise UserError(f"{self.folder}: no such folder; mend column images in the table of plates")
@@ -164,7 +166,7 @@ def _open(images: Path, config: Mapping[str, Any]) -> Acquisition:
 
 
 def _read_names(
-    plates: pd.DataFrame, config: Mapping[str, Any], problems: list[str]
+    plates: pd.DataFrame, config: Mapping[str, Any], excluded: Mapping[str, Collection[str]], problems: list[str]
 ) -> Iterable[tuple[str, Acquisition, pd.DataFrame]]:
     """Yield each plate with its reader and the table of its files; note what cannot be read."""
     first_seen: dict[str, str] = {}
@@ -178,7 +180,7 @@ def _read_names(
                 acquisition = _open(Path(images), config)
             if acquisition is None:
                 continue
-            table = acquisition.files(plate)
+            table = acquisition.files(plate, excluded.get(plate, ()))
         except UserError as error:
             problems += [f"plate '{plate}': {problem}" for problem in error.problems]
             continue
@@ -206,7 +208,7 @@ def _plate_problems(
     where = f"plate '{plate}'"
     problems = duplicates(table)
     try:
-        staged = choose(table, settings["z"], settings["time"])
+        staged = choose(table, settings["z"], settings["time"], acquisition.projection)
     except ValueError as error:
         return [*problems, f"{where}: {acquisition.folder}: {error}; correct it"], []
     keys = {name: key for key, name in settings["channels"].items()}
@@ -232,14 +234,12 @@ def _plate_problems(
             f"{acquisition.folder}; add rows (role exclude leaves wells out)"
         )
     present = staged[staged["well"].isin(set(wanted["well"]))]
-    missing, incomplete = _missing(present, [name for name in keys if name not in absent])
+    channels = [name for name in keys if name not in absent]
+    advice = "or give the wells role exclude"
+    problems += [f"{where} ({layout_path}): {problem}, {advice}" for problem in plane_problems(present, channels)]
+    problems += _header_problems(where, acquisition, present)
+    missing = _missing(present)
     lines = dict(zip(wanted["well"], wanted.index, strict=True))
-    for well, fields in incomplete.items():
-        problems.append(
-            f"{where}, well {well} ({layout_path}, line {lines[well]}): "
-            + "; ".join(f"field {field} has no channel {_listed(names)}" for field, names in fields.items())
-            + f"; copy the images to {acquisition.folder}, or give the well role exclude"
-        )
     sentences = [
         f"{where}, well {well} ({layout_path}, line {lines[well]}): field {_listed(fields)} is missing in "
         f"{acquisition.folder}"
@@ -270,9 +270,29 @@ def _unstaged(plate: str, rows: pd.DataFrame, config: Mapping[str, Any]) -> list
     ]
 
 
-def _counts(table: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _header_problems(where: str, acquisition: Acquisition, present: pd.DataFrame) -> list[str]:
+    """Return what is wrong with the first image of each channel, by its header."""
+    if isinstance(acquisition, _PutAway):
+        return []
+    problems: list[str] = []
+    seen: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+    for row in present.drop_duplicates("channel").to_dict("records"):
+        try:
+            seen[str(row["channel"])] = acquisition.inspect(Path(row["path"]), int(row["page"]))
+        except UserError as error:
+            problems += [f"{where}: {problem}" for problem in error.problems]
+    if len(set(seen.values())) > 1:
+        kinds = ", ".join(f"{name} {shape[0]} x {shape[1]} {dtype}" for name, (shape, dtype) in seen.items())
+        problems.append(
+            f"{where}: the channels' images differ in size or type ({kinds}); list channels that agree in "
+            "acquisition.channels, or export them alike"
+        )
+    return problems
+
+
+def _counts(table: pd.DataFrame, acquisition: Acquisition, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return how many rows, wells, fields and images of a plate will be staged, and where the first image is."""
-    staged = choose(table, settings["z"], settings["time"])
+    staged = choose(table, settings["z"], settings["time"], acquisition.projection)
     wells = set(staged["well"])
     return {
         "rows": len({parse_well(well)[0] for well in wells}),
@@ -284,34 +304,13 @@ def _counts(table: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _missing(
-    present: pd.DataFrame, channels: list[str]
-) -> tuple[dict[str, list[int]], dict[str, dict[int, list[str]]]]:
-    """Return what wells lack of the fields that most wells of the plate have, and of the channels.
-
-    Returns
-    -------
-    tuple
-        Missing fields by well; missing channels by well and field.
-    """
-    images: dict[str, dict[int, set[str]]] = {}
-    for well, field, channel in present[["well", "field", "channel"]].to_numpy(object).tolist():
-        images.setdefault(well, {}).setdefault(field, set()).add(channel)
-    counts = Counter(frozenset(fields) for fields in images.values())
+def _missing(present: pd.DataFrame) -> dict[str, list[int]]:
+    """Return, by well, which of the fields that most wells of the plate have are missing."""
+    fields = present.groupby("well")["field"].agg(frozenset)
+    counts = Counter(fields)
     # Where two sets are equally common, the larger is the plan and the smaller what came of it.
-    usual = max(counts, key=lambda fields: (counts[fields], len(fields)), default=frozenset())
-    missing, incomplete = {}, {}
-    for well in sorted(images, key=parse_well):
-        if usual - set(images[well]):
-            missing[well] = sorted(usual - set(images[well]))
-        lacks = {
-            field: [name for name in channels if name not in found]
-            for field, found in sorted(images[well].items())
-            if len(found) < len(channels)
-        }
-        if lacks:
-            incomplete[well] = lacks
-    return missing, incomplete
+    usual: frozenset[int] = max(counts, key=lambda found: (counts[found], len(found)), default=frozenset())
+    return {well: sorted(usual - fields[well]) for well in sorted(fields.index, key=parse_well) if usual - fields[well]}
 
 
 def _training_problems(layout: pd.DataFrame, path: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Stage `index`: which image of a plate lies where, from names and metadata; no pixel is read."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def duplicates(table: pd.DataFrame) -> list[str]:
     return problems + ([f"{len(second) - 5} more files like these"] if len(second) > 5 else [])
 
 
-def choose(table: pd.DataFrame, z: str | int, time: int | None) -> pd.DataFrame:
+def choose(table: pd.DataFrame, z: str | int, time: int | None, projection: int | None) -> pd.DataFrame:
     """Return the rows of an index that are staged: one time point, all z planes or one.
 
     Parameters
@@ -94,6 +95,9 @@ def choose(table: pd.DataFrame, z: str | int, time: int | None) -> pd.DataFrame:
         An index.
     z, time
         As in the config's section ``acquisition``.
+    projection
+        The plane that is a projection of the others (`Acquisition.projection`): it is not projected once more, but
+        taken where a channel has nothing else.
 
     Raises
     ------
@@ -104,12 +108,49 @@ def choose(table: pd.DataFrame, z: str | int, time: int | None) -> pd.DataFrame:
     chosen = table[table["time"] == time]
     if chosen.empty and len(table):
         raise ValueError(f"acquisition.time: no time point {time}; there are {_listed(table['time'])}")
-    if z == "max" or chosen.empty:
+    if chosen.empty:
         return chosen
+    if z == "max":
+        projected = chosen["z"] == projection
+        stacks = set(chosen.loc[~projected, "channel"])
+        return chosen[~(projected & chosen["channel"].isin(stacks))]
     planes, chosen = chosen["z"], chosen[chosen["z"] == z]
     if chosen.empty:
         raise ValueError(f"acquisition.z: no plane {z}; there are {_listed(planes)}")
     return chosen
+
+
+def plane_problems(chosen: pd.DataFrame, channels: Sequence[str]) -> list[str]:
+    """Return what fields lack of the planes that most fields have, a sentence for each kind of fault.
+
+    Each channel is projected over the planes it has; that may be another number for each channel, but of one channel
+    the fields have to agree.
+
+    Parameters
+    ----------
+    chosen
+        The rows of an index that are staged (`choose`).
+    channels
+        The channels that every field needs.
+    """
+    chosen = chosen.drop_duplicates(_IMAGE)  # two files for one image are a fault of their own (`duplicates`)
+    fields = pd.MultiIndex.from_frame(chosen[["well", "field"]].drop_duplicates())
+    problems = []
+    for channel in channels:
+        planes = chosen[chosen["channel"] == channel].groupby(["well", "field"]).size()
+        found = planes.reindex(fields, fill_value=0)
+        # Of two numbers that are as frequent, the larger.
+        frequent = Counter(planes.tolist())
+        usual = max(frequent, key=lambda n: (frequent[n], n), default=0)
+        for n in sorted(set(found) - {usual}):
+            odd = found.index[found == n].tolist()
+            well, field = odd[0]
+            path = chosen.loc[(chosen["well"] == well) & (chosen["field"] == field), "path"].iloc[0]
+            more = f" and {len(odd) - 1} more fields" if len(odd) > 1 else ""
+            has = "no image" if n == 0 else f"{n} plane{'s' if n > 1 else ''} where other fields have {usual}"
+            advice = "remove those too many" if n > usual else "copy the missing files, or remove the field's others"
+            problems.append(f"well {well}, field {field}{more}: {has} of channel {channel} (beside {path}); {advice}")
+    return problems
 
 
 def _listed(numbers: pd.Series) -> str:

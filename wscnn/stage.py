@@ -6,7 +6,6 @@ from a bounded, seeded sample of fields, the same on any number of workers.
 
 import glob
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from wscnn.atomic import atomic_path, remove
 from wscnn.cluster import connect
 from wscnn.errors import UserError
 from wscnn.illumination import correct, estimate, tiles
-from wscnn.index import choose, duplicates, excluded_wells
+from wscnn.index import choose, duplicates, excluded_wells, plane_problems
 from wscnn.mosaic import Mosaic, arrange, block_means, block_sums, crop_centre
 from wscnn.nuclei import count_nuclei
 from wscnn.progress import log, progress
@@ -148,7 +147,9 @@ def stage_plate(
         remove(left)
     channels = list(acquisition["channels"].values())
     table = read_table(index)
-    table = _chosen(table[~table["well"].isin(excluded_wells(layout, plate))], channels, acquisition, index)
+    reader = open_acquisition(images, acquisition)
+    table = table[~table["well"].isin(excluded_wells(layout, plate))]
+    table = _chosen(table, channels, acquisition, reader.projection, index)
     most = table.groupby("well")["field"].nunique().max()
     if most < quality["min_fields"]:
         raise UserError(
@@ -157,7 +158,6 @@ def stage_plate(
         )
     # Workers end before what they failed to finish is removed.
     with atomic_path(store) as partial, connect(dask) as client:
-        reader = open_acquisition(images, acquisition)
         plan = _plan(reader, table, channels, mosaic, acquisition["nuclei"])
         kept: dict[tuple[str, int], Reading] = {}
         if illumination["method"] == "instrument":
@@ -207,32 +207,23 @@ def _colors(n: int) -> list[str]:
     return [_GREY] if n == 1 else [_COLORS[i % len(_COLORS)] for i in range(n)]
 
 
-def _chosen(index: pd.DataFrame, channels: Sequence[str], acquisition: Mapping[str, Any], source: Path) -> pd.DataFrame:
+def _chosen(
+    index: pd.DataFrame,
+    channels: Sequence[str],
+    acquisition: Mapping[str, Any],
+    projection: int | None,
+    source: Path,
+) -> pd.DataFrame:
     """Return the rows of the index that are staged: the channels, the time point and the planes that were asked for."""
     table = index[index["channel"].isin(channels)]
     if table.empty:
         raise UserError(f"{source}: has no image of the channels in acquisition.channels ({', '.join(channels)})")
     try:
-        table = choose(table, acquisition["z"], acquisition["time"])
+        table = choose(table, acquisition["z"], acquisition["time"], projection)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
     problems = duplicates(table)
-    counts = table.groupby([*_FIELD, "channel"]).size()
-    # Of two that are as frequent, the larger.
-    planes = Counter(counts.tolist())
-    usual = max(planes, key=lambda n: (planes[n], n))
-    fields = table[_FIELD].drop_duplicates().itertuples(index=False, name=None)
-    found = counts.to_dict()
-    for well, number in sorted(fields):
-        for channel in channels:
-            if (n := found.get((well, number, channel), 0)) != usual:
-                what = "no image" if n == 0 else f"{n} planes where other fields have {usual}"
-                mend = "remove those too many" if n > usual else "add the missing files or remove the field's others"
-                beside = table.loc[(table["well"] == well) & (table["field"] == number), "path"].iloc[0]
-                problems.append(
-                    f"{source}: well {well}, field {number} has {what} of channel {channel} (beside {beside}); "
-                    f"{mend}, and index again"
-                )
+    problems += [f"{source}: {problem}, and index again" for problem in plane_problems(table, channels)]
     if problems:
         raise UserError(problems[:_MAX_PROBLEMS])
     places = table["well"].map({well: parse_well(well) for well in table["well"].unique()})

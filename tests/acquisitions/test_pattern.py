@@ -12,6 +12,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from test_stage import stage
+from tiny import tiny_tiff
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import walk
@@ -27,7 +28,7 @@ def make(folder: Path, *names: str) -> Path:
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        tiny_tiff(path)
     return folder
 
 

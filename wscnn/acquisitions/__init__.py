@@ -10,6 +10,7 @@ from wscnn.acquisitions.imagexpress import ImageXpress
 from wscnn.acquisitions.omezarr import OmeZarr
 from wscnn.acquisitions.pattern import Pattern
 from wscnn.acquisitions.phenix import Phenix
+from wscnn.acquisitions.scanr import ScanR
 from wscnn.errors import UserError
 
 _READERS: dict[str, type[Acquisition]] = {
@@ -17,6 +18,7 @@ _READERS: dict[str, type[Acquisition]] = {
     "imagexpress": ImageXpress,
     "phenix": Phenix,
     "cellvoyager": CellVoyager,
+    "scanr": ScanR,
     "omezarr": OmeZarr,
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wscnn.acquisitions.tiff import read_tiff
+from wscnn.acquisitions.tiff import inspect_tiff, read_tiff
 from wscnn.errors import UserError
 
 #: Field, z plane or time point of an instrument that does not number them.
@@ -29,6 +29,8 @@ class Acquisition(ABC):
 
     #: Whether a file may hold several images, each listed in the index with its page.
     pages = False
+    #: The number of the plane that is a projection of the others, where the instrument makes one.
+    projection: int | None = None
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -42,12 +44,13 @@ class Acquisition(ABC):
         """Return whether the folder looks like an export of this instrument."""
 
     @abstractmethod
-    def files(self, plate: str) -> pd.DataFrame:
-        """Return a row for every image of `plate`, without opening any (columns `wscnn.tables.INDEX`).
+    def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
+        """Return one row per image of `plate`, without opening any (columns `wscnn.tables.INDEX`).
 
         Only channels that the config lists, under the names given there; every z plane and time point found;
         `path` begins with `folder`. Stage positions are those of the field's centre in micrometres, y downwards;
-        they and the pixel size are NaN where only the images know them.
+        they and the pixel size are NaN where only the images know them. Nothing is asked of the excluded wells, whose
+        files may be missing or broken; they may be listed all the same.
 
         Raises
         ------
@@ -56,13 +59,17 @@ class Acquisition(ABC):
         """
 
     def index(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
-        """Return `files` with what only the headers of the images tell, without the excluded wells."""
-        table = self.files(plate)
+        """Return `files` with what only the headers of the images say, without the excluded wells."""
+        table = self.files(plate, excluded)
         return self.headers(table[~table["well"].isin(excluded)].reset_index(drop=True))
 
     def headers(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return an index with what only the headers of its images tell."""
         return table
+
+    def inspect(self, path: Path, page: int) -> tuple[tuple[int, ...], np.dtype]:
+        """Return shape (y, x) and type of an image by its header; raise what `read` would raise of that."""
+        return inspect_tiff(path, page if self.pages else None)
 
     def read(self, path: Path, page: int) -> np.ndarray:
         """Return one image (y, x) in its own dtype."""
@@ -75,10 +82,12 @@ class Acquisition(ABC):
     def channel(self, *keys: str) -> str | None:
         """Return the config's name for a channel that the instrument calls by any of `keys`, None where unlisted."""
         named: dict[str, str] = self.settings["channels"]
+        numbered = {int(key): name for key, name in named.items() if key.isdecimal()}
         for key in keys:
-            for spelling in (key, key.lstrip("0")):
-                if spelling in named:
-                    return named[spelling]
+            if key in named:
+                return named[key]
+            if key.isdecimal() and int(key) in numbered:
+                return numbered[int(key)]
         self.unlisted.add(keys[0])
         return None
 
@@ -121,10 +130,39 @@ def entry_is(kind: Callable[[], bool]) -> bool:
 
 
 def present(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Return the rows of an index whose files are in `folder`, for metadata list what was planned."""
+    """Return the rows of an index whose files are there, for metadata list what was planned.
+
+    Parameters
+    ----------
+    table
+        An index whose files are said to lie in `folder`.
+    folder
+        Where the metadata are. Where it holds none of the files, they are looked for in the folders right below.
+
+    Raises
+    ------
+    UserError
+        When the folder cannot be read, or none of the files is there or right below.
+    """
+    if table.empty:
+        return table
+    names = [os.path.basename(path) for path in table["path"]]  # noqa: PTH119 - a path a file is slow
+    wanted = set(names)
     try:
-        names = set(os.listdir(folder))  # noqa: PTH208 - names alone, for many files
+        below = sorted(entry.name for entry in os.scandir(folder) if entry_is(entry.is_dir))
+        for inside in (folder, *(folder / name for name in below)):
+            found = wanted.intersection(os.listdir(inside))  # noqa: PTH208 - names alone, for many files
+            if found:
+                break
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
-    there = np.array([os.path.basename(path) in names for path in table["path"]], dtype=bool)  # noqa: PTH119
-    return table[there].reset_index(drop=True)
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    if not found:
+        raise UserError(
+            f"{folder}: its metadata list {len(wanted)} images, such as {names[0]}, but none of them is there or in a "
+            "folder right below; copy the images beside the metadata"
+        )
+    there = np.array([name in found for name in names], dtype=bool)
+    table = table[there].reset_index(drop=True)
+    if inside != folder:
+        table["path"] = [str(inside / name) for name, kept in zip(names, there, strict=True) if kept]
+    return table

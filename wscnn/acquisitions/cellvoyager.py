@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class CellVoyager(Acquisition):
         """Return whether there is a list of images as a CellVoyager writes it."""
         return find(folder, [_RECORDS]) is not None
 
-    def files(self, plate: str) -> pd.DataFrame:
+    def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
         """Return a row for every image that the measurement lists and the folder holds."""
         folder = self._records.parent
         sizes, names = self._channels()

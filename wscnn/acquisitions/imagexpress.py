@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
@@ -32,15 +33,19 @@ class ImageXpress(Acquisition):
     headers of the images.
     """
 
+    projection = 0
+
     @classmethod
     def recognises(cls, folder: Path) -> bool:
         """Return whether there is an ``.HTD`` file."""
         return any(path.suffix.lower() == ".htd" for depth in ("*", "*/*") for path in folder.glob(depth))
 
-    def files(self, plate: str) -> pd.DataFrame:
+    def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
         """Return a row for every image; positions and pixel size are not known yet."""
         rows = []
         n_images = 0
+        # Where there are folders of planes, an image beside them is a projection, or the only plane of its channel.
+        beside = 0 if any("zstep_" in name.lower() for name in self._names) else ONLY
         for name in self._names:
             folders, _, file = name.rpartition("/")
             match = _NAME.fullmatch(file)
@@ -64,7 +69,7 @@ class ImageXpress(Acquisition):
                     well,
                     int(match["site"] or ONLY),
                     channel,
-                    steps.get("zstep", ONLY),
+                    steps.get("zstep", beside),
                     steps.get("timepoint", ONLY),
                     str(self.folder / name),
                     0,

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -12,13 +12,20 @@ import zarr
 from zarr.storage import LocalStore
 
 from wscnn.acquisitions.base import Acquisition, walk
-from wscnn.acquisitions.tiff import MAX_BYTES, MAX_PIXELS
+from wscnn.acquisitions.tiff import MAX_BYTES, MAX_PIXELS, whole_numbers
 from wscnn.errors import UserError
 from wscnn.progress import log
 from wscnn.tables import INDEX
 from wscnn.wells import parse_well, well_name
 
-_MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
+#: Micrometres by unit: the names of UDUNITS, which OME-Zarr asks for, and others that programs write.
+_MICROMETRES = {
+    **dict.fromkeys(("micrometer", "micrometre", "micron", "microns", "um", "\u00b5m", "\u03bcm"), 1.0),
+    **dict.fromkeys(("nanometer", "nanometre", "nm"), 1e-3),
+    **dict.fromkeys(("millimeter", "millimetre", "mm"), 1e3),
+    **dict.fromkeys(("centimeter", "centimetre", "cm"), 1e4),
+    **dict.fromkeys(("meter", "metre", "m"), 1e6),
+}
 _MALFORMED = (KeyError, TypeError, IndexError, ValueError, AttributeError)
 
 
@@ -31,6 +38,7 @@ class _Image(NamedTuple):
     y_um: float
     x_um: float
     pixel_size_um: float
+    without_unit: bool  # whether it has a position that cannot be used
 
 
 class OmeZarr(Acquisition):
@@ -44,13 +52,14 @@ class OmeZarr(Acquisition):
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         super().__init__(folder, settings)
         self._arrays: dict[Path, zarr.Array] = {}
+        self._without_unit = 0
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
         """Return whether the folder is a Zarr group."""
         return any((folder / name).is_file() for name in (".zgroup", ".zattrs", "zarr.json"))
 
-    def files(self, plate: str) -> pd.DataFrame:
+    def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
         """Return a row for every plane of every image of the plate."""
         content = _ome(self.folder)
         if not isinstance(content.get("plate"), dict):
@@ -65,7 +74,18 @@ class OmeZarr(Acquisition):
             raise UserError(
                 f"{self.folder}: broken metadata of the plate ({repr(error)[:200]}); convert it again"
             ) from None
-        rows = [row for well, folder in wells.items() for row in self._well_rows(plate, well, folder)]
+        self._without_unit = 0
+        rows = [
+            row
+            for well, folder in wells.items()
+            if well not in excluded
+            for row in self._well_rows(plate, well, folder)
+        ]
+        if self._without_unit:
+            log(
+                f"{self.folder}: {self._without_unit} fields have positions without a known unit of length, which are "
+                "not used; set acquisition.pixel_size_um, by which the unit is known"
+            )
         return pd.DataFrame(rows, columns=list(INDEX))
 
     def headers(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -82,6 +102,11 @@ class OmeZarr(Acquisition):
             )
         return table
 
+    def inspect(self, path: Path, page: int) -> tuple[tuple[int, ...], np.dtype]:
+        """Return shape (y, x) and type of an image by its array's metadata; raise what `read` would raise of those."""
+        array = _open(Path(path))
+        return array.shape[-2:], array.dtype
+
     def read(self, path: Path, page: int) -> np.ndarray:
         """Return one plane (y, x), as uint8 or uint16."""
         path = Path(path)
@@ -95,12 +120,7 @@ class OmeZarr(Acquisition):
             raise
         except Exception as error:  # whatever a codec makes of broken bytes is the file's fault
             raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
-        if image.dtype in (np.uint8, np.uint16):
-            return image
-        whole = image.astype(np.uint16)
-        if not np.array_equal(whole, image):
-            raise UserError(f"{path}: holds values of type {image.dtype} that 16 bits do not hold; convert it again")
-        return whole
+        return whole_numbers(image, path)
 
     def _well_rows(self, plate: str, well: str, folder: Path) -> list[tuple]:
         try:
@@ -111,11 +131,19 @@ class OmeZarr(Acquisition):
             raise UserError(
                 f"{folder}: broken metadata of the well ({repr(error)[:200]}); convert the plate again"
             ) from None
+        names = {str(path) for path in chosen}
+        for name in sorted(names):
+            if version := next((other for other in sorted(names) if other.startswith(f"{name}_")), None):
+                raise UserError(
+                    f"{folder}: lists the images {name} and {version} of one acquisition, by their names two versions "
+                    "of one field; leave one of them in the well's list of images"
+                )
         if len(rounds) > 1:
             log(f"{folder}: has {len(rounds)} acquisitions; only number {rounds[0]} is taken")
         rows = []
         for position, path in enumerate(chosen):
-            image = _image(folder / path)
+            image = _image(folder / path, self.settings["pixel_size_um"])
+            self._without_unit += image.without_unit
             field = int(path.name) if path.name.isdecimal() and len(path.name) < 9 else position
             sizes = {axis: size for axis, size in image.shape.items() if axis not in "yx"}
             for page, place in enumerate(np.ndindex(*sizes.values())):
@@ -130,8 +158,8 @@ class OmeZarr(Acquisition):
         return rows
 
 
-def _image(folder: Path) -> _Image:
-    """Return what the metadata of an image tell.
+def _image(folder: Path, known_size_um: float | None) -> _Image:
+    """Return what the metadata of an image say; where they give no unit, `known_size_um` of a pixel does.
 
     Raises
     ------
@@ -157,6 +185,8 @@ def _image(folder: Path) -> _Image:
                 steps = [float(step) for step in change["translation"]]
                 shift = [a + b for a, b in zip(shift or [0.0] * len(axes), steps, strict=True)]
         unit = _MICROMETRES.get(multiscale["axes"][-1].get("unit", ""), math.nan)
+        if math.isnan(unit) and known_size_um is not None and scale[-1] > 0:
+            unit = known_size_um / scale[-1]
         labelled = content.get("omero", {}).get("channels", [])
         channels = [[str(entry[key]) for key in ("label", "wavelength_id") if entry.get(key)] for entry in labelled]
         y, x = (
@@ -168,7 +198,8 @@ def _image(folder: Path) -> _Image:
     except _MALFORMED as error:
         reason = repr(error)[:200]
         raise UserError(f"{folder}: broken metadata of the image ({reason}); convert the plate again") from None
-    return _Image(array, dict(zip(axes, shape, strict=True)), channels, y, x, scale[-1] * unit)
+    without_unit = shift is not None and math.isnan(unit)
+    return _Image(array, dict(zip(axes, shape, strict=True)), channels, y, x, scale[-1] * unit, without_unit)
 
 
 def _ome(folder: Path) -> dict[str, Any]:
@@ -218,12 +249,12 @@ def _open(path: Path) -> zarr.Array:
     Raises
     ------
     UserError
-        When its pixels are no whole numbers or a chunk is larger than `MAX_BYTES`.
+        When its pixels are no numbers or a chunk is larger than `MAX_BYTES`.
     """
     _shape(path)
     array = zarr.open_array(LocalStore(path, read_only=True), mode="r")
-    if array.dtype.kind not in "iu":
-        raise UserError(f"{path}: holds values of type {array.dtype} that 16 bits do not hold; convert it again")
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"{path}: holds values of type {array.dtype}; only numbers can be staged, convert it again")
     if math.prod(array.chunks) * array.dtype.itemsize > MAX_BYTES:
         raise UserError(f"{path}: has chunks of {array.chunks} {array.dtype}, too large to read; convert it again")
     return array

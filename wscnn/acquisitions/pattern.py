@@ -4,7 +4,7 @@ import math
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -26,6 +26,8 @@ _LARGEST = 2**31 - 1
 # Matching a name takes a microsecond or two; a pattern that needs longer than this tries endless ways to match.
 _PATIENCE_S = 2.0
 _PATIENCE_PER_NAME_S = 1e-4
+# Files at fault that one run names, at most: a plate copied by half has thousands.
+_MAX_PROBLEMS = 20
 # Files opened at a time to read their headers.
 _OPENED = 8
 
@@ -48,7 +50,7 @@ class Pattern(Acquisition):
         """Return False: only a config can say that names follow a pattern."""
         return False
 
-    def files(self, plate: str) -> pd.DataFrame:
+    def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
         """Return a row for every image of `plate`; positions are not known, the pixel size is the config's.
 
         Where files may be stacks, one is opened: the others are taken to have as many planes.
@@ -62,17 +64,31 @@ class Pattern(Acquisition):
         table = pd.DataFrame(named.get(plate, every), columns=list(INDEX)).assign(plate=plate)
         if not self.pages or table.empty:
             return table
-        return _with_planes(table, [tiff_planes(Path(table["path"].iloc[0]))] * len(table))
+        try:
+            planes = tiff_planes(Path(table["path"].iloc[0]))
+        except UserError:  # of a file that is broken `index` says so, unless its well is excluded
+            planes = [0]
+        return _with_planes(table, [planes] * len(table))
 
     def headers(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return an index with the planes that each file holds."""
+        """Return an index with the planes that each file holds.
+
+        Raises
+        ------
+        UserError
+            Naming the files that cannot be read (the first 20).
+        """
         if not self.pages:
             return table
         files = table.drop_duplicates("path")
         # Several at a time: on a network's file system opening a file is waiting.
         with ThreadPoolExecutor(_OPENED) as pool:
-            planes = pool.map(tiff_planes, map(Path, files["path"]))
-            return _with_planes(files, list(progress(planes, len(files), "headers read")))
+            found = list(progress(pool.map(_planes_or_problems, files["path"]), len(files), "headers read"))
+        problems = [problem for _, wrong in found for problem in wrong]
+        if problems:
+            more = len(problems) - _MAX_PROBLEMS
+            raise UserError(problems[:_MAX_PROBLEMS] + ([f"{more} more files like these"] if more > 0 else []))
+        return _with_planes(files, [planes for planes, _ in found])
 
     @cached_property
     def _rows(self) -> tuple[list[tuple], dict[str, list[tuple]]]:
@@ -125,6 +141,14 @@ class Pattern(Acquisition):
             f"{self.folder}: no file matches acquisition.pattern '{self._regex.pattern}'; "
             f"files here are called {examples} ({len(names)} in all)"
         )
+
+
+def _planes_or_problems(path: str) -> tuple[list[int], list[str]]:
+    """Return the planes of a file, and what is wrong with it."""
+    try:
+        return tiff_planes(Path(path)), []
+    except UserError as error:
+        return [], error.problems
 
 
 def _with_planes(files: pd.DataFrame, planes: Sequence[Sequence[int]]) -> pd.DataFrame:
@@ -203,10 +227,11 @@ def _patience(pattern: str, n_names: int) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, _PATIENCE_S + n_names * _PATIENCE_PER_NAME_S)
+    # CPU time: a process that is suspended, or waits for its turn, is not at fault.
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _PATIENCE_S + n_names * _PATIENCE_PER_NAME_S)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,7 +63,7 @@ class Phenix(Acquisition):
         """Return whether there is a Harmony index."""
         return find(folder, _NAMES) is not None
 
-    def files(self, plate: str) -> pd.DataFrame:
+    def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
         """Return a row for every image that the index lists and the folder holds."""
         images, channels = self._index
         rows = []

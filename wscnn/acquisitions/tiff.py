@@ -3,12 +3,16 @@
 import math
 import re
 import stat
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import tifffile
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from wscnn.errors import UserError
 
@@ -48,16 +52,33 @@ def read_tiff(path: Path, page: int | None = None) -> np.ndarray:
     return _opened(path, lambda tiff, size: _decode(tiff, page, size, path))
 
 
+def inspect_tiff(path: Path, page: int | None = None) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and type of a page by its header; raise the UserError that `read_tiff` would raise of that."""
+
+    def seen(tiff: tifffile.TiffFile, size: int) -> tuple[tuple[int, ...], np.dtype]:
+        found = _checked_page(tiff, page, size, path)
+        return found.shape, np.dtype(found.dtype).newbyteorder("=")
+
+    return _opened(path, seen)
+
+
 def tiff_planes(path: Path) -> list[int]:
     """Return which pages of a TIFF file are planes of a stack: those of the first one's shape and type.
 
-    Only headers are read. Thumbnails and smaller copies are left out. A file that cannot be read counts as one plane:
-    `read_tiff` tells what is wrong with it.
+    Only headers are read. Thumbnails and smaller copies are left out.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read, was cut off, or its pages are something else than planes by its own words.
     """
-    try:
-        return _opened(path, lambda tiff, _: _planes(tiff))
-    except UserError:
-        return [0]
+
+    def planes(tiff: tifffile.TiffFile, size: int) -> list[int]:
+        found = _planes(tiff)
+        _checked_page(tiff, found[0], size, path)
+        return found
+
+    return _opened(path, planes)
 
 
 def _opened(path: Path, use: Callable[[tifffile.TiffFile, int], T]) -> T:
@@ -69,6 +90,8 @@ def _opened(path: Path, use: Callable[[tifffile.TiffFile, int], T]) -> T:
         if status.st_size == 0:
             raise UserError(f"{path}: the file is empty; copy it again from the instrument")
         with tifffile.TiffFile(path) as tiff:
+            if not len(tiff.pages) or _continues_outside(tiff, status.st_size):
+                raise UserError(f"{path}: the file was cut off; copy it again from the instrument")
             return use(tiff, status.st_size)
     except UserError:
         raise
@@ -76,6 +99,21 @@ def _opened(path: Path, use: Callable[[tifffile.TiffFile, int], T]) -> T:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # whatever a decoder makes of broken bytes is the file's fault, not the program's
         raise UserError(f"{path}: not a readable TIFF ({' '.join(str(error).split())[:200]})") from None
+
+
+def _continues_outside(tiff: tifffile.TiffFile, size: int) -> bool:
+    """Return whether the last page that was found names a next one beyond the end of the file.
+
+    The reader ends a chain of pages there without an error, so that a stack that was cut has fewer planes.
+    """
+    form = tiff.tiff
+    file = tiff.filehandle
+    last = tiff.pages[-1].aspage().offset
+    file.seek(last)
+    (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    file.seek(last + form.tagnosize + n_tags * form.tagsize)
+    text = file.read(form.offsetsize)
+    return len(text) < form.offsetsize or struct.unpack(form.offsetformat, text)[0] >= size
 
 
 def _planes(tiff: tifffile.TiffFile) -> list[int]:
@@ -99,8 +137,42 @@ def _sizes(tiff: tifffile.TiffFile) -> dict[str, int]:
     return {}
 
 
-def _decode(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) -> np.ndarray:
+def _local(tag: str) -> str:
+    """Return an XML name without its namespace."""
+    return tag.rpartition("}")[2]
+
+
+def _n_ome_images(tiff: tifffile.TiffFile, path: Path) -> int:
+    """Return how many images of an OME-TIFF lie in this file.
+
+    A set of files repeats in each the images of all; which lie in a file its elements ``TiffData`` say.
+    """
+    try:
+        root = fromstring(tiff.pages.first.description)
+    except (ParseError, DefusedXmlException, ValueError):
+        return 1
+    own = root.attrib.get("UUID")
+    n = 0
+    for image in root.iter():
+        if _local(image.tag) != "Image":
+            continue
+        blocks = [block for block in image.iter() if _local(block.tag) == "TiffData"]
+        named = [child for block in blocks for child in block if _local(child.tag) == "UUID"]
+        here = [
+            child for child in named if (child.text or "").strip() == own or child.attrib.get("FileName") == path.name
+        ]
+        n += bool(here) or len(named) < len(blocks)
+    return max(n, 1)
+
+
+def _checked_page(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) -> tifffile.TiffPage:
+    """Return a page whose header says that it can be read."""
     says, n_pages = _sizes(tiff), len(tiff.pages)
+    if n_pages > 1 and tiff.is_ome and (n := _n_ome_images(tiff, path)) > 1:
+        raise UserError(
+            f"{path}: its {n_pages} pages are {n} images (fields, positions), by its own words; save each as a file of "
+            "its own"
+        )
     if says.get("images", 1) > n_pages:
         raise UserError(f"{path}: its {says['images']} images are not pages; save them as an ordinary TIFF stack")
     if n_pages > 1 and says.get("c", 1) * says.get("t", 1) > 1 and says.get("z", 1) != n_pages:
@@ -141,12 +213,22 @@ def _decode(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) 
     end = segments[0][0] + page.nbytes if page.is_contiguous else max(offset + count for offset, count in segments)
     if end > size:
         raise UserError(f"{path}: the file is truncated ({size} bytes of at least {end}); copy it again")
-    image = page.asarray(maxworkers=1)
-    return _whole(image.astype(image.dtype.newbyteorder("="), copy=False), path)
+    return page
 
 
-def _whole(image: np.ndarray, path: Path) -> np.ndarray:
-    """Return `image` as uint8 or uint16 with its values unchanged."""
+def _decode(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) -> np.ndarray:
+    image = _checked_page(tiff, number, size, path).asarray(maxworkers=1)
+    return whole_numbers(image.astype(image.dtype.newbyteorder("="), copy=False), path)
+
+
+def whole_numbers(image: np.ndarray, path: Path) -> np.ndarray:
+    """Return `image` as uint8 or uint16 with its values unchanged.
+
+    Raises
+    ------
+    UserError
+        Naming `path`, when a value is no whole number from 0 to 65535.
+    """
     if image.dtype in (np.uint8, np.uint16):
         return image
     if image.dtype.kind == "f" and not np.isfinite(image).all():
