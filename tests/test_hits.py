@@ -337,10 +337,10 @@ def test_a_perturbation_of_several_roles_counts_by_well(capfd):
     [
         (lambda t: pd.concat([t, t.iloc[[5]]]), "P0 A06: scored twice"),
         (lambda t: t.drop(columns="score"), "no column score"),
-        (lambda t: t.assign(role=t["role"].replace("sample", "treated")), "role treated does not exist"),
+        (lambda t: t.assign(role=t["role"].replace("sample", "treated")), "role 'treated' does not exist"),
         (lambda t: t.assign(plate=t["plate"].where(t["well"] != "A01")), "3 rows have no plate"),
-        (lambda t: t.assign(score="high"), "column score holds text"),
-        (lambda t: t.drop(columns=["well_row", "well_column"]).assign(well="Z99"), "'Z99' is not a well"),
+        (lambda t: t.assign(score="high"), "column score: 'high' is not a number"),
+        (lambda t: t.assign(well="Z99"), "'Z99' is not a well"),
     ],
 )
 def test_what_cannot_be_mended_is_an_error_that_names_it(change, words):

@@ -292,7 +292,9 @@ def score(
 @click.option(
     "--wells", type=_PATH, required=True, multiple=True, help="A table of well scores, or a folder of them; repeatable."
 )
-@click.option("--layout", type=_PATH, help="The layout, as `check` writes it; not needed where the tables hold it.")
+@click.option(
+    "--layout", type=_PATH, help="The layout, as `check` or you wrote it; not needed where the tables hold it."
+)
 @_path("--output", "Folder for hits.parquet, wells.parquet, plates.parquet and suspects.parquet.")
 @_settings("hits")
 def hits(wells: tuple[Path, ...], layout: Path | None, output: Path, hits: dict[str, Any]) -> None:
@@ -302,10 +304,7 @@ def hits(wells: tuple[Path, ...], layout: Path | None, output: Path, hits: dict[
     """
     from wscnn.hits import call_hits
 
-    tables = [table for path in wells for table in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
-    if not tables:
-        raise UserError(f"{', '.join(map(str, wells))}: no table (*.parquet) here; score the plates first")
-    call_hits(tables, layout, output, hits=hits)
+    call_hits(wells, layout, output, hits=hits)
 
 
 @main.command()

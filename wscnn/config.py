@@ -1,12 +1,10 @@
 """The user's three files: config, plates and layout; validated, defaults filled in."""
 
 import copy
-import csv
-import io
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import yaml
 
 from wscnn.errors import UserError
 from wscnn.tables import WELLS
+from wscnn.user_tables import as_text, located, named, read_user_table, typed, value_problems
 from wscnn.wells import SALIENCY, check_name, parse_well, well_name
 
 _HERE = Path(__file__).parent
@@ -188,14 +187,15 @@ def load_plates(path: Path) -> pd.DataFrame:
     Raises
     ------
     UserError
-        Naming every row at fault.
+        With one sentence for each kind of mistake, naming the lines.
     """
     table = _read(path, "plates")
-    problems = _value_problems(table, "plates", path)
-    for name, lines in _by_value(table["plate"]):
-        problems += _name_problem(name, f"{path}, {_lines(lines)}: plate")
-        if len(lines) > 1:
-            problems.append(f"{path}, {_lines(lines)}: plate '{name}' is listed twice; keep one")
+    problems = _schema_problems(table, "plates", path)
+    problems += value_problems(table["plate"], check_name, path, "plate: ")
+    if (twice := table["plate"].duplicated(keep=False) & (table["plate"] != "")).any():
+        names = table.loc[twice, "plate"].unique().tolist()
+        told = f"plate {named(names)} is" if len(names) == 1 else f"plates {named(names)} are"
+        problems.append(f"{located(path, table.index, twice)}: {told} listed twice; keep one")
     if table.empty:
         problems.append(f"{path}: lists no plate")
     if problems:
@@ -203,61 +203,61 @@ def load_plates(path: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def load_layout(path: Path, plates: Sequence[str] | None) -> pd.DataFrame:
-    """Return the layout with a row for every plate and well, sorted; its index is the line of the file.
+def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = False) -> pd.DataFrame:
+    """Return the layout with one row per plate and well, sorted; its index is the line (or row) of the file.
 
     Columns are ``plate, well, well_row, well_column, perturbation, role, phenotype`` (empty but for positives) and any
-    further ones as they are; wells are named as in ``B03``. Rows without a plate hold for every plate that has no
-    row of its own for that well. Where `plates` is None, the rows are checked as far as they can be without.
+    further ones, which become numbers where `wscnn.user_tables.typed` says so; wells are named as in ``B03``. Rows
+    without a plate hold for every plate that has no row of its own for that well. Where `plates` is None, the rows are
+    checked as far as they can be without.
+
+    Parameters
+    ----------
+    path
+        The file.
+    plates
+        Names of the plates; None where they are not known.
+    checked
+        Whether the file may be one that `check` wrote, with the columns ``well_row, well_column, batch`` (the first two
+        are derived anew) and others that the results have, and may name plates beyond `plates`. Positive wells without
+        a phenotype then keep none.
 
     Raises
     ------
     UserError
-        Naming every row at fault.
+        With one sentence for each kind of mistake, naming the lines.
     """
     table = _read(path, "layout")
-    problems = _value_problems(table, "layout", path)
-    if reserved := sorted(RESERVED & set(table.columns)):
+    problems = _schema_problems(table, "layout", path)
+    if checked:
+        table = table.drop(columns=["well_row", "well_column"], errors="ignore")
+    elif reserved := sorted(name for name in table.columns if name.lower() in RESERVED):
         problems.append(f"{path}: column {', '.join(reserved)}: the results have columns of that name; rename it")
     if table.empty:
         problems.append(f"{path}: lists no well")
-    places = {}
-    for well, lines in _by_value(table["well"]):
-        try:
-            places[well] = parse_well(well)
-        except ValueError as error:
-            if well:
-                problems.append(f"{path}, {_lines(lines)}: {error}")
-    for name, lines in _by_value(table["plate"]):
-        if name and plates is not None and name not in plates:
-            problems.append(f"{path}, {_lines(lines)}: plate '{name}' is not in the table of plates")
-    positive = table["role"] == "positive"
-    table["phenotype"] = table["phenotype"].where(table["phenotype"] != "", DEFAULT_PHENOTYPE).where(positive, "")
-    for phenotype, lines in _by_value(table.loc[positive, "phenotype"]):
-        problems += _name_problem(phenotype, f"{path}, {_lines(lines)}: phenotype")
-        if phenotype == "negative":
-            problems.append(f"{path}, {_lines(lines)}: a phenotype cannot be called 'negative'")
-        if phenotype.endswith(SALIENCY):
-            problems.append(
-                f"{path}, {_lines(lines)}: phenotype '{phenotype}' ends in {SALIENCY}, as the images of saliency do; "
-                "rename it"
-            )
+    problems += value_problems(table["well"], parse_well, path, where=(table["well"] != "").to_numpy())
+    if plates is not None and not checked:
+        problems += value_problems(table["plate"], _one_of(plates), path)
+    positive = (table["role"] == "positive").to_numpy()
+    default = "" if checked else DEFAULT_PHENOTYPE
+    table["phenotype"] = table["phenotype"].where(table["phenotype"] != "", default).where(positive, "")
+    for check in (_check_phenotype, _not_negative, _not_saliency):
+        problems += value_problems(table["phenotype"], check, path, where=positive)
     if problems:
         raise UserError(problems)
-    table.insert(2, "well_row", table["well"].map({well: row for well, (row, _) in places.items()}))
-    table.insert(3, "well_column", table["well"].map({well: column for well, (_, column) in places.items()}))
-    table["well"] = table["well"].map({well: well_name(*place) for well, place in places.items()})
-    repeated = table[table.duplicated(["plate", "well"], keep=False)]
-    for place, rows in repeated.groupby(["plate", "well"]):
-        name, well = map(str, place)
-        where = f"of plate '{name}' " if name else ""
-        problems.append(f"{path}, {_lines(rows.index)}: well {well} {where}has several rows; keep one")
-    if problems:
-        raise UserError(problems)
+    wells = {well: parse_well(well) for well in table["well"].unique()}
+    table.insert(2, "well_row", table["well"].map({well: row for well, (row, _) in wells.items()}))
+    table.insert(3, "well_column", table["well"].map({well: column for well, (_, column) in wells.items()}))
+    table["well"] = table["well"].map({well: well_name(*place) for well, place in wells.items()})
+    if (twice := table.duplicated(["plate", "well"], keep=False)).any():
+        places = table.loc[twice, ["plate", "well"]].drop_duplicates()
+        names = [f"{well} of plate '{plate}'" if plate else well for plate, well in places.itertuples(index=False)]
+        more = f" and {len(names) - 5} more wells" if len(names) > 5 else ""
+        told = f"well {names[0]} has" if len(names) == 1 else f"wells {', '.join(names[:5])}{more} have"
+        raise UserError(f"{located(path, table.index, twice)}: {told} several rows; keep one")
     everywhere, own = table[table["plate"] == ""], table[table["plate"] != ""]
     # A plate's own rows come first, so that they win over those that hold for every plate.
     expanded = pd.concat([own, *(everywhere.assign(plate=plate) for plate in plates or [])])
-    expanded.index.name = "line"
     return expanded.drop_duplicates(["plate", "well"]).sort_values(["plate", "well_row", "well_column"], kind="stable")
 
 
@@ -268,65 +268,58 @@ def controls(layout: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(path: Path, kind: str) -> pd.DataFrame:
-    """Return a TSV, CSV or semicolon-separated table as stripped text, indexed by line of the file."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; save the table as UTF-8") from None
-    lines = text.lstrip("\r\n").splitlines()
-    separator = max("\t,;", key=lines[0].count) if lines else "\t"
-    # Old Macs end lines with a carriage return alone; csv takes all three line ends, also inside quotes.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    body = {}
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if any(cells):
-                # A quoted cell may span lines; the last one names the row.
-                body[reader.line_num] = cells
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}; mend the quotes in this line") from None
-    header = body.pop(next(iter(body))) if body else []
-    properties = schema(kind)["properties"]
-    names = [name.lower() if name.lower() in properties else name for name in header]
-    # Spreadsheets leave empty columns at the right.
-    while names and not names[-1]:
-        names.pop()
-    body = {line: row if any(row[len(names) :]) else row[: len(names)] for line, row in body.items()}
-    missing = [name for name in schema(kind)["required"] if name not in names]
-    if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; the columns are {_short(', '.join(names)) or 'none'}")
-    if len(set(names)) < len(names):
-        raise UserError(f"{path}: two columns have the same name; the columns are {_short(', '.join(names))}")
-    ragged = [line for line, row in body.items() if len(row) != len(names)]
-    if ragged:
-        raise UserError(
-            f"{path}, line {line}: {len(body[line])} cells where the header has {len(names)}" for line in ragged
-        )
-    table = pd.DataFrame(list(body.values()), index=list(body), columns=names, dtype="str")
-    optional = [key for key, rule in properties.items() if "default" in rule and key not in names]
-    table[optional] = ""
-    return table[[*properties, *(name for name in table.columns if name not in properties)]]
+    """Return the table of plates or the layout with all columns of its schema, which are text, before any others."""
+    rules = schema(kind)
+    properties = rules["properties"]
+    table = read_user_table(path, rules["required"], properties)
+    # Cells of a text file may be numbers; a Parquet file says itself what they are.
+    further = typed if table.index.name == "line" and kind == "layout" else lambda column: column
+    own = {name: as_text(table[name]) if name in table else "" for name in properties}
+    others = {name: further(table[name]) for name in table.columns if name not in properties}
+    return pd.DataFrame({**own, **others}, index=table.index)
 
 
-def _value_problems(table: pd.DataFrame, kind: str, path: Path) -> list[str]:
+def _schema_problems(table: pd.DataFrame, kind: str, path: Path) -> list[str]:
     """Return what the schema says against the values of each column."""
-    return [
-        f"{path}, {_lines(lines)}: {column}: {_short(error.message)}"
-        for column, rule in schema(kind)["properties"].items()
-        for value, lines in _by_value(table[column])
-        for error in jsonschema.Draft202012Validator(rule).iter_errors(value)
-    ]
+    problems = []
+    for column, rule in schema(kind)["properties"].items():
+        validator = jsonschema.Draft202012Validator(rule)
+
+        def check(value: str, validator: jsonschema.Draft202012Validator = validator) -> None:
+            for error in validator.iter_errors(value):
+                raise ValueError(_short(error.message))
+
+        problems += value_problems(table[column], check, path, f"{column}: ")
+    return problems
 
 
-def _by_value(column: pd.Series) -> Iterable[tuple[str, list[int]]]:
-    """Return each value of a column with the lines it stands in."""
-    found: dict[str, list[int]] = {}
-    for line, value in zip(column.index.tolist(), column.tolist(), strict=True):
-        found.setdefault(value, []).append(line)
-    return found.items()
+def _one_of(plates: Sequence[str]) -> Callable[[str], None]:
+    """Return a function that raises a ValueError for a name that is given and is none of `plates`."""
+
+    def check(name: str) -> None:
+        if name and name not in known:
+            raise ValueError(f"plate '{name}' is not in the table of plates")
+
+    known = set(plates)
+    return check
+
+
+def _check_phenotype(name: str) -> None:
+    if name:
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ValueError(f"phenotype: {error}") from None
+
+
+def _not_negative(phenotype: str) -> None:
+    if phenotype == "negative":
+        raise ValueError("a phenotype cannot be called 'negative'")
+
+
+def _not_saliency(phenotype: str) -> None:
+    if phenotype.endswith(SALIENCY):
+        raise ValueError(f"phenotype '{phenotype}' ends in {SALIENCY}, as the images of saliency do; rename it")
 
 
 def _name_problem(name: str, where: str) -> list[str]:
@@ -335,10 +328,3 @@ def _name_problem(name: str, where: str) -> list[str]:
     except ValueError as error:
         return [f"{where}: {error}"]
     return []
-
-
-def _lines(lines: Iterable[int]) -> str:
-    """Return line numbers in words, the first few where there are many."""
-    every = list(lines)
-    more = f" and {len(every) - 5} more" if len(every) > 5 else ""
-    return f"line{'s' if len(every) > 1 else ''} {', '.join(map(str, every[:5]))}{more}"
