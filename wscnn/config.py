@@ -4,7 +4,10 @@ import copy
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,9 @@ import jsonschema
 import pandas as pd
 import yaml
 
-from wscnn.errors import UserError
+from wscnn.errors import UserError, listed, merged
 from wscnn.tables import WELLS
-from wscnn.user_tables import as_text, located, named, read_user_table, typed, value_problems
+from wscnn.user_tables import as_text, at, by_value, in_words, read_user_table, short, typed
 from wscnn.wells import SALIENCY, check_name, parse_well, well_name
 
 _HERE = Path(__file__).parent
@@ -25,6 +28,13 @@ DEFAULT_PHENOTYPE = "rare"
 
 #: Columns of the results, which a layout's own further columns must not be called.
 RESERVED = {*WELLS, "batch", "z", "p", "q", "hit", "rank"} - {"plate", "well", "phenotype"}
+
+#: Kinds of JSON Schema that are numbers.
+_NUMBERS = {"integer", "number"}
+#: Categories of characters that stand in no name or path: controls, surrogates, separators of lines.
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+#: What is said of names that are equal but for case.
+_SAME = "the same name where case does not count, as on some file systems and in SQL"
 
 
 def shipped(name: str) -> Path:
@@ -58,14 +68,40 @@ def load_config(path: Path) -> dict[str, Any]:
     UserError
         When the file is missing, is no YAML mapping, or holds an unknown key or a wrong value.
     """
+    config, problems = draft_config(path)
+    if problems:
+        raise UserError(problems)
+    return config
+
+
+def draft_config(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return a config file as far as it is right, and what is wrong with it.
+
+    Returns
+    -------
+    config
+        Complete with defaults, but without the top-level keys (sections) that hold a mistake or are missing.
+    problems
+        One sentence for each mistake.
+
+    Raises
+    ------
+    UserError
+        When the file is missing or is no YAML mapping, so that nothing is known.
+    """
     try:
         text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8-sig")
         given = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {_short(error)}") from None
-    return complete_config(given, "config" if path == Path("-") else str(path))
+        raise UserError(f"{path}: not valid YAML: {short(error)}") from None
+    source = "config" if path == Path("-") else str(path)
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"{source}: holds no keys such as 'screen: my_screen'; config/config.yaml shows how to write one"
+        )
+    return _complete(given, schema("config"), source)
 
 
 class _Loader(yaml.SafeLoader):
@@ -89,10 +125,7 @@ class _Loader(yaml.SafeLoader):
 
 def complete_config(given: object, source: str) -> dict[str, Any]:
     """Return the config mapping `given`, valid and with all defaults; `source` names it in errors."""
-    config = _complete(given, schema("config"), source)
-    problems = []
-    problems += _name_problem(config["screen"], f"{source}: screen")
-    problems += _acquisition_problems(config["acquisition"], f"{source}: acquisition")
+    config, problems = _complete(given, schema("config"), source)
     if problems:
         raise UserError(problems)
     return config
@@ -112,73 +145,184 @@ def section(name: str, text: str) -> dict[str, Any]:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"--{name}: not valid JSON: {error}") from None
-    settings = _complete(given, schema("config")["properties"][name], f"--{name}")
-    if name == "acquisition" and (problems := _acquisition_problems(settings, f"--{name}")):
+    settings, problems = _complete(given, schema("config")["properties"][name], f"--{name}")
+    if problems:
         raise UserError(problems)
     return settings
 
 
-def _acquisition_problems(acquisition: Mapping[str, Any], source: str) -> list[str]:
-    """Return what is wrong between the keys of a section ``acquisition`` that the schema finds right."""
-    problems = []
-    channels = list(acquisition["channels"].values())
-    for key, name in acquisition["channels"].items():
-        problems += _name_problem(name, f"{source}.channels.{key}")
-    if len(set(channels)) < len(channels):
-        problems.append(f"{source}.channels: two channels have the same name; give each its own")
-    if acquisition["nuclei"] is not None and acquisition["nuclei"] not in channels:
-        problems.append(f"{source}.nuclei: '{acquisition['nuclei']}' is none of the channels {', '.join(channels)}")
-    if acquisition["format"] == "pattern" and not acquisition["pattern"]:
-        problems.append(f"{source}.pattern: format 'pattern' needs a regular expression here")
-    return problems
+#: Where a mistake is: the keys that lead to it; and a sentence on it, without the name of the file.
+_Fault = tuple[tuple[str, ...], str]
 
 
-def _complete(given: object, rules: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Return `given` with the defaults of `rules`, or raise a UserError that lists all that is wrong."""
-    problems: list[str] = []
-    given = _plain(given, source, problems)
-    for error in jsonschema.Draft202012Validator(rules).iter_errors(given):
-        where = ".".join(str(part) for part in error.absolute_path)
+def _complete(given: object, rules: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list[str]]:
+    """Return `given` with the defaults of `rules`, without the keys that hold a mistake, and all mistakes."""
+    faults = list(_unusable(given))
+    given = _plain(given)
+    validator = jsonschema.Draft202012Validator(rules, format_checker=_FORMATS)
+    for error in validator.iter_errors(given):
+        path = tuple(str(part) for part in error.absolute_path)
         if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
             known = error.schema["properties"]
-            for key in sorted(set(map(str, error.instance)) - set(known)):
-                full = f"{where}.{key}" if where else key
-                problems.append(f"{source}: unknown key '{full}'; known here: {', '.join(known)}")
+            faults += [
+                ((*path, key), f"unknown key '{'.'.join((*path, key))}'; known here: {', '.join(known)}")
+                for key in sorted(set(error.instance) - set(known))
+            ]
         else:
-            problems.append(f"{source}: {where + ': ' if where else ''}{_short(error.message)}")
-    if problems:
-        raise UserError(problems)
-    return _with_defaults(given, rules)
+            faults.append((path, f"{'.'.join(path)}: {_explained(error)}" if path else _explained(error)))
+    if not isinstance(given, Mapping):
+        return {}, [f"{source}: {sentence}" for _, sentence in faults]
+    for path, settings in _acquisitions(given, rules):
+        wrong = {fault[len(path)] for fault, _ in faults if fault[: len(path)] == path and len(fault) > len(path)}
+        faults += _acquisition_faults({key: value for key, value in settings.items() if key not in wrong}, path)
+    wrong = {fault[0] for fault, _ in faults if fault}
+    right = _with_defaults({key: value for key, value in given.items() if key not in wrong}, rules)
+    # A default is no substitute for what the user meant.
+    config = {key: value for key, value in right.items() if key not in wrong}
+    return config, [f"{source}: {sentence}" for _, sentence in faults]
 
 
-def _plain(value: Any, where: str, problems: list[str]) -> Any:
-    """Return `value` with every key as text, for YAML reads ``1: DNA`` as a number; note numbers that are none."""
+def _unusable(value: Any, path: tuple[str, ...] = ()) -> Iterable[_Fault]:
+    """Yield what no rule of a schema can say: numbers that are none, text that cannot be shown, keys that are one."""
+    where = ".".join(path)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}: {key}", problems) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item, where, problems) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        problems.append(f"{where}: {value} is not a number to work with")
-    return value
+        for key, n in Counter(map(str, value)).items():
+            if n > 1:
+                yield (*path, key), f"{'.'.join((*path, key))}: this key is given as text and as a number; keep one"
+        for key, item in value.items():
+            yield from _unusable(item, (*path, str(key)))
+            yield from _unusable(str(key), (*path, str(key)))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _unusable(item, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield path, f"{where}: {value} is not a number to work with"
+    elif isinstance(value, str) and any(unicodedata.category(letter) in _UNPRINTABLE for letter in value):
+        yield path, f"{where!r}: {short(repr(value))} holds a line break or another control character; remove it"
 
 
-def _short(message: object) -> str:
-    """Return a library's message on one line and of bearable length."""
-    text = " ".join(str(message).split())
-    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"
+def _plain(value: Any) -> Any:
+    """Return `value` with every key as text, for YAML reads ``1: DNA`` as a number."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _explained(error: jsonschema.ValidationError) -> str:
+    """Return what is wrong with a value and what to write instead."""
+    value, shown = error.instance, short(repr(error.instance))
+    rule: Mapping[str, Any] = error.schema if isinstance(error.schema, Mapping) else {}
+    kinds = set(_kinds(rule))
+    if error.validator == "format":
+        return str(error.cause)
+    if error.validator in ("type", "pattern"):
+        if kinds & _NUMBERS and isinstance(value, str) and (number := _as_number(value)) is not None:
+            return f"{shown} is text, not a number; write {number}"
+        if "string" in kinds and not kinds & _NUMBERS and isinstance(value, bool | int | float | date):
+            return f"YAML reads {shown} here, which is not text; put what you wrote in quotes"
+        if "object" in kinds and value is None:
+            return "no key is given below it; give one, or delete this line"
+    if error.validator == "pattern":
+        return f"{shown} is not allowed; {rule['description']}"
+    return short(error.message)
+
+
+def _as_number(text: str) -> int | float | None:
+    """Return the number that a text holds, None where it holds none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() and abs(number) < 1e15 else number
+
+
+def _kinds(rule: Mapping[str, Any]) -> list[str]:
+    """Return the types that a rule allows."""
+    kinds = rule.get("type", [])
+    return [kinds] if isinstance(kinds, str) else kinds
 
 
 def _with_defaults(value: Any, rules: Mapping[str, Any]) -> Any:
-    """Return `value` with the defaults of every object in `rules` filled in."""
-    if not isinstance(value, Mapping) or "properties" not in rules:
-        return value
-    filled = dict(value)
-    for key, rule in rules["properties"].items():
-        if key not in filled and "default" in rule:
-            filled[key] = copy.deepcopy(rule["default"])
-        if key in filled:
-            filled[key] = _with_defaults(filled[key], rule)
-    return filled
+    """Return a valid `value` with the defaults of every object in `rules`, in the one form that stands for it.
+
+    Equal settings are then equal as JSON too, in which 2 and 2.0, or results and ./results/, differ.
+    """
+    if isinstance(value, Mapping) and "properties" in rules:
+        filled = dict(value)
+        for key, rule in rules["properties"].items():
+            if key not in filled and "default" in rule:
+                filled[key] = copy.deepcopy(rule["default"])
+            if key in filled:
+                filled[key] = _with_defaults(filled[key], rule)
+        return filled
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value) if "integer" in _kinds(rules) else float(value) + 0.0
+    return str(Path(value)) if rules.get("format") == "path" and isinstance(value, str) else value
+
+
+def _acquisitions(given: Mapping[str, Any], rules: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], Mapping]]:
+    """Yield the section ``acquisition`` and the keys that lead to it, where `given` is or holds one."""
+    sections = schema("config")["properties"]
+    if rules is sections["acquisition"]:
+        yield (), given
+    elif isinstance(given.get("acquisition"), Mapping) and "acquisition" in rules["properties"]:
+        yield ("acquisition",), given["acquisition"]
+
+
+def _acquisition_faults(given: Mapping[str, Any], path: tuple[str, ...]) -> list[_Fault]:
+    """Return what is wrong between keys of a section ``acquisition`` each of which is right by itself."""
+    settings = _with_defaults(given, schema("config")["properties"]["acquisition"])
+    channels = list(settings.get("channels", {}).values())
+    found = []
+    for twins in _twins(channels):
+        found.append(("channels", f"{_quoted(twins)} are {_SAME}; give each channel its own name"))
+    if channels and settings["nuclei"] is not None and settings["nuclei"] not in channels:
+        found.append(("nuclei", f"'{settings['nuclei']}' is none of the channels {', '.join(channels)}"))
+    if settings["format"] == "pattern" and not settings["pattern"]:
+        found.append(("pattern", "format 'pattern' needs a regular expression here"))
+    return [((*path, key), f"{'.'.join((*path, key))}: {sentence}") for key, sentence in found]
+
+
+def _twins(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that are equal but for case: some file systems and SQL take them for one."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(name.casefold(), []).append(name)
+    return [group for group in alike.values() if len(group) > 1]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return listed(f"'{name}'" for name in names)
+
+
+_FORMATS = jsonschema.FormatChecker(())
+
+
+@_FORMATS.checks("name", ValueError)
+def _is_name(value: object) -> bool:
+    """Return True, or raise a ValueError that says why a text cannot name a folder."""
+    return not isinstance(value, str) or bool(check_name(value))
+
+
+@_FORMATS.checks("path", ValueError)
+def _is_path(value: object) -> bool:
+    """Return True, or raise a ValueError that says why a text is no path that every stage reads the same way."""
+    if not isinstance(value, str):
+        return True
+    if not value.strip("/ ") or value != value.strip():
+        raise ValueError(f"'{value}' is not a path: it is empty, the root of the disk, or begins or ends with a space")
+    if value.startswith("~"):
+        raise ValueError(f"'{value}': ~ is not expanded; write the path out in full")
+    if "://" in value:
+        raise ValueError(f"'{value}' is a URL; give a file or folder of this machine")
+    if found := sorted(set(value) & set("{}$\\")):
+        raise ValueError(
+            f"'{value}' holds {' '.join(found)}: Snakemake takes {{...}} for a wildcard, $ is not expanded and \\ does "
+            "not separate folders; write the path out, with / between folders"
+        )
+    return True
 
 
 def load_plates(path: Path) -> pd.DataFrame:
@@ -187,15 +331,16 @@ def load_plates(path: Path) -> pd.DataFrame:
     Raises
     ------
     UserError
-        With one sentence for each kind of mistake, naming the lines.
+        Naming every row at fault.
     """
     table = _read(path, "plates")
-    problems = _schema_problems(table, "plates", path)
-    problems += value_problems(table["plate"], check_name, path, "plate: ")
-    if (twice := table["plate"].duplicated(keep=False) & (table["plate"] != "")).any():
-        names = table.loc[twice, "plate"].unique().tolist()
-        told = f"plate {named(names)} is" if len(names) == 1 else f"plates {named(names)} are"
-        problems.append(f"{located(path, table.index, twice)}: {told} listed twice; keep one")
+    problems = _value_problems(table, "plates", path)
+    by_name = by_value(table["plate"])
+    for name, lines in by_name:
+        if len(lines) > 1:
+            problems.append(f"{path}, {in_words(lines)}: plate '{name}' is listed twice; keep one")
+    for twins in _twins(name for name, _ in by_name):
+        problems.append(f"{path}: plates {_quoted(twins)} are {_SAME}; rename one, also in the layout")
     if table.empty:
         problems.append(f"{path}: lists no plate")
     if problems:
@@ -204,7 +349,7 @@ def load_plates(path: Path) -> pd.DataFrame:
 
 
 def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = False) -> pd.DataFrame:
-    """Return the layout with one row per plate and well, sorted; its index is the line (or row) of the file.
+    """Return the layout with a row for every plate and well, sorted; its index is the line of the file.
 
     Columns are ``plate, well, well_row, well_column, perturbation, role, phenotype`` (empty but for positives) and any
     further ones, which become numbers where `wscnn.user_tables.typed` says so; wells are named as in ``B03``. Rows
@@ -218,43 +363,62 @@ def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = Fal
     plates
         Names of the plates; None where they are not known.
     checked
-        Whether the file may be one that `check` wrote, with the columns ``well_row, well_column, batch`` (the first two
-        are derived anew) and others that the results have, and may name plates beyond `plates`. Positive wells without
-        a phenotype then keep none.
+        Whether the file may be one that `check` wrote: its columns ``well_row, well_column`` are derived anew, others
+        that the results have are kept, and it may name plates beyond `plates`. Positive wells without a phenotype keep
+        none.
 
     Raises
     ------
     UserError
-        With one sentence for each kind of mistake, naming the lines.
+        Naming every row at fault.
     """
     table = _read(path, "layout")
-    problems = _schema_problems(table, "layout", path)
+    problems = _value_problems(table, "layout", path)
     if checked:
         table = table.drop(columns=["well_row", "well_column"], errors="ignore")
     elif reserved := sorted(name for name in table.columns if name.lower() in RESERVED):
         problems.append(f"{path}: column {', '.join(reserved)}: the results have columns of that name; rename it")
     if table.empty:
         problems.append(f"{path}: lists no well")
-    problems += value_problems(table["well"], parse_well, path, where=(table["well"] != "").to_numpy())
-    if plates is not None and not checked:
-        problems += value_problems(table["plate"], _one_of(plates), path)
-    positive = (table["role"] == "positive").to_numpy()
+    places, misnamed = {}, []
+    for well, lines in by_value(table["well"]):
+        try:
+            places[well] = parse_well(well)
+        except ValueError as error:
+            if well:
+                misnamed.append(("well", f"{path}, {in_words(lines)}: {error}", at(well, lines)))
+    problems += merged(misnamed)
+    problems += merged(
+        ("plate", f"{path}, {in_words(lines)}: plate '{name}' is not in the table of plates", at(name, lines))
+        for name, lines in by_value(table["plate"])
+        if name and plates is not None and not checked and name not in plates
+    )
+    positive = table["role"] == "positive"
     default = "" if checked else DEFAULT_PHENOTYPE
     table["phenotype"] = table["phenotype"].where(table["phenotype"] != "", default).where(positive, "")
-    for check in (_check_phenotype, _not_negative, _not_saliency):
-        problems += value_problems(table["phenotype"], check, path, where=positive)
+    phenotypes = by_value(table.loc[positive & (table["phenotype"] != ""), "phenotype"])
+    faults = [
+        (kind, f"{path}, {in_words(lines)}: {sentence}", at(name, lines))
+        for name, lines in phenotypes
+        for kind, sentence in _phenotype_faults(name)
+    ]
+    problems += merged(faults)
+    for twins in _twins(name for name, _ in phenotypes):
+        problems.append(f"{path}: phenotypes {_quoted(twins)} are {_SAME}; write them alike")
     if problems:
         raise UserError(problems)
-    wells = {well: parse_well(well) for well in table["well"].unique()}
-    table.insert(2, "well_row", table["well"].map({well: row for well, (row, _) in wells.items()}))
-    table.insert(3, "well_column", table["well"].map({well: column for well, (_, column) in wells.items()}))
-    table["well"] = table["well"].map({well: well_name(*place) for well, place in wells.items()})
-    if (twice := table.duplicated(["plate", "well"], keep=False)).any():
-        places = table.loc[twice, ["plate", "well"]].drop_duplicates()
-        names = [f"{well} of plate '{plate}'" if plate else well for plate, well in places.itertuples(index=False)]
-        more = f" and {len(names) - 5} more wells" if len(names) > 5 else ""
-        told = f"well {names[0]} has" if len(names) == 1 else f"wells {', '.join(names[:5])}{more} have"
-        raise UserError(f"{located(path, table.index, twice)}: {told} several rows; keep one")
+    for axis, name in enumerate(("well_row", "well_column")):
+        table.insert(2 + axis, name, table["well"].map({well: place[axis] for well, place in places.items()}))
+    table = table.astype({name: WELLS[name] for name in ("well_row", "well_column")})
+    table["well"] = table["well"].map({well: well_name(*place) for well, place in places.items()})
+    repeated = []
+    for place, rows in table[table.duplicated(["plate", "well"], keep=False)].groupby(["plate", "well"]):
+        name, well = map(str, place)
+        of_plate, there = f" of plate '{name}'" if name else "", in_words(rows.index)
+        sentence = f"{path}, {there}: well {well}{of_plate} has several rows; keep one"
+        repeated.append((name, sentence, f"well {well} ({there})"))
+    if repeated:
+        raise UserError(merged(repeated))
     everywhere, own = table[table["plate"] == ""], table[table["plate"] != ""]
     # A plate's own rows come first, so that they win over those that hold for every plate.
     expanded = pd.concat([own, *(everywhere.assign(plate=plate) for plate in plates or [])])
@@ -268,7 +432,7 @@ def controls(layout: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(path: Path, kind: str) -> pd.DataFrame:
-    """Return the table of plates or the layout with all columns of its schema, which are text, before any others."""
+    """Return a user's table with all columns of its schema, which are text, before any others."""
     rules = schema(kind)
     properties = rules["properties"]
     table = read_user_table(path, rules["required"], properties)
@@ -279,52 +443,23 @@ def _read(path: Path, kind: str) -> pd.DataFrame:
     return pd.DataFrame({**own, **others}, index=table.index)
 
 
-def _schema_problems(table: pd.DataFrame, kind: str, path: Path) -> list[str]:
+def _value_problems(table: pd.DataFrame, kind: str, path: Path) -> list[str]:
     """Return what the schema says against the values of each column."""
-    problems = []
-    for column, rule in schema(kind)["properties"].items():
-        validator = jsonschema.Draft202012Validator(rule)
-
-        def check(value: str, validator: jsonschema.Draft202012Validator = validator) -> None:
-            for error in validator.iter_errors(value):
-                raise ValueError(_short(error.message))
-
-        problems += value_problems(table[column], check, path, f"{column}: ")
-    return problems
+    return merged(
+        ((column, error.validator), f"{path}, {in_words(lines)}: {column}: {_explained(error)}", at(value, lines))
+        for column, rule in schema(kind)["properties"].items()
+        for value, lines in by_value(table[column])
+        for error in jsonschema.Draft202012Validator(rule, format_checker=_FORMATS).iter_errors(value)
+    )
 
 
-def _one_of(plates: Sequence[str]) -> Callable[[str], None]:
-    """Return a function that raises a ValueError for a name that is given and is none of `plates`."""
-
-    def check(name: str) -> None:
-        if name and name not in known:
-            raise ValueError(f"plate '{name}' is not in the table of plates")
-
-    known = set(plates)
-    return check
-
-
-def _check_phenotype(name: str) -> None:
-    if name:
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise ValueError(f"phenotype: {error}") from None
-
-
-def _not_negative(phenotype: str) -> None:
-    if phenotype == "negative":
-        raise ValueError("a phenotype cannot be called 'negative'")
-
-
-def _not_saliency(phenotype: str) -> None:
-    if phenotype.endswith(SALIENCY):
-        raise ValueError(f"phenotype '{phenotype}' ends in {SALIENCY}, as the images of saliency do; rename it")
-
-
-def _name_problem(name: str, where: str) -> list[str]:
+def _phenotype_faults(name: str) -> Iterable[tuple[str, str]]:
+    """Yield why a phenotype cannot be called `name`: the kind of fault, and a sentence."""
     try:
         check_name(name)
     except ValueError as error:
-        return [f"{where}: {error}"]
-    return []
+        yield "name", f"phenotype: {error}"
+    if name.casefold() == "negative":
+        yield "negative", f"a phenotype cannot be called '{name}', as the class of negative controls is"
+    if name.endswith(SALIENCY):
+        yield "saliency", f"phenotype '{name}' ends in {SALIENCY}, as the images of saliency do; rename it"

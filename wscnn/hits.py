@@ -17,6 +17,7 @@ from wscnn.atomic import atomic_path
 from wscnn.config import load_layout
 from wscnn.conformal import choose_null, false_discovery_q, rank_sum_p, strata_of
 from wscnn.effects import bootstrap_interval, group_mean, group_median, group_sum, group_variance, replicate_ssmd
+from wscnn.errors import listed
 from wscnn.normalize import Array, bscore, by_group, centre_and_scale, held_out_groups, median, smallest_rest, spread
 from wscnn.progress import log
 from wscnn.tables import WELLS, conform, write_table
@@ -225,13 +226,16 @@ def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[str]:
     p = smallest_p(layout, hits)
     tests = len(p) * _n_phenotypes(layout)
     if len(p) == 0:
-        return ["the layout has no well with role sample, so there is nothing to call"]
+        return ["no perturbation can be called, because no well has role sample"]
     fdr = hits["fdr"]
-    if smallest_rest(hits["normalize"]):
-        warnings += _few_controls(layout, hits["min_controls"])
     # With R hits at its smallest p, a perturbation is called when that p is at most fdr R / tests.
     needed = np.ceil(p / fdr * tests - 1e-9)
-    if (needed > tests).any():
+    if (needed > tests).all():
+        warnings.append(
+            f"no perturbation can be called at a false discovery rate of {fdr:g}, whatever the scores: the smallest "
+            f"p-value that any can reach is {p.min():.2g}, in {tests} tests; add negative controls or replicates"
+        )
+    elif (needed > tests).any():
         worst = p[needed > tests]
         warnings.append(
             f"{len(worst)} of {len(p)} perturbations can never be called at a false discovery rate of {fdr:g}: their "
@@ -243,6 +247,8 @@ def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[str]:
             f"{p[needed > 1].min():.2g}, which in {tests} tests passes a false discovery rate of {fdr:g} only where "
             f"at least {int(needed.max())} are hits; more negative controls or replicates lower it"
         )
+    if smallest_rest(hits["normalize"]):
+        warnings += _few_controls(layout, hits["min_controls"])
     if hits["normalize"] == "bscore":
         warnings += _uncorrected(layout)
     return warnings
@@ -254,10 +260,9 @@ def _few_controls(layout: pd.DataFrame, least: int) -> list[str]:
     few = negatives[negatives < least]
     if few.empty:
         return []
-    named = ", ".join(f"'{plate}' ({n})" for plate, n in few.head(5).items())
-    more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+    named = listed((f"'{plate}' ({n})" for plate, n in few.items()), 5)
     return [
-        f"fewer negative controls than hits.min_controls ({least}) on plate {named}{more}: its wells get scores but "
+        f"fewer negative controls than hits.min_controls ({least}) on plate {named}: its wells get scores but "
         "are kept out of the calls; add negative controls there"
     ]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
-from wscnn.errors import UserError
+from wscnn.errors import UserError, listed
 from wscnn.progress import log
 from wscnn.tables import INDEX, conform, read_table, write_table
 from wscnn.wells import parse_well
@@ -103,14 +103,10 @@ def choose(table: pd.DataFrame, z: str | int, time: int | None) -> pd.DataFrame:
     time = table["time"].min() if time is None else time
     chosen = table[table["time"] == time]
     if chosen.empty and len(table):
-        raise ValueError(f"acquisition.time: no time point {time}; there are {_listed(table['time'])}")
+        raise ValueError(f"acquisition.time: no time point {time}; there are {listed(sorted(table['time'].unique()))}")
     if z == "max" or chosen.empty:
         return chosen
     planes, chosen = chosen["z"], chosen[chosen["z"] == z]
     if chosen.empty:
-        raise ValueError(f"acquisition.z: no plane {z}; there are {_listed(planes)}")
+        raise ValueError(f"acquisition.z: no plane {z}; there are {listed(sorted(planes.unique()))}")
     return chosen
-
-
-def _listed(numbers: pd.Series) -> str:
-    return ", ".join(map(str, sorted(numbers.unique())))

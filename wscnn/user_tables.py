@@ -9,7 +9,7 @@ import io
 import math
 import re
 import stat
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wscnn.errors import UserError
+from wscnn.errors import UserError, listed
 
 #: Files of tables are read whole; larger ones (bytes) are refused.
 MAX_BYTES = 2**30
@@ -41,9 +41,6 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:init
 # As programs write numbers. Not 007 or 1E1, which name something: plate 1, well E1.
 _PLAIN = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-][0-9]+)?"
 _WHOLE = r"-?[0-9]+"
-
-# How many lines or values a message lists.
-_NAMED = 5
 
 
 def read_user_table(path: Path, required: Collection[str], known: Collection[str]) -> pd.DataFrame:
@@ -74,9 +71,9 @@ def read_user_table(path: Path, required: Collection[str], known: Collection[str
     by_lower = {name.lower(): name for name in known}
     names = [by_lower.get(name.lower(), name) for name in table.columns]
     if missing := [name for name in required if name not in names]:
-        raise UserError(f"{path}: no column {', '.join(missing)}; the columns are {_short(', '.join(names)) or 'none'}")
+        raise UserError(f"{path}: no column {', '.join(missing)}; the columns are {short(', '.join(names)) or 'none'}")
     if len({name.lower() for name in names}) < len(names):
-        raise UserError(f"{path}: two columns have the same name; the columns are {_short(', '.join(names))}")
+        raise UserError(f"{path}: two columns have the same name; the columns are {short(', '.join(names))}")
     return table.set_axis(names, axis=1)
 
 
@@ -124,55 +121,22 @@ def typed(column: pd.Series) -> pd.Series:
     return column if np.isinf(values).any() else pd.Series(values, index=column.index, name=column.name)
 
 
-def located(path: object, index: pd.Index, rows: Iterable[int] | NDArray[np.bool_]) -> str:
-    """Return a file and some of the `rows` (positions, or a mask) of a table read from it in words, the first few."""
-    chosen = index[np.asarray(list(rows))] if len(index) else index
-    word = index.name or "row"
-    more = f" and {len(chosen) - _NAMED} more" if len(chosen) > _NAMED else ""
-    return f"{path}, {word}{'s' if len(chosen) > 1 else ''} {', '.join(map(str, chosen[:_NAMED]))}{more}"
+def by_value(column: pd.Series) -> list[tuple[str, pd.Index]]:
+    """Return each value of a column with the lines it stands in."""
+    found: dict[str, list[int]] = {}
+    for line, value in zip(column.index.tolist(), column.tolist(), strict=True):
+        found.setdefault(value, []).append(line)
+    return [(value, pd.Index(rows, name=column.index.name)) for value, rows in found.items()]
 
 
-def named(values: Sequence[str]) -> str:
-    """Return the first few of some values, in quotes, and how many more there are."""
-    more = f" and {len(values) - _NAMED} more" if len(values) > _NAMED else ""
-    return ", ".join(f"'{_short(value)}'" for value in values[:_NAMED]) + more
+def in_words(rows: pd.Index) -> str:
+    """Return lines (or rows, by the index's name) of a table in words, the first few where there are many."""
+    return f"{rows.name or 'row'}{'s' if len(rows) > 1 else ''} {listed(rows, 5)}"
 
 
-def value_problems(
-    column: pd.Series,
-    check: Callable[[str], object],
-    path: object,
-    told: str = "",
-    where: NDArray[np.bool_] | None = None,
-) -> list[str]:
-    """Return one sentence about all values of a column that `check` refuses with a ValueError, if there are any.
-
-    Parameters
-    ----------
-    column
-        Text, indexed as `read_user_table` returns it.
-    check
-        Takes a value; its message about the first one that it refuses is the sentence.
-    path
-        What to call the table.
-    told
-        What the sentence begins with after the lines, such as ``plate: ``.
-    where
-        Mask of the rows to look at; None: all.
-    """
-    wrong: list[str] = []
-    message = ""
-    for value in column.unique() if where is None else column[where].unique():
-        try:
-            check(value)
-        except ValueError as error:
-            message = message or str(error)
-            wrong.append(value)
-    if not wrong:
-        return []
-    rows = column.isin(wrong).to_numpy() & (True if where is None else where)
-    also = f" (also {named(wrong[1:])})" if len(wrong) > 1 else ""
-    return [f"{located(path, column.index, np.flatnonzero(rows))}: {told}{message}{also}"]
+def at(value: str, rows: pd.Index) -> str:
+    """Return a value and the lines it stands in, in words."""
+    return f"{short(repr(value))} ({in_words(rows)})"
 
 
 def _content(path: Path) -> bytes:
@@ -207,8 +171,8 @@ def _text(content: bytes, path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: not UTF-8 text; save the table as UTF-8 text (CSV or TSV) or as Parquet") from None
     if "\0" in text:
         raise UserError(f"{path}: holds NUL characters, so is no text; save the table as UTF-8 text (CSV or TSV)")
-    lines = text.lstrip("\r\n").splitlines()
-    first = re.sub(r'"[^"]*"', "", lines[0]) if lines else ""
+    header = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
+    first = re.sub(r'"[^"]*"', "", header)
     separator = max("\t,;", key=first.count)
     # Old Macs end lines with a carriage return alone; csv takes all three line ends, also inside quotes.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -229,7 +193,7 @@ def _text(content: bytes, path: Path) -> pd.DataFrame:
     index = pd.Index(list(body), name="line", dtype="int64")
     length = np.array([len(row) for row in body.values()], dtype=np.int64)
     if ragged := [
-        f"{located(path, index, np.flatnonzero(length == n))}: {n} cells where the header has {len(names)}"
+        f"{path}, {in_words(index[length == n])}: {n} cells where the header has {len(names)}"
         for n in dict.fromkeys(length.tolist())
         if n != len(names)
     ]:
@@ -258,7 +222,7 @@ def _parquet(content: bytes, path: Path) -> pd.DataFrame:
         data.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(
-            f"{path}: not a readable Parquet file ({_short(error)}); write it again, or give CSV or TSV"
+            f"{path}: not a readable Parquet file ({short(error)}); write it again, or give CSV or TSV"
         ) from None
     # A data frame's numbered index says nothing.
     data = data.select(
@@ -270,7 +234,7 @@ def _parquet(content: bytes, path: Path) -> pd.DataFrame:
         if not name.strip():
             problems.append(f"{path}: a column has no name; name it or leave it out")
         elif (column := _column(cells)) is None:
-            problems.append(f"{path}: column {name} holds {_short(cells.type)}; leave it out, or write text or numbers")
+            problems.append(f"{path}: column {name} holds {short(cells.type)}; leave it out, or write text or numbers")
         else:
             columns.append(column.set_axis(index).rename(name.strip()))
     if problems:
@@ -312,7 +276,7 @@ _NULLABLE = {
 }
 
 
-def _short(message: object) -> str:
+def short(message: object) -> str:
     """Return a text on one line and of bearable length."""
     text = " ".join(str(message).split())
     return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"

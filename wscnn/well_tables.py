@@ -1,6 +1,6 @@
 """Tables of well scores and a screen's layout, read, joined and checked: what hit calling starts from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +8,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wscnn.config import DEFAULT_PHENOTYPE
-from wscnn.errors import UserError
+from wscnn.errors import UserError, listed, merged
 from wscnn.progress import log
 from wscnn.tables import WELLS
-from wscnn.user_tables import (
-    SUFFIXES,
-    as_numbers,
-    as_text,
-    located,
-    named,
-    read_user_table,
-    typed,
-    value_problems,
-)
+from wscnn.user_tables import SUFFIXES, as_numbers, as_text, at, by_value, in_words, read_user_table, typed
 from wscnn.wells import parse_well, well_name
 
 ROLES = ["negative", "positive", "sample", "exclude"]
@@ -33,7 +24,7 @@ LARGEST_SCORE = 1e100
 
 # How many wells or names a message lists.
 _NAMED = 5
-
+# Columns that are text, whatever they look like.
 _TEXT = [*(name for name, kind in WELLS.items() if kind == "str"), *LAYOUT]
 
 
@@ -55,7 +46,7 @@ def well_tables(paths: Sequence[Path]) -> list[Path]:
         if not tables:
             raise UserError(f"{path}: no table ({', '.join(SUFFIXES)}) in this folder; score the plates first")
         if others := [file.name for file in inside if file not in tables]:
-            log(f"hits: {path}: not read, for their names do not end in {', '.join(SUFFIXES)}: {named(others)}")
+            log(f"hits: {path}: not read, for their names do not end in {', '.join(SUFFIXES)}: {listed(others)}")
         files += tables
     return files
 
@@ -84,17 +75,16 @@ def read_wells(paths: Sequence[Path], treated: bool) -> pd.DataFrame:
             part = read_user_table(path, _required(treated), {*WELLS, *LAYOUT})
             # An empty table beside others is no mistake: a plate may have no well left.
             if len(part):
-                where = str(path)
-                part = _scored(part, where, treated)
+                part = _scored(part, str(path), treated)
                 if (twice := _repeated(part)).any():
-                    raise UserError(f"{located(where, part.index, twice)}: {_scored_twice(part[twice])}")
+                    raise UserError(f"{path}, {in_words(part.index[twice])}: {_scored_twice(part[twice])}")
                 parts.append(part)
         except UserError as error:
             problems += error.problems
     if problems:
         raise UserError(problems)
     if not parts:
-        raise UserError(f"{', '.join(map(str, paths[:_NAMED]))}: lists no well")
+        raise UserError(f"{listed(paths, _NAMED)}: lists no well")
     return _joined(parts)
 
 
@@ -137,16 +127,19 @@ def _scored(table: pd.DataFrame, source: str, treated: bool) -> pd.DataFrame:
     if "phenotype" not in table:
         table["phenotype"] = DEFAULT_PHENOTYPE
     problems = []
-    excluded = table["role"] == "exclude" if treated else False
     advice = {"phenotype": " (what the score is of; that of a positive control stands in control_phenotype)"}
     for name in ["plate", "well", "phenotype", *(["perturbation", "role"] if treated else [])]:
-        empty = (table[name] == "") & ~((name == "perturbation") & excluded)
+        empty = (table[name] == "").to_numpy()
+        if name == "perturbation":
+            empty = empty & (table["role"] != "exclude").to_numpy()
         if empty.any():
-            at = located(source, table.index, empty)
-            problems.append(f"{at}: {int(empty.sum())} rows have no {name}{advice.get(name, '')}; fill it in")
-    problems += value_problems(table["well"], parse_well, source, where=(table["well"] != "").to_numpy())
+            rows = in_words(table.index[empty])
+            problems.append(
+                f"{source}, {rows}: {int(empty.sum())} rows have no {name}{advice.get(name, '')}; fill it in"
+            )
+    problems += _refused(table["well"], parse_well, source)
     if treated:
-        problems += value_problems(table["role"], _check_role, source)
+        problems += _refused(table["role"], _check_role, source)
     for name, kind in WELLS.items():
         if name in table and kind != "str" and name not in ("well_row", "well_column"):
             table[name], wrong = _numbers(table[name], kind)
@@ -156,8 +149,9 @@ def _scored(table: pd.DataFrame, source: str, treated: bool) -> pd.DataFrame:
                     if kind == "float64"
                     else f"a whole number from 0 to {_largest(kind)}; give the whole well's, or rename the column"
                 )
-                cells = named(as_text(given[name])[wrong].unique().tolist())
-                problems.append(f"{located(source, table.index, wrong)}: column {name}: {cells} is not {wanted}")
+                cells = listed((f"'{cell}'" for cell in as_text(given[name])[wrong].unique()), _NAMED)
+                rows = in_words(table.index[wrong])
+                problems.append(f"{source}, {rows}: column {name}: {cells} is not {wanted}")
     if problems:
         raise UserError(problems)
     places = {well: parse_well(well) for well in table["well"].unique()}
@@ -183,8 +177,20 @@ def _largest(kind: str) -> int:
     return min(np.iinfo(kind.lower()).max, 2**53)
 
 
+def _refused(column: pd.Series, check: Callable[[str], object], source: str) -> list[str]:
+    """Return a sentence about the values of a column that `check` refuses with a ValueError; empty cells are left."""
+    found = []
+    for value, rows in by_value(column):
+        try:
+            if value:
+                check(value)
+        except ValueError as error:
+            found.append(("", f"{source}, {in_words(rows)}: {error}", at(value, rows)))
+    return merged(found)
+
+
 def _check_role(role: str) -> None:
-    if role and role not in ROLES:
+    if role not in ROLES:
         raise ValueError(f"role '{role}' does not exist; the roles are {', '.join(ROLES)}")
 
 
@@ -220,8 +226,8 @@ def join_layout(wells: pd.DataFrame, layout: pd.DataFrame) -> tuple[pd.DataFrame
     unknown = joined["role"].isna()
     if unknown.all():
         raise UserError(
-            f"no well of the tables is in the layout: their plates are {named(wells['plate'].unique().tolist())}, the "
-            f"layout's are {named(layout['plate'].unique().tolist())}; give both the same names"
+            f"no well of the tables is in the layout: their plates are {listed(wells['plate'].unique(), 5)}, the "
+            f"layout's are {listed(layout['plate'].unique(), 5)}; give both the same names"
         )
     if unknown.any():
         log(f"hits: {_some(joined[unknown])}: not in the layout, left out")
