@@ -80,6 +80,16 @@ OBJECTS = {
     "score": "float64",
 }
 
+#: One row per staged field, as `stage` writes it; its numbers for each channel follow.
+QC = {
+    "plate": "str",
+    "well": "str",
+    "field": "int32",
+    "used": "bool",
+    "flags": "str",
+    "n_cells": "Int64",
+}
+
 # The key of a Parquet file's metadata under which a table's notes lie.
 _NOTES = b"wscnn"
 
