@@ -18,7 +18,7 @@ import yaml
 
 from wscnn.errors import UserError, listed, merged
 from wscnn.tables import WELLS
-from wscnn.user_tables import as_text, at, by_value, in_words, read_user_table, short, typed
+from wscnn.user_tables import Lines, as_text, at, by_value, read_user_table, short, typed
 from wscnn.wells import SALIENCY, check_name, parse_well, well_name
 
 _HERE = Path(__file__).parent
@@ -338,7 +338,7 @@ def load_plates(path: Path) -> pd.DataFrame:
     by_name = by_value(table["plate"])
     for name, lines in by_name:
         if len(lines) > 1:
-            problems.append(f"{path}, {in_words(lines)}: plate '{name}' is listed twice; keep one")
+            problems.append(f"{path}, {lines}: plate '{name}' is listed twice; keep one")
     for twins in _twins(name for name, _ in by_name):
         problems.append(f"{path}: plates {_quoted(twins)} are {_SAME}; rename one, also in the layout")
     if table.empty:
@@ -386,10 +386,10 @@ def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = Fal
             places[well] = parse_well(well)
         except ValueError as error:
             if well:
-                misnamed.append(("well", f"{path}, {in_words(lines)}: {error}", at(well, lines)))
+                misnamed.append(("well", f"{path}, {lines}: {error}", at(well, lines)))
     problems += merged(misnamed)
     problems += merged(
-        ("plate", f"{path}, {in_words(lines)}: plate '{name}' is not in the table of plates", at(name, lines))
+        ("plate", f"{path}, {lines}: plate '{name}' is not in the table of plates", at(name, lines))
         for name, lines in by_value(table["plate"])
         if name and plates is not None and not checked and name not in plates
     )
@@ -398,7 +398,7 @@ def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = Fal
     table["phenotype"] = table["phenotype"].where(table["phenotype"] != "", default).where(positive, "")
     phenotypes = by_value(table.loc[positive & (table["phenotype"] != ""), "phenotype"])
     faults = [
-        (kind, f"{path}, {in_words(lines)}: {sentence}", at(name, lines))
+        (kind, f"{path}, {lines}: {sentence}", at(name, lines))
         for name, lines in phenotypes
         for kind, sentence in _phenotype_faults(name)
     ]
@@ -414,7 +414,7 @@ def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = Fal
     repeated = []
     for place, rows in table[table.duplicated(["plate", "well"], keep=False)].groupby(["plate", "well"]):
         name, well = map(str, place)
-        of_plate, there = f" of plate '{name}'" if name else "", in_words(rows.index)
+        of_plate, there = f" of plate '{name}'" if name else "", Lines.of(rows.index)
         sentence = f"{path}, {there}: well {well}{of_plate} has several rows; keep one"
         repeated.append((name, sentence, f"well {well} ({there})"))
     if repeated:
@@ -446,10 +446,11 @@ def _read(path: Path, kind: str) -> pd.DataFrame:
 def _value_problems(table: pd.DataFrame, kind: str, path: Path) -> list[str]:
     """Return what the schema says against the values of each column."""
     return merged(
-        ((column, error.validator), f"{path}, {in_words(lines)}: {column}: {_explained(error)}", at(value, lines))
+        ((column, error.validator), f"{path}, {lines}: {column}: {_explained(error)}", at(value, lines))
         for column, rule in schema(kind)["properties"].items()
+        for validator in [jsonschema.Draft202012Validator(rule, format_checker=_FORMATS)]
         for value, lines in by_value(table[column])
-        for error in jsonschema.Draft202012Validator(rule, format_checker=_FORMATS).iter_errors(value)
+        for error in validator.iter_errors(value)
     )
 
 

@@ -10,6 +10,7 @@ import math
 import re
 import stat
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -121,22 +122,45 @@ def typed(column: pd.Series) -> pd.Series:
     return column if np.isinf(values).any() else pd.Series(values, index=column.index, name=column.name)
 
 
-def by_value(column: pd.Series) -> list[tuple[str, pd.Index]]:
+@dataclass(frozen=True)
+class Lines:
+    """Lines of a text file, or rows of a Parquet file; as text, the first few in words.
+
+    Attributes
+    ----------
+    numbers
+        Which ones.
+    word
+        What one is called: ``line`` or ``row``.
+    """
+
+    numbers: list[int]
+    word: str
+
+    @classmethod
+    def of(cls, index: pd.Index) -> "Lines":
+        """Return those of a table's rows by their index, which `read_user_table` names."""
+        return cls(index.tolist(), str(index.name or "row"))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __str__(self) -> str:
+        return f"{self.word}{'s' if len(self) > 1 else ''} {listed(self.numbers, 5)}"
+
+
+def by_value(column: pd.Series) -> list[tuple[str, Lines]]:
     """Return each value of a column with the lines it stands in."""
+    every = Lines.of(column.index)
     found: dict[str, list[int]] = {}
-    for line, value in zip(column.index.tolist(), column.tolist(), strict=True):
+    for line, value in zip(every.numbers, column.tolist(), strict=True):
         found.setdefault(value, []).append(line)
-    return [(value, pd.Index(rows, name=column.index.name)) for value, rows in found.items()]
+    return [(value, Lines(lines, every.word)) for value, lines in found.items()]
 
 
-def in_words(rows: pd.Index) -> str:
-    """Return lines (or rows, by the index's name) of a table in words, the first few where there are many."""
-    return f"{rows.name or 'row'}{'s' if len(rows) > 1 else ''} {listed(rows, 5)}"
-
-
-def at(value: str, rows: pd.Index) -> str:
+def at(value: str, lines: Lines) -> str:
     """Return a value and the lines it stands in, in words."""
-    return f"{short(repr(value))} ({in_words(rows)})"
+    return f"{short(repr(value))} ({lines})"
 
 
 def _content(path: Path) -> bytes:
@@ -193,7 +217,7 @@ def _text(content: bytes, path: Path) -> pd.DataFrame:
     index = pd.Index(list(body), name="line", dtype="int64")
     length = np.array([len(row) for row in body.values()], dtype=np.int64)
     if ragged := [
-        f"{path}, {in_words(index[length == n])}: {n} cells where the header has {len(names)}"
+        f"{path}, {Lines.of(index[length == n])}: {n} cells where the header has {len(names)}"
         for n in dict.fromkeys(length.tolist())
         if n != len(names)
     ]:

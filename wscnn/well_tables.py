@@ -11,7 +11,7 @@ from wscnn.config import DEFAULT_PHENOTYPE
 from wscnn.errors import UserError, listed, merged
 from wscnn.progress import log
 from wscnn.tables import WELLS
-from wscnn.user_tables import SUFFIXES, as_numbers, as_text, at, by_value, in_words, read_user_table, typed
+from wscnn.user_tables import SUFFIXES, Lines, as_numbers, as_text, at, by_value, read_user_table, typed
 from wscnn.wells import parse_well, well_name
 
 ROLES = ["negative", "positive", "sample", "exclude"]
@@ -77,7 +77,7 @@ def read_wells(paths: Sequence[Path], treated: bool) -> pd.DataFrame:
             if len(part):
                 part = _scored(part, str(path), treated)
                 if (twice := _repeated(part)).any():
-                    raise UserError(f"{path}, {in_words(part.index[twice])}: {_scored_twice(part[twice])}")
+                    raise UserError(f"{path}, {Lines.of(part.index[twice])}: {_scored_twice(part[twice])}")
                 parts.append(part)
         except UserError as error:
             problems += error.problems
@@ -133,7 +133,7 @@ def _scored(table: pd.DataFrame, source: str, treated: bool) -> pd.DataFrame:
         if name == "perturbation":
             empty = empty & (table["role"] != "exclude").to_numpy()
         if empty.any():
-            rows = in_words(table.index[empty])
+            rows = Lines.of(table.index[empty])
             problems.append(
                 f"{source}, {rows}: {int(empty.sum())} rows have no {name}{advice.get(name, '')}; fill it in"
             )
@@ -150,7 +150,7 @@ def _scored(table: pd.DataFrame, source: str, treated: bool) -> pd.DataFrame:
                     else f"a whole number from 0 to {_largest(kind)}; give the whole well's, or rename the column"
                 )
                 cells = listed((f"'{cell}'" for cell in as_text(given[name])[wrong].unique()), _NAMED)
-                rows = in_words(table.index[wrong])
+                rows = Lines.of(table.index[wrong])
                 problems.append(f"{source}, {rows}: column {name}: {cells} is not {wanted}")
     if problems:
         raise UserError(problems)
@@ -185,7 +185,7 @@ def _refused(column: pd.Series, check: Callable[[str], object], source: str) -> 
             if value:
                 check(value)
         except ValueError as error:
-            found.append(("", f"{source}, {in_words(rows)}: {error}", at(value, rows)))
+            found.append(("", f"{source}, {rows}: {error}", at(value, rows)))
     return merged(found)
 
 
