@@ -136,9 +136,9 @@ def test_a_well_that_was_excluded_when_its_plate_was_staged(setup: Setup) -> Non
 
 def test_images_without_a_row(setup: Setup) -> None:
     setup.layout = [row for row in setup.layout if not row.startswith("H12")]
-    told = setup.problems()
-    assert len(told) == 2
-    assert "plate 'P1': no row for well H12, of which there are images" in told[0]
+    (told,) = setup.problems()
+    assert "plate 'P1': no row for well H12, of which there are images" in told
+    assert told.endswith("; the same holds for plate 'P2'")
 
 
 def test_missing_field(setup: Setup) -> None:
@@ -146,7 +146,7 @@ def test_missing_field(setup: Setup) -> None:
         path.unlink()
     line = setup.replace("B07", lambda row: row)
     (told,) = setup.problems()
-    assert f"plate 'P1', well B07 ({setup.folder / 'layout.tsv'}, line {line}): field 2 is missing" in told
+    assert told.startswith(f"{setup.folder / 'layout.tsv'}: plate 'P1', well B07 (line {line}): field 2 is missing")
     assert "role exclude" in told
     setup.config["acquisition"]["missing_fields"] = "accept"
     assert any("well B07" in warning and "field 2 is missing" in warning for warning in setup.check().warnings)
@@ -161,16 +161,14 @@ def test_missing_channel_of_a_field(setup: Setup) -> None:
 
 def test_channel_that_no_file_has(setup: Setup) -> None:
     setup.config["acquisition"]["channels"] = {"1": "DNA", "5": "tubulin"}
-    told = setup.problems()
-    assert len(told) == 2
-    assert "no image of channel tubulin ('5' in acquisition.channels); unlisted channels there are 2" in told[0]
+    (told,) = setup.problems()
+    assert "no image of channel tubulin ('5' in acquisition.channels); unlisted channels there are 2" in told
 
 
 def test_no_listed_channel_at_all(setup: Setup) -> None:
     setup.config["acquisition"]["channels"] = {"DAPI": "DNA"}
-    told = setup.problems()
-    assert len(told) == 2
-    assert "the instrument's channels here are 1, 2" in told[0]
+    (told,) = setup.problems()
+    assert "the instrument's channels here are 1, 2" in told
 
 
 def test_two_files_for_one_field(setup: Setup) -> None:
@@ -182,9 +180,8 @@ def test_two_files_for_one_field(setup: Setup) -> None:
 
 def test_time_point_that_there_is_not(setup: Setup) -> None:
     setup.config["acquisition"]["time"] = 4
-    told = setup.problems()
-    assert len(told) == 2
-    assert "acquisition.time: no time point 4; there are 1; correct it" in told[0]
+    (told,) = setup.problems()
+    assert "acquisition.time: no time point 4; there are 1; correct it" in told
 
 
 def test_missing_and_unmatched_folders_of_some_plates(setup: Setup) -> None:
@@ -331,9 +328,9 @@ def test_plates_that_are_trained_on_together_have_one_pixel_size(setup: Setup) -
         setup.plates[plate] = f"zarr/{plate}"
         wells = [f"{row}{column:02d}" for row in ROWS for column in range(1, 13)]
         writer = PlateWriter(setup.folder / f"zarr/{plate}", plate, wells, [Channel("DNA", "FFFFFF", (0, 1))], 1.0)
-        boxes = pd.DataFrame({"field": [1], "y": [0], "x": [0], "height": [8], "width": [8]})
+        boxes = pd.DataFrame({"field": [1], "y": [0], "x": [0], "height": [80], "width": [80]})
         for well in wells:
-            writer.write_well(well, np.ones((1, 8, 8), np.uint16), boxes, (8, 8))
+            writer.write_well(well, np.ones((1, 80, 80), np.uint16), boxes, (80, 80))
     setup.check()
     for path in (setup.folder / "zarr/P2").glob("*/*/0/zarr.json"):
         path.write_text(path.read_text().replace("1.0", "1.005"))
@@ -367,7 +364,7 @@ def test_warnings_of_a_poor_layout(setup: Setup) -> None:
     assert "all control wells of class negative lie in the two outermost columns" in warnings
     assert "all control wells of class rare lie in the two outermost columns" in warnings
     # Three negative wells: no p-value below 1/4, whatever the scores.
-    assert "2 of 2 perturbations can never be called" in warnings
+    assert "no perturbation can be called at a false discovery rate of 0.05, whatever the scores" in warnings
 
 
 def test_plates_in_one_folder_told_apart_by_the_pattern(setup: Setup) -> None:

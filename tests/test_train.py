@@ -59,8 +59,8 @@ def screen(
     return {"controls": folder / "controls.parquet", "stores": stores, "qcs": qcs}
 
 
-def run(data: dict, output: Path, fold: int = 0, model: dict | None = None, **train) -> Path:
-    """Train a fold for a few steps; return the file of its weights."""
+def run(data: dict, output: Path, fold: int = 0, model: dict | None = None, learning_rate=None, **train) -> Path:
+    """Train a fold for a few steps, also at a rate that a config may not hold; return the file of its weights."""
     quick = {"steps": 45, "batch": 8, "crop": 64, "evaluations": 3, "device": "cpu"}
     path = output / f"fold-{fold}.safetensors"
     torch.set_num_threads(1)  # sums in another order give other bytes
@@ -72,7 +72,7 @@ def run(data: dict, output: Path, fold: int = 0, model: dict | None = None, **tr
         path,
         screen="s",
         model=section("model", json.dumps(model or {})),
-        train=section("train", json.dumps(quick | train)),
+        train=section("train", json.dumps(quick | train)) | {"learning_rate": learning_rate},
     )
     return path
 

@@ -9,7 +9,8 @@ import tifffile
 
 def _bytes() -> bytes:
     file = io.BytesIO()
-    tifffile.imwrite(file, np.zeros((2, 2), np.uint16), photometric="minisblack", metadata=None)
+    image = np.zeros((160, 160), np.uint16)
+    tifffile.imwrite(file, image, photometric="minisblack", metadata=None, compression="zlib")
     return file.getvalue()
 
 
@@ -17,5 +18,5 @@ _TINY = _bytes()
 
 
 def tiny_tiff(path: Path) -> None:
-    """Write an image of 2 x 2 pixels."""
+    """Write a black image of 160 x 160 pixels."""
     path.write_bytes(_TINY)

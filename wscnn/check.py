@@ -1,6 +1,7 @@
 """Before anything runs: do config, tables and file names agree? All problems are found at once."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition, entry_is
+from wscnn.acquisitions.pattern import Pattern
 from wscnn.config import controls as control_wells
-from wscnn.config import load_config, load_layout, load_plates
-from wscnn.errors import UserError
+from wscnn.config import draft_config, load_layout, load_plates
+from wscnn.errors import UserError, listed, merged
 from wscnn.fields import same_pixel_size
 from wscnn.hits import HITS, SUSPECTS, reachable
 from wscnn.index import choose, duplicates, plane_problems
@@ -26,6 +28,8 @@ T = TypeVar("T")
 
 #: Control wells of a class that three folds need: one to train on, one to select on, one to test on.
 MIN_CONTROLS = 3
+#: Height and width of a field, in pixels of the mosaic, that are enough for every network.
+LARGE_FIELD = 200
 
 
 @dataclass(frozen=True)
@@ -57,69 +61,128 @@ class Screen:
 
 def check_screen(config_path: Path) -> Screen:
     """Return the screen that a config file describes; see `check_config`."""
-    return check_config(load_config(Path(config_path)))
+    config, problems = draft_config(Path(config_path))
+    return check_config(config, problems, beside=Path(config_path).parent)
 
 
-def check_config(config: dict[str, Any]) -> Screen:
-    """Return the screen that a complete config describes, after checking all that can be known from headers and names.
+def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: Path | None = None) -> Screen:
+    """Return the screen that a config describes, after checking all that can be known from headers and names.
+
+    Parameters
+    ----------
+    config
+        Complete with defaults, but for the sections that hold a mistake: what depends on these is not checked.
+    problems
+        What is wrong with those sections.
+    beside
+        The folder of the config file, where a table is looked for that is not where the config says.
 
     Raises
     ------
     UserError
-        With a sentence for every problem found: where it is, what is wrong, what to do.
+        With a sentence for every kind of problem found: where it is, what is wrong, what to do.
     """
-    problems: list[str] = []
-    plates = _attempt(problems, lambda: load_plates(Path(config["plates"])))
-    names = None if plates is None else plates["plate"].tolist()
-    layout = _attempt(problems, lambda: load_layout(Path(config["layout"]), names))
-    if plates is None or layout is None:
-        raise UserError(problems)
-    problems += _column_problems(layout, config["layout"])
-    layout = _with_batch(layout, plates)
-    warnings: list[str] = []
-    images = []
+    problems, warnings = list(problems), []
+
+    def known(*sections: str) -> bool:
+        return all(name in config for name in sections)
+
+    plates = layout = None
+    if known("plates"):
+        plates = _load(problems, config["plates"], beside, load_plates)
+    if known("layout"):
+        names = None if plates is None else plates["plate"].tolist()
+        layout = _load(problems, config["layout"], beside, lambda path: load_layout(path, names))
+    if layout is not None:
+        problems += _column_problems(layout, config["layout"])
+    images: list[dict[str, Any]] = []
     pixel_sizes: dict[str, float | None] = {}
-    by_plate = dict(list(layout.groupby("plate")))
-    excluded = {str(plate): set(rows.loc[rows["role"] == "exclude", "well"]) for plate, rows in by_plate.items()}
-    for plate, acquisition, table in _read_names(plates, config, excluded, problems):
-        rows = by_plate.get(plate, layout.iloc[:0])
-        table = table[~table["well"].isin(excluded.get(plate, set()))]
-        found, doubtful = _plate_problems(plate, acquisition, table, rows, config)
-        problems += found + _unstaged(plate, rows, config)
-        warnings += doubtful
-        told = table["pixel_size_um"].astype(float).median()
-        pixel_sizes[plate] = config["acquisition"]["pixel_size_um"] if pd.isna(told) else told
-        if not found:
-            images.append({"plate": plate, **_counts(table, acquisition, config["acquisition"])})
-    if config["model"]["checkpoint"] is None:
-        problems += _training_problems(layout, config["layout"])
-        problems += _network_problems(layout, config)
-        problems += _pixel_size_problems(pixel_sizes)
-        warnings += _recipe_warnings(config)
-    else:
+    shape: tuple[int, int] | None = None
+    if plates is not None:
+        found: list[tuple[str, str, str]] = []
+        doubts: list[tuple[str, str, str]] = []
+        # Rows that hold for every plate are known only where the plates are.
+        layout = None if layout is None else _with_batch(layout, plates)
+        rows_of = {} if layout is None else {str(plate): rows for plate, rows in layout.groupby("plate")}
+        excluded = {plate: set(rows.loc[rows["role"] == "exclude", "well"]) for plate, rows in rows_of.items()}
+        for plate, acquisition, table in _read_names(plates, config, excluded, found):
+            if layout is None or not known("results", "screen", "mosaic", "qc", "illumination"):
+                continue
+            rows = rows_of.get(plate, layout.iloc[:0])
+            table = table[~table["well"].isin(excluded.get(plate, set()))]
+            wrong, doubtful = _plate_problems(plate, acquisition, table, rows, config)
+            if not wrong:
+                images.append({"plate": plate, **_counts(table, acquisition, config["acquisition"])})
+                wrong = _stage_problems(plate, acquisition, table, config)
+                shape = shape or _shape(acquisition, table)
+            wrong += _unstaged(plate, rows, config)
+            for sentences, kinds in ((wrong, found), (doubtful, doubts)):
+                kinds += [(_kind(text, plate, acquisition.folder), text, f"plate '{plate}'") for text in sentences]
+            told = table["pixel_size_um"].astype(float).median()
+            pixel_sizes[plate] = config["acquisition"]["pixel_size_um"] if pd.isna(told) else told
+        problems += merged(found)
+        warnings += merged(doubts)
+    if shape is not None and known("mosaic", "model"):
+        problems += _field_size_problems(shape, config)
+    if known("results", "screen"):
+        problems += _results_problems(Path(config["results"]) / config["screen"])
+    if known("model") and config["model"]["checkpoint"] is None:
+        if plates is not None and layout is not None:
+            problems += _training_problems(layout, config["layout"])
+            problems += _pixel_size_problems(pixel_sizes)
+        if known("train", "acquisition"):
+            problems += _network_problems(layout, config)
+            warnings += _recipe_warnings(config)
+    elif known("model", "acquisition", "mosaic"):
         problems += _model_problems(config, {size for size in pixel_sizes.values() if size is not None})
-    problems += _normalisation_problems(layout, config)
-    if problems:
+    if plates is not None and layout is not None and known("hits"):
+        problems += _normalisation_problems(layout, config)
+    if problems or plates is None or layout is None:
         raise UserError(problems)
-    return Screen(config, plates, layout, warnings + _layout_warnings(layout, config), pd.DataFrame(images))
+    warnings += [*_ignored(config), *_layout_warnings(layout, config)]
+    return Screen(config, plates, layout, warnings, pd.DataFrame(images))
 
 
-def write_screen(screen: Screen, layout: Path, controls: Path) -> None:
-    """Write the screen's layout, and its control wells by themselves, as Parquet files.
+def write_screen(screen: Screen, layout: Path | None, controls: Path | None) -> None:
+    """Write the screen's layout, and its control wells by themselves, as Parquet files; None writes none.
 
-    Training depends on the control wells alone: a mended name of a sample does not ask for a new model.
+    Training depends on the control wells alone: a corrected name of a sample does not ask for a new model.
     """
-    write_table(screen.layout, layout)
-    write_table(control_wells(screen.layout), controls)
+    if layout is not None:
+        write_table(screen.layout, layout)
+    if controls is not None:
+        write_table(control_wells(screen.layout), controls)
 
 
-def _attempt(problems: list[str], load: Callable[[], T]) -> T | None:
-    """Return what `load` returns, or None after noting the problems that it raises."""
+def _load(problems: list[str], path: str, beside: Path | None, load: Callable[[Path], T]) -> T | None:
+    """Return the table at `path`, or None after noting its problems, and where it may be instead."""
     try:
-        return load()
+        return load(Path(path))
     except UserError as error:
-        problems += error.problems
+        hint = _elsewhere(Path(path), beside)
+        problems += [problem + hint for problem in error.problems]
         return None
+
+
+def _elsewhere(path: Path, folder: Path | None) -> str:
+    """Return where a path leads that does not exist, were it relative to another folder; nothing where it does not."""
+    if folder is None or path.is_absolute():
+        return ""
+    try:
+        if path.exists() or not (folder / path).exists():
+            return ""
+    except OSError:
+        return ""
+    return (
+        f"; paths are relative to the folder in which the program is started, but there is {folder / path}: write that"
+    )
+
+
+def _kind(problem: str, plate: str, folder: Path) -> str:
+    """Return a problem without the names of its plate and folder, equal for a mistake that several plates share."""
+    general = problem.replace(f"plate '{plate}'", "")
+    # A folder called by a plain word or number may stand for something else in the sentence.
+    return general.replace(str(folder), "") if "/" in str(folder) else general
 
 
 def _with_batch(layout: pd.DataFrame, plates: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +197,7 @@ def _with_batch(layout: pd.DataFrame, plates: pd.DataFrame) -> pd.DataFrame:
 def _column_problems(layout: pd.DataFrame, path: str) -> list[str]:
     """Return which of the user's further columns could not stand beside the results' own."""
     own = list(layout.columns)[list(layout.columns).index("phenotype") + 1 :]
-    taken = [name for name in own if name in HITS or name in SUSPECTS or name in ("used", "control_phenotype")]
+    taken = [name for name in own if name.lower() in {*HITS, *SUSPECTS, "used", "control_phenotype"}]
     if not taken:
         return []
     return [f"{path}: column {', '.join(taken)}: the results have columns of that name; rename it"]
@@ -144,8 +207,8 @@ class _PutAway(Acquisition):
     """A folder that is gone: of a plate that was staged before, its index tells which images there were."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        super().__init__(folder, config["acquisition"])
-        self.results = Path(config["results"]) / config["screen"]
+        super().__init__(folder, config.get("acquisition", {}))
+        self.results = Path(config.get("results", "")) / config.get("screen", "")
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
@@ -155,25 +218,37 @@ class _PutAway(Acquisition):
     def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
         index = self.results / "index" / f"{plate}.parquet"
         if not (index.is_file() and (self.results / "plates" / f"{plate}.json").is_file()):
-            raise UserError(f"{self.folder}: no such folder; mend column images in the table of plates")
+            raise UserError(f"{self.folder}: no such folder; correct column images in the table of plates")
         log(f"plate '{plate}': {self.folder} is gone; the plate is used as it was staged")
         return read_table(index)
 
 
-def _open(images: Path, config: Mapping[str, Any]) -> Acquisition:
-    """Return the reader of a folder, be it there or not."""
-    return _PutAway(images, config) if _PutAway.recognises(images) else open_acquisition(images, config["acquisition"])
+def _open(images: Path, config: Mapping[str, Any]) -> Acquisition | None:
+    """Return the reader of a folder, be it there or not; None where the config does not say how to read it."""
+    if _PutAway.recognises(images):
+        return _PutAway(images, config)
+    return open_acquisition(images, config["acquisition"]) if "acquisition" in config else None
 
 
 def _read_names(
-    plates: pd.DataFrame, config: Mapping[str, Any], excluded: Mapping[str, Collection[str]], problems: list[str]
+    plates: pd.DataFrame,
+    config: Mapping[str, Any],
+    excluded: Mapping[str, Collection[str]],
+    found: list[tuple[str, str, str]],
 ) -> Iterable[tuple[str, Acquisition, pd.DataFrame]]:
-    """Yield each plate with its reader and the table of its files; note what cannot be read."""
+    """Yield each plate with its reader and the table of its files; note what cannot be read, as `merged` takes it.
+
+    Where the config's section ``acquisition`` holds a mistake, folders are looked for, but not into.
+    """
     first_seen: dict[str, str] = {}
     # Plates that share a folder share its listing.
     order = sorted(zip(plates["images"], plates["plate"], strict=True), key=lambda pair: pair[0])
     before, acquisition = None, None
     for images, plate in progress(order, len(order), "plates checked"):
+
+        def note(problem: str, images: str = images, plate: str = plate) -> None:
+            found.append((_kind(problem, plate, Path(images)), problem, f"plate '{plate}'"))
+
         try:
             if images != before:
                 before, acquisition = images, None
@@ -182,19 +257,25 @@ def _read_names(
                 continue
             table = acquisition.files(plate, excluded.get(plate, ()))
         except UserError as error:
-            problems += [f"plate '{plate}': {problem}" for problem in error.problems]
+            hint = _elsewhere(Path(images), Path(config["plates"]).parent)
+            for problem in error.problems:
+                note(f"plate '{plate}': {problem}{hint}")
             continue
         if table.empty:
-            problems.append(
+            note(
                 f"plate '{plate}': {images} has no image of the channels in acquisition.channels; "
-                f"the instrument's channels here are {_listed(sorted(acquisition.unlisted))}"
+                f"the instrument's channels here are {listed(sorted(acquisition.unlisted))}"
             )
             continue
         other = first_seen.setdefault(table["path"].iloc[0], plate)
         if other != plate:
-            problems.append(
-                f"plates '{other}' and '{plate}' have the same images, in {images}; give each its own folder, or let "
-                "the group (?P<plate>...) in acquisition.pattern tell them apart"
+            found.append(
+                (
+                    f"same images as {other}",
+                    f"plates '{other}' and '{plate}' have the same images, in {images}; give each its own folder, or "
+                    "let the group (?P<plate>...) in acquisition.pattern tell them apart",
+                    f"plate '{plate}'",
+                )
             )
             continue
         yield plate, acquisition, table
@@ -216,21 +297,21 @@ def _plate_problems(
     for name in absent:
         problems.append(
             f"{where}: {acquisition.folder} has no image of channel {name} ('{keys[name]}' in acquisition.channels); "
-            f"unlisted channels there are {_listed(sorted(acquisition.unlisted))}"
+            f"unlisted channels there are {listed(sorted(acquisition.unlisted))}"
         )
     imaged: set[str] = set(staged["well"])
     known = set(rows["well"])
     wanted = rows[rows["role"] != "exclude"]
     lacking = wanted[~wanted["well"].isin(imaged)]
     if len(lacking):
-        wells = _listed(f"{well} (line {line})" for line, well in lacking["well"].items())
+        wells = listed(f"{well} (line {line})" for line, well in lacking["well"].items())
         problems.append(
             f"{layout_path}: {where}: no image of well {wells} in {acquisition.folder}; "
             "copy the images there, or give the wells role exclude"
         )
     if unknown := sorted(imaged - known, key=parse_well):
         problems.append(
-            f"{layout_path}: {where}: no row for well {_listed(unknown)}, of which there are images in "
+            f"{layout_path}: {where}: no row for well {listed(unknown)}, of which there are images in "
             f"{acquisition.folder}; add rows (role exclude leaves wells out)"
         )
     present = staged[staged["well"].isin(set(wanted["well"]))]
@@ -240,15 +321,102 @@ def _plate_problems(
     problems += _header_problems(where, acquisition, present)
     missing = _missing(present)
     lines = dict(zip(wanted["well"], wanted.index, strict=True))
-    sentences = [
-        f"{where}, well {well} ({layout_path}, line {lines[well]}): field {_listed(fields)} is missing in "
-        f"{acquisition.folder}"
-        for well, fields in missing.items()
-    ]
+
+    def together(lacks: Mapping[str, T], words: Callable[[T], str]) -> list[str]:
+        """Return one sentence for all wells that lack the same."""
+        alike: dict[str, list[str]] = {}
+        for well, what in lacks.items():
+            alike.setdefault(words(what), []).append(f"{well} (line {lines[well]})")
+        return [f"{layout_path}: {where}, well {listed(wells)}: {text}" for text, wells in alike.items()]
+
+    sentences = together(missing, lambda fields: f"field {listed(fields)} is missing in {acquisition.folder}")
     if settings["missing_fields"] == "accept":
         return problems, sentences
-    advice = "copy the images there, give the well role exclude, or set acquisition.missing_fields to accept"
+    advice = "copy the images there, give the wells role exclude, or set acquisition.missing_fields to accept"
     return problems + [f"{sentence}; {advice}" for sentence in sentences], []
+
+
+def _stage_problems(plate: str, acquisition: Acquisition, table: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """Return which settings of the stage `stage` ask for what a plate's images cannot give."""
+    where, problems = f"plate '{plate}'", []
+    staged = choose(table, config["acquisition"]["z"], config["acquisition"]["time"], acquisition.projection)
+    if staged.empty:
+        return [f"{config['layout']}: {where}: every well with images has role exclude; leave the plate out instead"]
+    most, least = int(staged.groupby("well")["field"].nunique().max()), config["qc"]["min_fields"]
+    if most < least:
+        problems.append(
+            f"{where}: no well has more than {most} fields, but qc.min_fields asks for {least} good ones; lower it"
+        )
+    if config["mosaic"]["arrange"] == "stage" and isinstance(acquisition, Pattern):
+        problems.append(
+            f"{where}: names of files do not give the stage's positions, which mosaic.arrange: stage needs; set it to "
+            "auto or grid"
+        )
+    if config["illumination"]["method"] == "instrument" and not isinstance(acquisition, _PutAway):
+        for channel in config["acquisition"]["channels"].values():
+            try:
+                profile = acquisition.flatfield(channel)
+            except UserError as error:
+                problems += [f"{where}: {problem}" for problem in error.problems]
+                continue
+            if profile is None:
+                problems.append(
+                    f"{where}: {acquisition.folder} holds no illumination profile of channel {channel}; set "
+                    "illumination.method to retrospective or none"
+                )
+    return problems
+
+
+def _shape(acquisition: Acquisition, table: pd.DataFrame) -> tuple[int, int] | None:
+    """Return the height and width of a plate's first image; None where it cannot be read, which `stage` reports."""
+    if isinstance(acquisition, _PutAway):
+        return None
+    try:
+        (height, width), _ = acquisition.inspect(Path(table["path"].iloc[0]), int(table["page"].iloc[0]))
+    except (UserError, ValueError):
+        return None
+    return height, width
+
+
+def _field_size_problems(shape: tuple[int, int], config: Mapping[str, Any]) -> list[str]:
+    """Return whether raw images of this height and width make fields that the network is too large for."""
+    height, width = (side // config["mosaic"]["downsample"] for side in shape)
+    if min(height, width) >= LARGE_FIELD:
+        return []
+    # torch takes seconds to import, and only this needs it.
+    from wscnn.model import WSCNN, load_folds
+
+    model = config["model"]
+    try:
+        if model["checkpoint"] is None:
+            network = WSCNN(model["architecture"], "max", 1, 2)
+            needed = max(network.receptive_field, network.margin + network.stride + 1)
+        else:
+            network = load_folds(Path(model["checkpoint"]))[0][0]
+            needed = network.margin + network.stride + 1
+    except UserError:
+        # That the model cannot be loaded is a problem of its own.
+        return []
+    if min(height, width) >= needed:
+        return []
+    return [
+        f"mosaic.downsample: {config['mosaic']['downsample']} makes fields of {height} x {width} pixels out of "
+        f"{shape[0]} x {shape[1]}, but the network '{network.architecture}' needs {needed}; lower it or choose another "
+        "model.architecture"
+    ]
+
+
+def _results_problems(results: Path) -> list[str]:
+    """Return why nothing can be written to the folder of the screen's results."""
+    try:
+        nearest = next(folder for folder in (results, *results.parents) if folder.exists())
+        if not nearest.is_dir():
+            return [f"results: {nearest} is a file, but the results go to the folder {results}; give another folder"]
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            return [f"results: {nearest} may not be written to, but the results go to {results}; give another folder"]
+    except OSError as error:
+        return [f"results: {results} cannot be a folder ({error.strerror}); give another one"]
+    return []
 
 
 def _unstaged(plate: str, rows: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
@@ -265,7 +433,7 @@ def _unstaged(plate: str, rows: pd.DataFrame, config: Mapping[str, Any]) -> list
     if not late:
         return []
     return [
-        f"plate '{plate}': well {_listed(late)} was excluded when the plate was staged; "
+        f"plate '{plate}': well {listed(late)} was excluded when the plate was staged; "
         f"delete {results / 'index' / plate}.parquet, and the plate is staged again"
     ]
 
@@ -331,8 +499,8 @@ def _training_problems(layout: pd.DataFrame, path: str) -> list[str]:
     return problems
 
 
-def _network_problems(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return why no network can be trained as the sections ``model`` and ``train`` say."""
+def _network_problems(layout: pd.DataFrame | None, config: Mapping[str, Any]) -> list[str]:
+    """Return why no network can be trained as the sections ``model`` and ``train`` say, whatever the layout if None."""
     model, train, staged = config["model"], config["train"], list(config["acquisition"]["channels"].values())
     channels = staged if model["channels"] is None else model["channels"]
     problems = [
@@ -340,12 +508,19 @@ def _network_problems(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[s
         for name in channels
         if name not in staged
     ]
-    if train["crop"] is None and train["start_from"] is None and not train["freeze"]:
+    phenotypes = [] if layout is None else sorted(set(layout.loc[layout["role"] == "positive", "phenotype"]))
+    classes = ["negative", *phenotypes]
+    if (
+        train["crop"] is None
+        and train["start_from"] is None
+        and not train["freeze"]
+        and train["gpus"] == 1
+        and len(classes) <= train["max_fields"]
+    ):
         return problems
     # torch takes seconds to import, and only this needs it.
-    from wscnn.train import NEGATIVE, start_network
+    from wscnn.train import start_network
 
-    classes = [NEGATIVE, *sorted(set(layout.loc[layout["role"] == "positive", "phenotype"]))]
     for fold in range(3):
         try:
             start_network(model, train, len(channels), classes, fold)
@@ -362,7 +537,7 @@ def _pixel_size_problems(pixel_sizes: Mapping[str, float | None]) -> list[str]:
         return []
     first, size = known[0]
     return [
-        f"plate {_listed(odd)}: a raw pixel has another size than on plate '{first}' ({size:g} um); plates that are "
+        f"plate {listed(odd)}: a raw pixel has another size than on plate '{first}' ({size:g} um); plates that are "
         "trained on together need one pixel size: make them a screen of their own"
     ]
 
@@ -382,16 +557,29 @@ def _recipe_warnings(config: Mapping[str, Any]) -> list[str]:
 
 
 def _normalisation_problems(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return which plates have no negative control to be normalised against."""
-    if config["hits"]["normalize"] == "none":
-        return []
-    negative = set(layout.loc[layout["role"] == "negative", "plate"])
-    return [
-        f"{config['layout']}: plate '{plate}' has no well with role negative, against which its scores are normalised "
-        f"(hits.normalize: {config['hits']['normalize']}); mark its negative controls"
-        for plate in layout["plate"].unique()
-        if plate not in negative
-    ]
+    """Return which plates lack the controls that their scores are normalised by."""
+    method = config["hits"]["normalize"]
+    needed = {"none": [], "control_percent": ["negative", "positive"]}.get(method, ["negative"])
+    roles = layout.groupby("plate")["role"].agg(set)
+    return merged(
+        (
+            role,
+            f"{config['layout']}: plate '{plate}' has no well with role {role}, against which its scores are "
+            f"normalised (hits.normalize: {method}); mark its {role} controls",
+            f"plate '{plate}'",
+        )
+        for role in needed
+        for plate, there in roles.items()
+        if role not in there
+    )
+
+
+def _ignored(config: Mapping[str, Any]) -> list[str]:
+    """Return which settings have no effect beside others."""
+    settings = config["acquisition"]
+    if settings["pattern"] and settings["format"] not in ("auto", "pattern"):
+        return [f"acquisition.pattern has no effect with acquisition.format: {settings['format']}"]
+    return []
 
 
 def _model_problems(config: Mapping[str, Any], pixel_sizes: set[float]) -> list[str]:
@@ -416,7 +604,22 @@ def _model_problems(config: Mapping[str, Any], pixel_sizes: set[float]) -> list[
 def _layout_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
     """Return what the layout makes hard to tell."""
     statistics = [f"{config['layout']}: {warning}" for warning in reachable(layout, config["hits"])]
-    return [*statistics, *_replicate_warnings(layout, config), *_edge_warnings(layout, config)]
+    return [
+        *statistics,
+        *_spelling_warnings(layout, config),
+        *_replicate_warnings(layout, config),
+        *_edge_warnings(layout, config),
+    ]
+
+
+def _spelling_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """Return which perturbations differ by case alone, and so are not taken for replicates."""
+    names = pd.Series(layout["perturbation"].unique())
+    groups = [group.tolist() for _, group in names.groupby(names.str.casefold()) if len(group) > 1]
+    if not groups:
+        return []
+    pairs = listed((" and ".join(f"'{name}'" for name in group) for group in groups), 5)
+    return [f"{config['layout']}: perturbations {pairs} differ by case alone and count as different ones"]
 
 
 def _replicate_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
@@ -448,11 +651,3 @@ def _edge_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]
                 "what the plate's edge does to cells may pass for the phenotype; see the plate heat maps of the report"
             )
     return warnings
-
-
-def _listed(items: Iterable[object]) -> str:
-    """Return items in words, the first ten where there are many."""
-    every = [str(item) for item in items]
-    if len(every) > 10:
-        return f"{', '.join(every[:10])} and {len(every) - 10} more"
-    return ", ".join(every) or "none"

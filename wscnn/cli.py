@@ -102,7 +102,8 @@ def _path(flag: str, text: str, **more: Any) -> Callable[[Callable[..., None]], 
 def check(config: Path, layout: Path | None, controls: Path | None, as_json: bool) -> None:
     """Check config, tables and file names before anything runs.
 
-    All that is wrong is named at once, with what to do.
+    All that is wrong is reported at once, with what to do. The exit status is 0 where nothing is wrong (there may be
+    warnings), 1 where something is, and 2 for a wrong command line.
     """
     from wscnn.check import check_screen, write_screen
 
@@ -113,14 +114,15 @@ def check(config: Path, layout: Path | None, controls: Path | None, as_json: boo
             raise
         click.echo(json.dumps({"problems": error.problems, "warnings": []}, indent=1))
         sys.exit(1)
-    if layout and controls:
-        write_screen(screen, layout, controls)
+    write_screen(screen, layout, controls)
     if as_json:
         click.echo(json.dumps({"problems": [], "warnings": screen.warnings}, indent=1))
         return
     for warning in screen.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{config}: {len(screen.plates)} plates, {len(screen.layout)} wells, no problem found", err=True)
+    n = len(screen.warnings)
+    but = f", but {n} warning{'s' if n > 1 else ''}" if n else ""
+    click.echo(f"{config}: {len(screen.plates)} plates, {len(screen.layout)} wells, no problem found{but}", err=True)
 
 
 @main.command()
@@ -292,7 +294,9 @@ def score(
 @click.option(
     "--wells", type=_PATH, required=True, multiple=True, help="A table of well scores, or a folder of them; repeatable."
 )
-@click.option("--layout", type=_PATH, help="The layout, as `check` writes it; not needed where the tables hold it.")
+@click.option(
+    "--layout", type=_PATH, help="The layout, as `check` or you wrote it; not needed where the tables hold it."
+)
 @_path("--output", "Folder for hits.parquet, wells.parquet, plates.parquet and suspects.parquet.")
 @_settings("hits")
 def hits(wells: tuple[Path, ...], layout: Path | None, output: Path, hits: dict[str, Any]) -> None:
@@ -302,10 +306,7 @@ def hits(wells: tuple[Path, ...], layout: Path | None, output: Path, hits: dict[
     """
     from wscnn.hits import call_hits
 
-    tables = [table for path in wells for table in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
-    if not tables:
-        raise UserError(f"{', '.join(map(str, wells))}: no table (*.parquet) here; score the plates first")
-    call_hits(tables, layout, output, hits=hits)
+    call_hits(wells, layout, output, hits=hits)
 
 
 @main.command()

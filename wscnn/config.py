@@ -1,12 +1,13 @@
 """The user's three files: config, plates and layout; validated, defaults filled in."""
 
 import copy
-import csv
-import io
 import json
 import math
 import sys
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import jsonschema
 import pandas as pd
 import yaml
 
-from wscnn.errors import UserError
+from wscnn.errors import UserError, listed, merged
 from wscnn.tables import WELLS
+from wscnn.user_tables import Lines, as_text, at, by_value, read_user_table, short, typed
 from wscnn.wells import SALIENCY, check_name, parse_well, well_name
 
 _HERE = Path(__file__).parent
@@ -26,6 +28,13 @@ DEFAULT_PHENOTYPE = "rare"
 
 #: Columns of the results, which a layout's own further columns must not be called.
 RESERVED = {*WELLS, "batch", "z", "p", "q", "hit", "rank"} - {"plate", "well", "phenotype"}
+
+#: Kinds of JSON Schema that are numbers.
+_NUMBERS = {"integer", "number"}
+#: Categories of characters that stand in no name or path: controls, surrogates, separators of lines.
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+#: What is said of names that are equal but for case.
+_SAME = "the same name where case does not count, as on some file systems and in SQL"
 
 
 def shipped(name: str) -> Path:
@@ -59,14 +68,40 @@ def load_config(path: Path) -> dict[str, Any]:
     UserError
         When the file is missing, is no YAML mapping, or holds an unknown key or a wrong value.
     """
+    config, problems = draft_config(path)
+    if problems:
+        raise UserError(problems)
+    return config
+
+
+def draft_config(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return a config file as far as it is right, and what is wrong with it.
+
+    Returns
+    -------
+    config
+        Complete with defaults, but without the top-level keys (sections) that hold a mistake or are missing.
+    problems
+        One sentence for each mistake.
+
+    Raises
+    ------
+    UserError
+        When the file is missing or is no YAML mapping, so that nothing is known.
+    """
     try:
         text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8-sig")
         given = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {_short(error)}") from None
-    return complete_config(given, "config" if path == Path("-") else str(path))
+        raise UserError(f"{path}: not valid YAML: {short(error)}") from None
+    source = "config" if path == Path("-") else str(path)
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"{source}: holds no keys such as 'screen: my_screen'; config/config.yaml shows how to write one"
+        )
+    return _complete(given, schema("config"), source)
 
 
 class _Loader(yaml.SafeLoader):
@@ -90,10 +125,7 @@ class _Loader(yaml.SafeLoader):
 
 def complete_config(given: object, source: str) -> dict[str, Any]:
     """Return the config mapping `given`, valid and with all defaults; `source` names it in errors."""
-    config = _complete(given, schema("config"), source)
-    problems = []
-    problems += _name_problem(config["screen"], f"{source}: screen")
-    problems += _acquisition_problems(config["acquisition"], f"{source}: acquisition")
+    config, problems = _complete(given, schema("config"), source)
     if problems:
         raise UserError(problems)
     return config
@@ -113,73 +145,184 @@ def section(name: str, text: str) -> dict[str, Any]:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"--{name}: not valid JSON: {error}") from None
-    settings = _complete(given, schema("config")["properties"][name], f"--{name}")
-    if name == "acquisition" and (problems := _acquisition_problems(settings, f"--{name}")):
+    settings, problems = _complete(given, schema("config")["properties"][name], f"--{name}")
+    if problems:
         raise UserError(problems)
     return settings
 
 
-def _acquisition_problems(acquisition: Mapping[str, Any], source: str) -> list[str]:
-    """Return what is wrong between the keys of a section ``acquisition`` that the schema finds right."""
-    problems = []
-    channels = list(acquisition["channels"].values())
-    for key, name in acquisition["channels"].items():
-        problems += _name_problem(name, f"{source}.channels.{key}")
-    if len(set(channels)) < len(channels):
-        problems.append(f"{source}.channels: two channels have the same name; give each its own")
-    if acquisition["nuclei"] is not None and acquisition["nuclei"] not in channels:
-        problems.append(f"{source}.nuclei: '{acquisition['nuclei']}' is none of the channels {', '.join(channels)}")
-    if acquisition["format"] == "pattern" and not acquisition["pattern"]:
-        problems.append(f"{source}.pattern: format 'pattern' needs a regular expression here")
-    return problems
+#: Where a mistake is: the keys that lead to it; and a sentence on it, without the name of the file.
+_Fault = tuple[tuple[str, ...], str]
 
 
-def _complete(given: object, rules: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Return `given` with the defaults of `rules`, or raise a UserError that lists all that is wrong."""
-    problems: list[str] = []
-    given = _plain(given, source, problems)
-    for error in jsonschema.Draft202012Validator(rules).iter_errors(given):
-        where = ".".join(str(part) for part in error.absolute_path)
+def _complete(given: object, rules: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list[str]]:
+    """Return `given` with the defaults of `rules`, without the keys that hold a mistake, and all mistakes."""
+    faults = list(_unusable(given))
+    given = _plain(given)
+    validator = jsonschema.Draft202012Validator(rules, format_checker=_FORMATS)
+    for error in validator.iter_errors(given):
+        path = tuple(str(part) for part in error.absolute_path)
         if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
             known = error.schema["properties"]
-            for key in sorted(set(map(str, error.instance)) - set(known)):
-                full = f"{where}.{key}" if where else key
-                problems.append(f"{source}: unknown key '{full}'; known here: {', '.join(known)}")
+            faults += [
+                ((*path, key), f"unknown key '{'.'.join((*path, key))}'; known here: {', '.join(known)}")
+                for key in sorted(set(error.instance) - set(known))
+            ]
         else:
-            problems.append(f"{source}: {where + ': ' if where else ''}{_short(error.message)}")
-    if problems:
-        raise UserError(problems)
-    return _with_defaults(given, rules)
+            faults.append((path, f"{'.'.join(path)}: {_explained(error)}" if path else _explained(error)))
+    if not isinstance(given, Mapping):
+        return {}, [f"{source}: {sentence}" for _, sentence in faults]
+    for path, settings in _acquisitions(given, rules):
+        wrong = {fault[len(path)] for fault, _ in faults if fault[: len(path)] == path and len(fault) > len(path)}
+        faults += _acquisition_faults({key: value for key, value in settings.items() if key not in wrong}, path)
+    wrong = {fault[0] for fault, _ in faults if fault}
+    right = _with_defaults({key: value for key, value in given.items() if key not in wrong}, rules)
+    # A default is no substitute for what the user meant.
+    config = {key: value for key, value in right.items() if key not in wrong}
+    return config, [f"{source}: {sentence}" for _, sentence in faults]
 
 
-def _plain(value: Any, where: str, problems: list[str]) -> Any:
-    """Return `value` with every key as text, for YAML reads ``1: DNA`` as a number; note numbers that are none."""
+def _unusable(value: Any, path: tuple[str, ...] = ()) -> Iterable[_Fault]:
+    """Yield what no rule of a schema can say: numbers that are none, text that cannot be shown, keys that are one."""
+    where = ".".join(path)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}: {key}", problems) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item, where, problems) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        problems.append(f"{where}: {value} is not a number to work with")
-    return value
+        for key, n in Counter(map(str, value)).items():
+            if n > 1:
+                yield (*path, key), f"{'.'.join((*path, key))}: this key is given as text and as a number; keep one"
+        for key, item in value.items():
+            yield from _unusable(item, (*path, str(key)))
+            yield from _unusable(str(key), (*path, str(key)))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _unusable(item, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield path, f"{where}: {value} is not a number to work with"
+    elif isinstance(value, str) and any(unicodedata.category(letter) in _UNPRINTABLE for letter in value):
+        yield path, f"{where!r}: {short(repr(value))} holds a line break or another control character; remove it"
 
 
-def _short(message: object) -> str:
-    """Return a library's message on one line and of bearable length."""
-    text = " ".join(str(message).split())
-    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"
+def _plain(value: Any) -> Any:
+    """Return `value` with every key as text, for YAML reads ``1: DNA`` as a number."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _explained(error: jsonschema.ValidationError) -> str:
+    """Return what is wrong with a value and what to write instead."""
+    value, shown = error.instance, short(repr(error.instance))
+    rule: Mapping[str, Any] = error.schema if isinstance(error.schema, Mapping) else {}
+    kinds = set(_kinds(rule))
+    if error.validator == "format":
+        return str(error.cause)
+    if error.validator in ("type", "pattern"):
+        if kinds & _NUMBERS and isinstance(value, str) and (number := _as_number(value)) is not None:
+            return f"{shown} is text, not a number; write {number}"
+        if "string" in kinds and not kinds & _NUMBERS and isinstance(value, bool | int | float | date):
+            return f"YAML reads {shown} here, which is not text; put what you wrote in quotes"
+        if "object" in kinds and value is None:
+            return "no key is given below it; give one, or delete this line"
+    if error.validator == "pattern":
+        return f"{shown} is not allowed; {rule['description']}"
+    return short(error.message)
+
+
+def _as_number(text: str) -> int | float | None:
+    """Return the number that a text holds, None where it holds none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() and abs(number) < 1e15 else number
+
+
+def _kinds(rule: Mapping[str, Any]) -> list[str]:
+    """Return the types that a rule allows."""
+    kinds = rule.get("type", [])
+    return [kinds] if isinstance(kinds, str) else kinds
 
 
 def _with_defaults(value: Any, rules: Mapping[str, Any]) -> Any:
-    """Return `value` with the defaults of every object in `rules` filled in."""
-    if not isinstance(value, Mapping) or "properties" not in rules:
-        return value
-    filled = dict(value)
-    for key, rule in rules["properties"].items():
-        if key not in filled and "default" in rule:
-            filled[key] = copy.deepcopy(rule["default"])
-        if key in filled:
-            filled[key] = _with_defaults(filled[key], rule)
-    return filled
+    """Return a valid `value` with the defaults of every object in `rules`, in the one form that stands for it.
+
+    Equal settings are then equal as JSON too, in which 2 and 2.0, or results and ./results/, differ.
+    """
+    if isinstance(value, Mapping) and "properties" in rules:
+        filled = dict(value)
+        for key, rule in rules["properties"].items():
+            if key not in filled and "default" in rule:
+                filled[key] = copy.deepcopy(rule["default"])
+            if key in filled:
+                filled[key] = _with_defaults(filled[key], rule)
+        return filled
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value) if "integer" in _kinds(rules) else float(value) + 0.0
+    return str(Path(value)) if rules.get("format") == "path" and isinstance(value, str) else value
+
+
+def _acquisitions(given: Mapping[str, Any], rules: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], Mapping]]:
+    """Yield the section ``acquisition`` and the keys that lead to it, where `given` is or holds one."""
+    sections = schema("config")["properties"]
+    if rules is sections["acquisition"]:
+        yield (), given
+    elif isinstance(given.get("acquisition"), Mapping) and "acquisition" in rules["properties"]:
+        yield ("acquisition",), given["acquisition"]
+
+
+def _acquisition_faults(given: Mapping[str, Any], path: tuple[str, ...]) -> list[_Fault]:
+    """Return what is wrong between keys of a section ``acquisition`` each of which is right by itself."""
+    settings = _with_defaults(given, schema("config")["properties"]["acquisition"])
+    channels = list(settings.get("channels", {}).values())
+    found = []
+    for twins in _twins(channels):
+        found.append(("channels", f"{_quoted(twins)} are {_SAME}; give each channel its own name"))
+    if channels and settings["nuclei"] is not None and settings["nuclei"] not in channels:
+        found.append(("nuclei", f"'{settings['nuclei']}' is none of the channels {', '.join(channels)}"))
+    if settings["format"] == "pattern" and not settings["pattern"]:
+        found.append(("pattern", "format 'pattern' needs a regular expression here"))
+    return [((*path, key), f"{'.'.join((*path, key))}: {sentence}") for key, sentence in found]
+
+
+def _twins(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that are equal but for case: some file systems and SQL take them for one."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(name.casefold(), []).append(name)
+    return [group for group in alike.values() if len(group) > 1]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return listed(f"'{name}'" for name in names)
+
+
+_FORMATS = jsonschema.FormatChecker(())
+
+
+@_FORMATS.checks("name", ValueError)
+def _is_name(value: object) -> bool:
+    """Return True, or raise a ValueError that says why a text cannot name a folder."""
+    return not isinstance(value, str) or bool(check_name(value))
+
+
+@_FORMATS.checks("path", ValueError)
+def _is_path(value: object) -> bool:
+    """Return True, or raise a ValueError that says why a text is no path that every stage reads the same way."""
+    if not isinstance(value, str):
+        return True
+    if not value.strip("/ ") or value != value.strip():
+        raise ValueError(f"'{value}' is not a path: it is empty, the root of the disk, or begins or ends with a space")
+    if value.startswith("~"):
+        raise ValueError(f"'{value}': ~ is not expanded; write the path out in full")
+    if "://" in value:
+        raise ValueError(f"'{value}' is a URL; give a file or folder of this machine")
+    if found := sorted(set(value) & set("{}$\\")):
+        raise ValueError(
+            f"'{value}' holds {' '.join(found)}: Snakemake takes {{...}} for a wildcard, $ is not expanded and \\ does "
+            "not separate folders; write the path out, with / between folders"
+        )
+    return True
 
 
 def load_plates(path: Path) -> pd.DataFrame:
@@ -192,10 +335,12 @@ def load_plates(path: Path) -> pd.DataFrame:
     """
     table = _read(path, "plates")
     problems = _value_problems(table, "plates", path)
-    for name, lines in _by_value(table["plate"]):
-        problems += _name_problem(name, f"{path}, {_lines(lines)}: plate")
+    by_name = by_value(table["plate"])
+    for name, lines in by_name:
         if len(lines) > 1:
-            problems.append(f"{path}, {_lines(lines)}: plate '{name}' is listed twice; keep one")
+            problems.append(f"{path}, {lines}: plate '{name}' is listed twice; keep one")
+    for twins in _twins(name for name, _ in by_name):
+        problems.append(f"{path}: plates {_quoted(twins)} are {_SAME}; rename one, also in the layout")
     if table.empty:
         problems.append(f"{path}: lists no plate")
     if problems:
@@ -203,12 +348,24 @@ def load_plates(path: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def load_layout(path: Path, plates: Sequence[str] | None) -> pd.DataFrame:
+def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = False) -> pd.DataFrame:
     """Return the layout with a row for every plate and well, sorted; its index is the line of the file.
 
     Columns are ``plate, well, well_row, well_column, perturbation, role, phenotype`` (empty but for positives) and any
-    further ones as they are; wells are named as in ``B03``. Rows without a plate hold for every plate that has no
-    row of its own for that well. Where `plates` is None, the rows are checked as far as they can be without.
+    further ones, which become numbers where `wscnn.user_tables.typed` says so; wells are named as in ``B03``. Rows
+    without a plate hold for every plate that has no row of its own for that well. Where `plates` is None, the rows are
+    checked as far as they can be without.
+
+    Parameters
+    ----------
+    path
+        The file.
+    plates
+        Names of the plates; None where they are not known.
+    checked
+        Whether the file may be one that `check` wrote: its columns ``well_row, well_column`` are derived anew, others
+        that the results have are kept, and it may name plates beyond `plates`. Positive wells without a phenotype keep
+        none.
 
     Raises
     ------
@@ -217,47 +374,54 @@ def load_layout(path: Path, plates: Sequence[str] | None) -> pd.DataFrame:
     """
     table = _read(path, "layout")
     problems = _value_problems(table, "layout", path)
-    if reserved := sorted(RESERVED & set(table.columns)):
+    if checked:
+        table = table.drop(columns=["well_row", "well_column"], errors="ignore")
+    elif reserved := sorted(name for name in table.columns if name.lower() in RESERVED):
         problems.append(f"{path}: column {', '.join(reserved)}: the results have columns of that name; rename it")
     if table.empty:
         problems.append(f"{path}: lists no well")
-    places = {}
-    for well, lines in _by_value(table["well"]):
+    places, misnamed = {}, []
+    for well, lines in by_value(table["well"]):
         try:
             places[well] = parse_well(well)
         except ValueError as error:
             if well:
-                problems.append(f"{path}, {_lines(lines)}: {error}")
-    for name, lines in _by_value(table["plate"]):
-        if name and plates is not None and name not in plates:
-            problems.append(f"{path}, {_lines(lines)}: plate '{name}' is not in the table of plates")
+                misnamed.append(("well", f"{path}, {lines}: {error}", at(well, lines)))
+    problems += merged(misnamed)
+    problems += merged(
+        ("plate", f"{path}, {lines}: plate '{name}' is not in the table of plates", at(name, lines))
+        for name, lines in by_value(table["plate"])
+        if name and plates is not None and not checked and name not in plates
+    )
     positive = table["role"] == "positive"
-    table["phenotype"] = table["phenotype"].where(table["phenotype"] != "", DEFAULT_PHENOTYPE).where(positive, "")
-    for phenotype, lines in _by_value(table.loc[positive, "phenotype"]):
-        problems += _name_problem(phenotype, f"{path}, {_lines(lines)}: phenotype")
-        if phenotype == "negative":
-            problems.append(f"{path}, {_lines(lines)}: a phenotype cannot be called 'negative'")
-        if phenotype.endswith(SALIENCY):
-            problems.append(
-                f"{path}, {_lines(lines)}: phenotype '{phenotype}' ends in {SALIENCY}, as the images of saliency do; "
-                "rename it"
-            )
+    default = "" if checked else DEFAULT_PHENOTYPE
+    table["phenotype"] = table["phenotype"].where(table["phenotype"] != "", default).where(positive, "")
+    phenotypes = by_value(table.loc[positive & (table["phenotype"] != ""), "phenotype"])
+    faults = [
+        (kind, f"{path}, {lines}: {sentence}", at(name, lines))
+        for name, lines in phenotypes
+        for kind, sentence in _phenotype_faults(name)
+    ]
+    problems += merged(faults)
+    for twins in _twins(name for name, _ in phenotypes):
+        problems.append(f"{path}: phenotypes {_quoted(twins)} are {_SAME}; write them alike")
     if problems:
         raise UserError(problems)
-    table.insert(2, "well_row", table["well"].map({well: row for well, (row, _) in places.items()}))
-    table.insert(3, "well_column", table["well"].map({well: column for well, (_, column) in places.items()}))
+    for axis, name in enumerate(("well_row", "well_column")):
+        table.insert(2 + axis, name, table["well"].map({well: place[axis] for well, place in places.items()}))
+    table = table.astype({name: WELLS[name] for name in ("well_row", "well_column")})
     table["well"] = table["well"].map({well: well_name(*place) for well, place in places.items()})
-    repeated = table[table.duplicated(["plate", "well"], keep=False)]
-    for place, rows in repeated.groupby(["plate", "well"]):
+    repeated = []
+    for place, rows in table[table.duplicated(["plate", "well"], keep=False)].groupby(["plate", "well"]):
         name, well = map(str, place)
-        where = f"of plate '{name}' " if name else ""
-        problems.append(f"{path}, {_lines(rows.index)}: well {well} {where}has several rows; keep one")
-    if problems:
-        raise UserError(problems)
+        of_plate, there = f" of plate '{name}'" if name else "", Lines.of(rows.index)
+        sentence = f"{path}, {there}: well {well}{of_plate} has several rows; keep one"
+        repeated.append((name, sentence, f"well {well} ({there})"))
+    if repeated:
+        raise UserError(merged(repeated))
     everywhere, own = table[table["plate"] == ""], table[table["plate"] != ""]
     # A plate's own rows come first, so that they win over those that hold for every plate.
     expanded = pd.concat([own, *(everywhere.assign(plate=plate) for plate in plates or [])])
-    expanded.index.name = "line"
     return expanded.drop_duplicates(["plate", "well"]).sort_values(["plate", "well_row", "well_column"], kind="stable")
 
 
@@ -268,77 +432,35 @@ def controls(layout: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(path: Path, kind: str) -> pd.DataFrame:
-    """Return a TSV, CSV or semicolon-separated table as stripped text, indexed by line of the file."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; save the table as UTF-8") from None
-    lines = text.lstrip("\r\n").splitlines()
-    separator = max("\t,;", key=lines[0].count) if lines else "\t"
-    # Old Macs end lines with a carriage return alone; csv takes all three line ends, also inside quotes.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    body = {}
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if any(cells):
-                # A quoted cell may span lines; the last one names the row.
-                body[reader.line_num] = cells
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}; mend the quotes in this line") from None
-    header = body.pop(next(iter(body))) if body else []
-    properties = schema(kind)["properties"]
-    names = [name.lower() if name.lower() in properties else name for name in header]
-    # Spreadsheets leave empty columns at the right.
-    while names and not names[-1]:
-        names.pop()
-    body = {line: row if any(row[len(names) :]) else row[: len(names)] for line, row in body.items()}
-    missing = [name for name in schema(kind)["required"] if name not in names]
-    if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; the columns are {_short(', '.join(names)) or 'none'}")
-    if len(set(names)) < len(names):
-        raise UserError(f"{path}: two columns have the same name; the columns are {_short(', '.join(names))}")
-    ragged = [line for line, row in body.items() if len(row) != len(names)]
-    if ragged:
-        raise UserError(
-            f"{path}, line {line}: {len(body[line])} cells where the header has {len(names)}" for line in ragged
-        )
-    table = pd.DataFrame(list(body.values()), index=list(body), columns=names, dtype="str")
-    optional = [key for key, rule in properties.items() if "default" in rule and key not in names]
-    table[optional] = ""
-    return table[[*properties, *(name for name in table.columns if name not in properties)]]
+    """Return a user's table with all columns of its schema, which are text, before any others."""
+    rules = schema(kind)
+    properties = rules["properties"]
+    table = read_user_table(path, rules["required"], properties)
+    # Cells of a text file may be numbers; a Parquet file says itself what they are.
+    further = typed if table.index.name == "line" and kind == "layout" else lambda column: column
+    own = {name: as_text(table[name]) if name in table else "" for name in properties}
+    others = {name: further(table[name]) for name in table.columns if name not in properties}
+    return pd.DataFrame({**own, **others}, index=table.index)
 
 
 def _value_problems(table: pd.DataFrame, kind: str, path: Path) -> list[str]:
     """Return what the schema says against the values of each column."""
-    return [
-        f"{path}, {_lines(lines)}: {column}: {_short(error.message)}"
+    return merged(
+        ((column, error.validator), f"{path}, {lines}: {column}: {_explained(error)}", at(value, lines))
         for column, rule in schema(kind)["properties"].items()
-        for value, lines in _by_value(table[column])
-        for error in jsonschema.Draft202012Validator(rule).iter_errors(value)
-    ]
+        for validator in [jsonschema.Draft202012Validator(rule, format_checker=_FORMATS)]
+        for value, lines in by_value(table[column])
+        for error in validator.iter_errors(value)
+    )
 
 
-def _by_value(column: pd.Series) -> Iterable[tuple[str, list[int]]]:
-    """Return each value of a column with the lines it stands in."""
-    found: dict[str, list[int]] = {}
-    for line, value in zip(column.index.tolist(), column.tolist(), strict=True):
-        found.setdefault(value, []).append(line)
-    return found.items()
-
-
-def _name_problem(name: str, where: str) -> list[str]:
+def _phenotype_faults(name: str) -> Iterable[tuple[str, str]]:
+    """Yield why a phenotype cannot be called `name`: the kind of fault, and a sentence."""
     try:
         check_name(name)
     except ValueError as error:
-        return [f"{where}: {error}"]
-    return []
-
-
-def _lines(lines: Iterable[int]) -> str:
-    """Return line numbers in words, the first few where there are many."""
-    every = list(lines)
-    more = f" and {len(every) - 5} more" if len(every) > 5 else ""
-    return f"line{'s' if len(every) > 1 else ''} {', '.join(map(str, every[:5]))}{more}"
+        yield "name", f"phenotype: {error}"
+    if name.casefold() == "negative":
+        yield "negative", f"a phenotype cannot be called '{name}', as the class of negative controls is"
+    if name.endswith(SALIENCY):
+        yield "saliency", f"phenotype '{name}' ends in {SALIENCY}, as the images of saliency do; rename it"

@@ -102,7 +102,7 @@ def strata_of(
     order = np.lexsort((r, n, perturbation))
     sets = list(zip(n[order].tolist(), r[order].tolist(), strict=True))
     ends = np.cumsum(np.bincount(perturbation, minlength=n_perturbations)).tolist()
-    return [tuple(sets[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return [tuple(sets[start:end]) for start, end in zip([0, *ends][:-1], ends, strict=True)]
 
 
 def log_smallest_p(n: NDArray[np.integer], r: NDArray[np.integer]) -> Array:

@@ -1,6 +1,6 @@
-"""Mistakes in a user's input, told in one sentence each instead of a traceback."""
+"""Mistakes in a user's input, reported in one sentence each instead of a traceback."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 
 class UserError(Exception):
@@ -15,3 +15,32 @@ class UserError(Exception):
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+def listed(items: Iterable[object], most: int = 10) -> str:
+    """Return items in words: the first `most` of them and how many more there are, or ``none``."""
+    every = [str(item) for item in items]
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more or "none"
+
+
+def merged(found: Iterable[tuple[Hashable, str, str]]) -> list[str]:
+    """Return one sentence for each kind of mistake, however often it was made.
+
+    Parameters
+    ----------
+    found
+        Triples ``(kind, sentence, name)``. The first sentence of a kind is kept; of the others of that kind only
+        their names are listed.
+    """
+    first: dict[Hashable, str] = {}
+    others: dict[Hashable, list[str]] = {}
+    for kind, sentence, name in found:
+        if kind in first:
+            others.setdefault(kind, []).append(name)
+        else:
+            first[kind] = sentence
+    return [
+        f"{sentence}; the same holds for {listed(others[kind])}" if kind in others else sentence
+        for kind, sentence in first.items()
+    ]

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from wscnn import plate_qc
 from wscnn.atomic import atomic_path
+from wscnn.config import load_layout
 from wscnn.conformal import choose_null, false_discovery_q, rank_sum_p, strata_of
 from wscnn.effects import bootstrap_interval, group_mean, group_median, group_sum, group_variance, replicate_ssmd
+from wscnn.errors import listed
 from wscnn.normalize import Array, bscore, by_group, centre_and_scale, held_out_groups, median, smallest_rest, spread
 from wscnn.progress import log
-from wscnn.tables import WELLS, conform, read_table, write_table
-from wscnn.well_tables import LAYOUT, check_wells, join_layout, read_wells
+from wscnn.tables import WELLS, conform, write_table
+from wscnn.well_tables import LAYOUT, check_wells, join_layout, read_wells, well_tables
 from wscnn.wells import plate_format
 
 Mask = NDArray[np.bool_]
@@ -70,6 +72,8 @@ SUSPECTS = {
     "reason": "str",
 }
 
+# Columns that the statistics add to the table of wells.
+_MADE = ("used", "z", "p")
 # Rows a group of a Parquet file: what a reader skips or reads as one.
 _ROW_GROUP = 16_384
 # A well agrees with a hit when it lies above this share of the screen's negative controls.
@@ -82,11 +86,11 @@ def call_hits(wells: Sequence[Path], layout: Path | None, output: Path, *, hits:
     Parameters
     ----------
     wells
-        Tables of well scores (Parquet, CSV or TSV) with at least ``plate, well, score``; several phenotypes are
-        told apart by ``phenotype``.
+        Tables of well scores (Parquet, CSV or TSV), or folders of them, with at least ``plate, well, score``; several
+        phenotypes are told apart by ``phenotype``.
     layout
-        Parquet table ``plate, well, perturbation, role, phenotype, batch`` and any further columns; None where the
-        tables of wells hold ``perturbation`` and ``role`` themselves.
+        Table ``plate, well, perturbation, role, phenotype, batch`` and any further columns, as `check` or the user
+        wrote it; None where the tables of wells hold ``perturbation`` and ``role`` themselves.
     output
         Folder for ``hits.parquet`` (a row a perturbation and phenotype), ``wells.parquet`` (a row a well and
         phenotype), ``plates.parquet`` (plate quality) and ``suspects.parquet`` (controls that look mislabelled).
@@ -98,10 +102,12 @@ def call_hits(wells: Sequence[Path], layout: Path | None, output: Path, *, hits:
     UserError
         When a table lacks a column, holds a well twice, or names a role that does not exist.
     """
-    table, layout_table = read_wells(wells), None
+    files = well_tables(wells)
+    table, layout_table = read_wells(files, treated=layout is None), None
     if layout is not None:
-        table, layout_table = join_layout(table, read_table(layout))
-    tables = analyse(table, layout_table, source=str(wells[0]), hits=hits)
+        plates = sorted(table["plate"].unique())
+        table, layout_table = join_layout(table, load_layout(layout, plates, checked=True))
+    tables = analyse(table, layout_table, source=", ".join(map(str, wells[:3])), hits=hits)
     _write(tables.hits, output / "hits.parquet", ["perturbation"])
     _write(tables.wells, output / "wells.parquet", ["plate", "perturbation"])
     write_table(tables.plates, output / "plates.parquet")
@@ -140,8 +146,11 @@ def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hi
     place = ["plate", "well_row", "well_column", "phenotype"]
     # In one order whatever the order of files, so that sums, and so the tables' bytes, come out the same.
     table = check_wells(table, source).sort_values(place, ignore_index=True)
+    if replaced := [name for name in table.columns if name.lower() in _MADE]:
+        log(f"hits: column {', '.join(replaced)} of the tables of wells: replaced by what is computed here")
+        table = table.drop(columns=replaced)
     places = table if layout is None else layout
-    extras = [name for name in table.columns if name not in {*WELLS, *LAYOUT, "used", "z", "p"}]
+    extras = [name for name in table.columns if name not in {*WELLS, *LAYOUT}]
     plates = pd.Index(sorted({*table["plate"], *places["plate"]}), dtype="str")
     n_tests = len(table.loc[table["role"] == "sample", ["perturbation", "phenotype"]].drop_duplicates())
     scored, called, qualities, suspects = [], [], [], []
@@ -217,13 +226,16 @@ def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[str]:
     p = smallest_p(layout, hits)
     tests = len(p) * _n_phenotypes(layout)
     if len(p) == 0:
-        return ["the layout has no well with role sample, so there is nothing to call"]
+        return ["no perturbation can be called, because no well has role sample"]
     fdr = hits["fdr"]
-    if smallest_rest(hits["normalize"]):
-        warnings += _few_controls(layout, hits["min_controls"])
     # With R hits at its smallest p, a perturbation is called when that p is at most fdr R / tests.
     needed = np.ceil(p / fdr * tests - 1e-9)
-    if (needed > tests).any():
+    if (needed > tests).all():
+        warnings.append(
+            f"no perturbation can be called at a false discovery rate of {fdr:g}, whatever the scores: the smallest "
+            f"p-value that any can reach is {p.min():.2g}, in {tests} tests; add negative controls or replicates"
+        )
+    elif (needed > tests).any():
         worst = p[needed > tests]
         warnings.append(
             f"{len(worst)} of {len(p)} perturbations can never be called at a false discovery rate of {fdr:g}: their "
@@ -235,6 +247,8 @@ def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[str]:
             f"{p[needed > 1].min():.2g}, which in {tests} tests passes a false discovery rate of {fdr:g} only where "
             f"at least {int(needed.max())} are hits; more negative controls or replicates lower it"
         )
+    if smallest_rest(hits["normalize"]):
+        warnings += _few_controls(layout, hits["min_controls"])
     if hits["normalize"] == "bscore":
         warnings += _uncorrected(layout)
     return warnings
@@ -246,10 +260,9 @@ def _few_controls(layout: pd.DataFrame, least: int) -> list[str]:
     few = negatives[negatives < least]
     if few.empty:
         return []
-    named = ", ".join(f"'{plate}' ({n})" for plate, n in few.head(5).items())
-    more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+    named = listed((f"'{plate}' ({n})" for plate, n in few.items()), 5)
     return [
-        f"fewer negative controls than hits.min_controls ({least}) on plate {named}{more}: its wells get scores but "
+        f"fewer negative controls than hits.min_controls ({least}) on plate {named}: its wells get scores but "
         "are kept out of the calls; add negative controls there"
     ]
 
@@ -576,6 +589,8 @@ def _quality(
     )
     quality = pd.concat([quality, measured], axis=1)
     quality["reasons"] = plate_qc.failures(quality, screen.settings)
+    normalised = np.bincount(screen.plate[screen.used], minlength=len(plates)) > 0
+    quality.loc[(quality["reasons"] == "") & ~normalised, "reasons"] = plate_qc.NO_SCALE.get(screen.method, "")
     quality["status"] = np.where(quality["reasons"] == "", "ok", "failed")
     for plate, reasons in quality.loc[quality["status"] == "failed", ["plate", "reasons"]].itertuples(index=False):
         log(f"hits: plate '{plate}' is kept out of the calls of '{phenotype}': {reasons}")
@@ -635,7 +650,7 @@ def _suspects(screen: Phenotype, part: pd.DataFrame) -> pd.DataFrame:
 def _constant(table: pd.DataFrame, extras: list[str]) -> pd.DataFrame:
     """Return the user's columns that say one thing of each perturbation: a row a perturbation and role."""
     groups = table[table["role"].isin(["sample", "positive"])].groupby(["perturbation", "role"])
-    constant = [name for name in extras if name not in HITS and groups[name].nunique(dropna=False).le(1).all()]
+    constant = [name for name in extras if name.lower() not in HITS and groups[name].nunique(dropna=False).le(1).all()]
     return groups[constant].first().reset_index() if constant else groups.size().reset_index()[["perturbation", "role"]]
 
 

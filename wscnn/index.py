@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
-from wscnn.errors import UserError
+from wscnn.errors import UserError, listed
 from wscnn.progress import log
 from wscnn.tables import INDEX, conform, read_table, write_table
 from wscnn.wells import parse_well
@@ -107,7 +107,7 @@ def choose(table: pd.DataFrame, z: str | int, time: int | None, projection: int 
     time = table["time"].min() if time is None else time
     chosen = table[table["time"] == time]
     if chosen.empty and len(table):
-        raise ValueError(f"acquisition.time: no time point {time}; there are {_listed(table['time'])}")
+        raise ValueError(f"acquisition.time: no time point {time}; there are {listed(sorted(table['time'].unique()))}")
     if chosen.empty:
         return chosen
     if z == "max":
@@ -116,7 +116,7 @@ def choose(table: pd.DataFrame, z: str | int, time: int | None, projection: int 
         return chosen[~(projected & chosen["channel"].isin(stacks))]
     planes, chosen = chosen["z"], chosen[chosen["z"] == z]
     if chosen.empty:
-        raise ValueError(f"acquisition.z: no plane {z}; there are {_listed(planes)}")
+        raise ValueError(f"acquisition.z: no plane {z}; there are {listed(sorted(planes.unique()))}")
     return chosen
 
 
@@ -151,7 +151,3 @@ def plane_problems(chosen: pd.DataFrame, channels: Sequence[str]) -> list[str]:
             advice = "remove those too many" if n > usual else "copy the missing files, or remove the field's others"
             problems.append(f"well {well}, field {field}{more}: {has} of channel {channel} (beside {path}); {advice}")
     return problems
-
-
-def _listed(numbers: pd.Series) -> str:
-    return ", ".join(map(str, sorted(numbers.unique())))

@@ -20,6 +20,13 @@ DOUBTFUL_SHIFT = 1.0
 #: More sample wells than this above 95 % of the negative controls are told.
 DOUBTFUL_SHARE = 0.2
 
+#: Why a plate with enough scores has no normalised one, by way of normalising; `none` always gives one.
+NO_SCALE = {
+    "robust_z": "negative controls all have the same score",
+    "bscore": "sample wells are missing or leave no residuals: B-scores need samples in several rows and columns",
+    "control_percent": "positive controls are missing or do not lie above the negative ones",
+}
+
 # Fewer values than this on a side say nothing about a plate.
 _FEW = 3
 
@@ -159,7 +166,7 @@ def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
         few = quality["n_negative"] < rules["min_controls"]
         tests[f"fewer than {rules['min_controls']} negative controls with a score"] = scored & few
     if rules["normalize"] == "robust_z":
-        tests["negative controls all have the same score"] = scored & ~few & quality["negative_spread"].isna()
+        tests[NO_SCALE["robust_z"]] = scored & ~few & quality["negative_spread"].isna()
     tests[f"more than {rules['max_missing']:.0%} of the wells have no score"] = scored & (
         quality["n_missing"] > rules["max_missing"] * quality["n_wells"]
     )

@@ -394,7 +394,7 @@ def _summaries(
     ours = fields.assign(
         positive=(fields["margin"] > 0).where(fields["margin"].notna()),
         px=(fields["height"] * fields["width"]).where(fields["used"], 0),
-        cells=fields["n_cells"].where(fields["used"], 0.0),
+        cells=fields["n_cells"].astype("float64").where(fields["used"], 0.0),
     )
     wells = ours.groupby(by_well, sort=False).agg(
         n_fields=("field", "size"),

@@ -27,7 +27,7 @@ from wscnn.mosaic import Mosaic, arrange, block_means, block_sums, crop_centre
 from wscnn.nuclei import count_nuclei
 from wscnn.progress import log, progress
 from wscnn.store import Channel, PlateWriter
-from wscnn.tables import read_table, write_table
+from wscnn.tables import QC, conform, read_table, write_table
 from wscnn.wells import parse_well
 
 # Files at fault that one run names, at most: a plate copied by half has thousands.
@@ -188,7 +188,7 @@ def stage_plate(
         writer.set_windows([(float(a), float(b)) for a, b in zip(low, high, strict=True)])
     leading = pd.DataFrame({"plate": plate, "well": numbers["well"], "field": numbers["field"]}).join(flags)
     measured = [f"{name}_{channel}" for channel in channels for name in quality_control.NUMBERS]
-    write_table(leading.join(numbers[["n_cells", *measured]]), qc)
+    write_table(conform(leading.join(numbers[["n_cells", *measured]]), QC), qc)
     done = {
         "plate": plate,
         "wells": list(table["well"].unique()),

@@ -35,13 +35,13 @@ WELLS = {
     "well_row": "int16",
     "well_column": "int16",
     "phenotype": "str",
-    "n_fields": "int32",
-    "n_fields_used": "int32",
+    "n_fields": "Int32",
+    "n_fields_used": "Int32",
     "score": "float64",
     "score_sd": "float64",
     "score_max": "float64",
     "fraction_positive_fields": "float64",
-    "n_objects": "int32",
+    "n_objects": "Int32",
     "object_area_fraction": "float64",
     "n_cells": "Int64",
     "fold": "Int8",
@@ -59,7 +59,7 @@ FIELDS = {
     "score": "float64",
     "score_sd": "float64",
     "probability": "float64",
-    "n_objects": "int32",
+    "n_objects": "Int32",
     "object_area_px": "int64",
 }
 
@@ -78,6 +78,16 @@ OBJECTS = {
     "x1": "int32",
     "area_px": "int32",
     "score": "float64",
+}
+
+#: One row per staged field, as `stage` writes it; its numbers for each channel follow.
+QC = {
+    "plate": "str",
+    "well": "str",
+    "field": "int32",
+    "used": "bool",
+    "flags": "str",
+    "n_cells": "Int64",
 }
 
 # The key of a Parquet file's metadata under which a table's notes lie.

@@ -40,13 +40,8 @@ def fit_together(
     Raises
     ------
     UserError
-        When there are fewer GPUs or images in a batch than processes, or the training diverges.
+        When there are fewer GPUs than processes, or the training diverges.
     """
-    if n > 1 and 2 * n > recipe["batch"]:
-        raise UserError(
-            f"train.gpus: {n} cannot share a batch of {recipe['batch']} images, two each at least; lower it or raise "
-            "train.batch"
-        )
     if device.type == "cuda" and n > torch.cuda.device_count():
         raise UserError(f"train.gpus: {n} are asked for, but torch finds {torch.cuda.device_count()}; lower it")
     if n == 1:

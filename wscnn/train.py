@@ -355,6 +355,12 @@ def start_network(
             f"train.crop: {crop} px are too few for the network '{network.architecture}', which needs "
             f"{network.smallest}; raise it"
         )
+    batch, gpus = recipe_of(train)["batch"], train["gpus"]
+    if gpus > 1 and 2 * gpus > batch:
+        problems.append(
+            f"train.gpus: {gpus} cannot share a batch of {batch} images, two each at least; lower it or raise "
+            "train.batch"
+        )
     if train["max_fields"] < len(classes):
         problems.append(
             f"train.max_fields: {train['max_fields']} cannot hold a field of each of {len(classes)} classes"

@@ -9,8 +9,9 @@ PLATE_FORMATS = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384
 SALIENCY = "_saliency"
 
 _WELL = re.compile(r"([A-Za-z]{1,2})0*(\d{1,3})", re.ASCII)
-# A name becomes a folder, a file and a cell of a table: no separators, no leading dot, nothing a shell or HTML eats.
-_NAME = re.compile(r"[\w][\w.+-]{0,99}")
+# A name becomes a folder, a file and a cell of a table: no separators, nothing a shell or HTML eats, no dot in front
+# (hidden) or at the end (dropped by some file systems).
+_NAME = re.compile(r"\w(?:[\w.+-]{0,98}[\w+-])?")
 
 
 def row_letters(row: int) -> str:
@@ -56,12 +57,12 @@ def check_name(text: str) -> str:
     Raises
     ------
     ValueError
-        When it is empty, longer than 100 characters, starts with a dot or holds anything but letters, digits
-        and ``_ . + -``.
+        When it is empty, longer than 100 characters, starts or ends with a dot, or holds anything but letters,
+        digits and ``_ . + -``.
     """
     # File systems count bytes: a name of 100 letters may be longer than they take.
     if not _NAME.fullmatch(str(text)) or len(str(text).encode()) > 200:
         raise ValueError(
-            f"'{text}' cannot name a folder; use letters, digits and _ . + - (at most 100, no leading dot)"
+            f"'{text}' cannot name a folder; use letters, digits and _ . + - (at most 100, no dot at either end)"
         )
     return str(text)

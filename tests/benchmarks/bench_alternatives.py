@@ -69,8 +69,8 @@ def main() -> None:
     config = complete_config(
         {
             "screen": "bench",
-            "plates": "",
-            "layout": "",
+            "plates": "p",
+            "layout": "l",
             "acquisition": {
                 "pattern": r"(?P<well>[A-Z]\d\d)_s(?P<field>\d+)_w(?P<channel>\d)\.tif",
                 "channels": {"1": "DNA"},

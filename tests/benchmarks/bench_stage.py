@@ -122,7 +122,7 @@ def configure(method: str) -> dict:
         "channels": {"1": "DNA"},
     }
     illumination = {"method": method, "max_fields": 32}
-    given = {"screen": "bench", "plates": "", "layout": "", "acquisition": acquisition, "illumination": illumination}
+    given = {"screen": "bench", "plates": "p", "layout": "l", "acquisition": acquisition, "illumination": illumination}
     return complete_config(given | {"mosaic": {"downsample": DOWNSAMPLE}}, "bench")
 
 

@@ -74,7 +74,7 @@ def write_harmony(folder: Path, fields: Iterable[np.ndarray], pixel_size_um: flo
 def staged(images: Path, out: Path, method: str, acquisition: Mapping[str, Any], downsample: int = 2) -> Plate:
     """Stage a folder with one correction of the illumination."""
     sections = {"acquisition": acquisition, "illumination": {"method": method}, "mosaic": {"downsample": downsample}}
-    config = complete_config({"screen": "s", "plates": "", "layout": ""} | sections, "flatness")
+    config = complete_config({"screen": "s", "plates": "p", "layout": "l"} | sections, "flatness")
     index_plate("p", images, config["acquisition"], out / "index.parquet")
     stage_plate(
         "p",
