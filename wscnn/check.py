@@ -82,6 +82,11 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
         With a sentence for every kind of problem found: where it is, what is wrong, what to do.
     """
     problems, warnings = list(problems), []
+    if {"results", "screen"} <= set(config) and (
+        found := _results_problems(Path(config["results"]) / config["screen"])
+    ):
+        problems += found
+        config = {name: value for name, value in config.items() if name != "results"}
 
     def known(*sections: str) -> bool:
         return all(name in config for name in sections)
@@ -98,12 +103,12 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
     pixel_sizes: dict[str, float | None] = {}
     shape: tuple[int, int] | None = None
     if plates is not None:
-        found: list[tuple[str, str, str]] = []
+        faults: list[tuple[str, str, str]] = []
         doubts: list[tuple[str, str, str]] = []
         # Rows that hold for every plate are known only where the plates are.
         layout = None if layout is None else _with_batch(layout, plates)
         rows_of = {} if layout is None else dict(list(layout.groupby("plate")))
-        for plate, acquisition, table in _read_names(plates, config, found):
+        for plate, acquisition, table in _read_names(plates, config, faults):
             if layout is None or not known("results", "screen", "mosaic", "qc", "illumination"):
                 continue
             rows = rows_of.get(plate, layout.iloc[:0])
@@ -114,16 +119,14 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
                 wrong = _stage_problems(plate, acquisition, table, config)
                 shape = shape or _shape(acquisition, table)
             wrong += _unstaged(plate, rows, config)
-            for sentences, kinds in ((wrong, found), (doubtful, doubts)):
+            for sentences, kinds in ((wrong, faults), (doubtful, doubts)):
                 kinds += [(_kind(text, plate, acquisition.folder), text, f"plate '{plate}'") for text in sentences]
             told = table["pixel_size_um"].astype(float).median()
             pixel_sizes[plate] = config["acquisition"]["pixel_size_um"] if pd.isna(told) else told
-        problems += merged(found)
+        problems += merged(faults)
         warnings += merged(doubts)
     if shape is not None and known("mosaic", "model"):
         problems += _field_size_problems(shape, config)
-    if known("results", "screen"):
-        problems += _results_problems(Path(config["results"]) / config["screen"])
     if known("model") and config["model"]["checkpoint"] is None:
         if plates is not None and layout is not None:
             problems += _training_problems(layout, config["layout"])
@@ -522,12 +525,15 @@ def _network_problems(layout: pd.DataFrame | None, config: Mapping[str, Any]) ->
     # torch takes seconds to import, and only this needs it.
     from wscnn.train import start_network
 
+    # What all three folds have in common is said once.
+    found: dict[str, str] = {}
     for fold in range(3):
         try:
             start_network(model, train, len(channels), classes, fold)
         except UserError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    return problems
+            for problem in error.problems:
+                found.setdefault(problem.replace(f"fold-{fold}", ""), problem)
+    return problems + list(found.values())
 
 
 def _pixel_size_problems(pixel_sizes: Mapping[str, float | None]) -> list[str]:

@@ -199,7 +199,10 @@ def _unusable(value: Any, path: tuple[str, ...] = ()) -> Iterable[_Fault]:
     elif isinstance(value, float) and not math.isfinite(value):
         yield path, f"{where}: {value} is not a number to work with"
     elif isinstance(value, str) and any(unicodedata.category(letter) in _UNPRINTABLE for letter in value):
-        yield path, f"{where!r}: {_short(repr(value))} holds a line break or another control character; remove it"
+        yield (
+            path,
+            f"{repr(where)[1:-1]}: {_short(repr(value))} holds a line break or another control character; remove it",
+        )
 
 
 def _plain(value: Any) -> Any:
