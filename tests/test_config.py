@@ -122,7 +122,8 @@ def test_unknown_key_deep_down_shows_the_known_ones() -> None:
         ({"train": {"evaluations": 10**9}}, "train.evaluations: 1000000000 is greater than the maximum of 10000"),
         ({"train": {"steps": True}}, "train.steps: True is not of type 'integer', 'null'"),
         ({"train": {"steps": "300"}}, "train.steps: '300' is text, not a number; write 300"),
-        ({"train": {"learning_rate": "1e-3"}}, "train.learning_rate: '1e-3' is text, not a number; write 0.001"),
+        ({"train": {"learning_rate": "0.001"}}, "train.learning_rate: '0.001' is text, not a number; write 0.001"),
+        ({"train": {"learning_rate": "1e400"}}, "train.learning_rate: inf is greater than the maximum of 1"),
         ({"acquisition": {"channels": {"1": "DNA"}, "z": "3"}}, "acquisition.z: '3' is text, not a number; write 3"),
         ({"acquisition": {"channels": {"1": "DNA"}, "z": "max\n"}}, "acquisition.z: 'max\\n' holds a line break"),
         ({"dask": {"cluster": "host:99999"}}, "dask.cluster: 'host:99999' is not allowed"),
@@ -155,6 +156,13 @@ def test_paths_that_a_stage_would_read_otherwise(key: str, path: str, told: str)
     name, _, inner = key.partition(".")
     assert f"{key}: " in (problems := problems_of(MINIMAL | {name: {inner: path} if inner else path}))
     assert told in problems
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "1.e-03", "0.001", "10e-4", "+1e-3"])
+def test_numbers_as_json_and_people_write_them(tmp_path: Path, text: str) -> None:
+    # PyYAML reads 1e-3, as JSON writes it, as text.
+    path = write(tmp_path / "c.yaml", yaml.safe_dump(MINIMAL) + f"train: {{learning_rate: {text}}}\n")
+    assert load_config(path)["train"]["learning_rate"] == 0.001
 
 
 def test_mistakes_of_values_and_between_keys_are_told_at_once() -> None:

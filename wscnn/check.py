@@ -113,6 +113,10 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
                 continue
             rows = rows_of.get(plate, layout.iloc[:0])
             table = table[~table["well"].isin(rows.loc[rows["role"] == "exclude", "well"])]
+            if len(rows) and (rows["role"] == "exclude").all():
+                problem = f"{config['layout']}: plate '{plate}': every well has role exclude; leave out the plate instead"
+                faults.append(("excluded", problem, f"plate '{plate}'"))
+                continue
             wrong, doubtful = _plate_problems(plate, acquisition, table, rows, config)
             if not wrong:
                 images.append({"plate": plate, **_counts(table, config["acquisition"])})
@@ -343,8 +347,6 @@ def _stage_problems(plate: str, acquisition: Acquisition, table: pd.DataFrame, c
     """Return which settings of the stage `stage` ask for what a plate's images cannot give."""
     where, problems = f"plate '{plate}'", []
     staged = choose(table, config["acquisition"]["z"], config["acquisition"]["time"])
-    if staged.empty:
-        return [f"{config['layout']}: {where}: every well with images has role exclude; leave the plate out instead"]
     most, least = int(staged.groupby("well")["field"].nunique().max()), config["qc"]["min_fields"]
     if most < least:
         problems.append(

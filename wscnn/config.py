@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import re
 import sys
 import unicodedata
 from collections import Counter
@@ -32,6 +33,8 @@ RESERVED = {*WELLS, "batch", "z", "p", "q", "hit", "rank"} - {"plate", "well", "
 
 #: Kinds of JSON Schema that are numbers.
 _NUMBERS = {"integer", "number"}
+#: Numbers in YAML 1.2 and JSON that YAML 1.1, which Python and Snakemake read, takes for text.
+_EXPONENT = re.compile(r"[-+]?[0-9]+([.][0-9]*)?[eE][-+]?[0-9]+")
 #: Categories of characters that stand in no name or path: controls, surrogates, separators of lines.
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 #: What is said of names that are equal but for case.
@@ -159,7 +162,7 @@ _Fault = tuple[tuple[str, ...], str]
 def _complete(given: object, rules: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list[str]]:
     """Return `given` with the defaults of `rules`, without the keys that hold a mistake, and all mistakes."""
     faults = list(_unusable(given))
-    given = _plain(given)
+    given = _plain(given, rules)
     validator = jsonschema.Draft202012Validator(rules, format_checker=_FORMATS)
     for error in validator.iter_errors(given):
         path = tuple(str(part) for part in error.absolute_path)
@@ -205,11 +208,16 @@ def _unusable(value: Any, path: tuple[str, ...] = ()) -> Iterable[_Fault]:
         )
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` with every key as text, for YAML reads ``1: DNA`` as a number."""
+def _plain(value: Any, rules: Mapping[str, Any]) -> Any:
+    """Return `value` with every key as text, and numbers such as 1e-3 as numbers, which YAML reads the other way."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        known = rules.get("properties", {})
+        return {str(key): _plain(item, known.get(str(key), {})) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, {}) for item in value]
+    if isinstance(value, str) and _NUMBERS & set(_kinds(rules)) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value
 
 
 def _explained(error: jsonschema.ValidationError) -> str:
