@@ -114,7 +114,9 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
             rows = rows_of.get(plate, layout.iloc[:0])
             table = table[~table["well"].isin(rows.loc[rows["role"] == "exclude", "well"])]
             if len(rows) and (rows["role"] == "exclude").all():
-                problem = f"{config['layout']}: plate '{plate}': every well has role exclude; leave out the plate instead"
+                problem = (
+                    f"{config['layout']}: plate '{plate}': every well has role exclude; leave out the plate instead"
+                )
                 faults.append(("excluded", problem, f"plate '{plate}'"))
                 continue
             wrong, doubtful = _plate_problems(plate, acquisition, table, rows, config)
