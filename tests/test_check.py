@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
+from click.testing import CliRunner
 from tiny import tiny_tiff
 
-from wscnn.check import Screen, check_screen, write_screen
+from wscnn.check import LARGE_FIELD, Screen, _ignored, check_screen, write_screen
+from wscnn.cli import main
 from wscnn.errors import UserError
-from wscnn.model import WSCNN, Card, save_model
+from wscnn.model import ARCHITECTURES, WSCNN, Card, save_model
 from wscnn.store import Channel, PlateWriter
 from wscnn.tables import read_table
 
@@ -389,3 +392,200 @@ def test_real_plate(sbs96: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     screen = check_screen(Path("config/examples/sbs96/config.yaml"))
     assert len(screen.layout) == 96
+
+
+# ---- all at once, and once each
+
+
+def test_mistakes_of_config_tables_images_and_models_are_told_at_once(setup: Setup) -> None:
+    setup.config |= {"mosaik": {}, "hits": {"fdr": 2}, "train": {"start_from": str(setup.folder / "none"), "freeze": 3}}
+    setup.plates |= {"P3": "images/none"}
+    setup.replace("A01", lambda row: row.replace("sample", "smaple"))
+    told = "\n".join(problems := setup.problems())
+    assert len(problems) == 5
+    for part in ("unknown key 'mosaik'", "hits.fdr: 2", "role: 'smaple'", "images/none: no such folder", "start_from"):
+        assert part in told
+
+
+def test_a_wrong_section_hides_neither_tables_nor_folders(setup: Setup) -> None:
+    setup.check()
+    (setup.folder / "plates.tsv").unlink()
+    config = json.loads((setup.folder / "config.yaml").read_text())
+    config["acquisition"] = {"channels": {"1": 3}}
+    (setup.folder / "config.yaml").write_text(json.dumps(config))
+    with pytest.raises(UserError) as raised:
+        check_screen(setup.folder / "config.yaml")
+    assert len(raised.value.problems) == 2
+    assert "plates.tsv: cannot be read" in str(raised.value)
+    setup.config["acquisition"] = {"channels": {"1": 3}}
+    setup.plates["P2"] = "images/none"
+    told = setup.problems()
+    assert len(told) == 2
+    assert "images/none: no such folder" in told[1]
+
+
+def test_one_sentence_for_all_wells_and_plates_with_one_mistake(setup: Setup) -> None:
+    for plate in ("P1", "P2"):
+        for path in (setup.folder / "images" / plate).glob("*_s2_*"):
+            if not path.name.startswith("H"):
+                path.unlink()
+        for path in (setup.folder / "images" / plate).glob("A*_s1_w2.tif"):
+            path.unlink()
+    # Most wells are to have both fields: rows A to D have them again, row H still, E to G not.
+    for row in "ABCD":
+        for column in range(1, 13):
+            for channel in (1, 2):
+                for plate in ("P1", "P2"):
+                    tiny_tiff(setup.folder / "images" / plate / f"{row}{column:02d}_s2_w{channel}.tif")
+    told = setup.problems()
+    assert len(told) == 2
+    layout = setup.folder / "layout.tsv"
+    assert told[0].startswith(f"{layout}: plate 'P1', well A01 (line 2), A02 (line 3), ")
+    assert "A10 (line 11) and 2 more: field 1 has no channel actin; copy" in told[0]
+    assert "and 26 more: field 2 is missing in " in told[1]
+    assert all(problem.endswith("; the same holds for plate 'P2'") for problem in told)
+
+
+def test_plates_that_share_a_mistake_share_a_sentence(setup: Setup) -> None:
+    setup.plates |= {f"Q{number:03d}": f"gone/Q{number:03d}" for number in range(100)}
+    (told,) = setup.problems()
+    assert told.startswith(f"plate 'Q000': {setup.folder}/gone/Q000: no such folder")
+    assert "; the same holds for plate 'Q001', plate 'Q002', " in told
+    assert told.endswith(", plate 'Q010' and 89 more")
+
+
+def test_paths_that_are_meant_from_another_folder(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.check()
+    (setup.folder / "elsewhere").mkdir()
+    monkeypatch.chdir(setup.folder / "elsewhere")
+    config = setup.config | {"plates": "plates.tsv", "layout": "layout.tsv"}
+    (setup.folder / "config.yaml").write_text(json.dumps(config))
+    with pytest.raises(UserError) as raised:
+        check_screen(setup.folder / "config.yaml")
+    for name, problem in zip(("plates.tsv", "layout.tsv"), raised.value.problems, strict=True):
+        assert problem.startswith(
+            f"{name}: cannot be read (No such file or directory); paths are relative to the folder"
+        )
+        assert f"but there is {setup.folder / name}: write that" in problem
+    (setup.folder / "config.yaml").write_text(json.dumps(setup.config))
+    (setup.folder / "plates.tsv").write_text("plate\timages\nP1\timages/P1\nP2\timages/P2\n")
+    with pytest.raises(
+        UserError, match=f"images/P1: no such folder.* but there is {setup.folder}/images/P1: write that"
+    ):
+        check_screen(setup.folder / "config.yaml")
+
+
+# ---- what would stop a later stage
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"qc": {"min_fields": 3}}, "no well has more than 2 fields, but qc.min_fields asks for 3 good ones"),
+        ({"mosaic": {"arrange": "stage"}}, "do not give the stage's positions, which mosaic.arrange: stage needs"),
+        ({"illumination": {"method": "instrument"}}, "holds no illumination profile of channel DNA"),
+        ({"train": {"gpus": 20}}, "train.gpus: 20 cannot share a batch of 16 images"),
+    ],
+)
+def test_settings_that_a_later_stage_refuses(setup: Setup, changed: dict, told: str) -> None:
+    setup.config |= changed
+    assert told in setup.problems()[0]
+
+
+def test_more_phenotypes_than_fields_that_are_held(setup: Setup) -> None:
+    setup.layout = [
+        row.replace("positive\trare", f"positive\tp{int(row[1:3]) // 8}{row[0]}") if "positive" in row else row
+        for row in setup.layout
+    ]
+    setup.config["train"] = {"max_fields": 6}
+    assert "train.max_fields: 6 cannot hold a field of each of 17 classes" in setup.problems()[-1]
+
+
+def test_fields_that_are_too_small_for_the_network(setup: Setup) -> None:
+    for path in (setup.folder / "images/P1").iterdir():
+        tifffile.imwrite(path, np.zeros((100, 120), np.uint16))
+    setup.config["mosaic"] = {"downsample": 4}
+    (told,) = setup.problems()
+    assert told.startswith(
+        "mosaic.downsample: 4 makes fields of 25 x 30 pixels out of 100 x 120, but the network 'compact'"
+    )
+    setup.config["mosaic"] = {"downsample": 2}
+    setup.check()
+    setup.config["model"] = {"architecture": "wscnn4"}
+    assert "makes fields of 50 x 60 pixels out of 100 x 120, but the network 'wscnn4' needs 70" in setup.problems()[0]
+
+
+def test_every_network_takes_a_large_field() -> None:
+    for name in ARCHITECTURES:
+        network = WSCNN(name, "max", 1, 2)
+        assert max(network.receptive_field, network.margin + network.stride + 1) <= LARGE_FIELD
+
+
+def test_a_plate_whose_wells_are_all_excluded(setup: Setup) -> None:
+    setup.layout[0] += "\tplate"
+    setup.layout = [setup.layout[0]] + [
+        f"{row}\t{plate}" if plate == "P1" else f"{row.split(chr(9))[0]}\tx\texclude\t\t1\t{plate}"
+        for plate in ("P1", "P2")
+        for row in setup.layout[1:]
+    ]
+    assert any("plate 'P2': every well has role exclude" in problem for problem in setup.problems())
+
+
+def test_results_that_cannot_be_written(setup: Setup) -> None:
+    setup.config["results"] = str(setup.folder / "plates.tsv" / "results")
+    (told,) = setup.problems()
+    assert told.startswith(f"results: {setup.folder}/plates.tsv is a file, but the results go to the folder ")
+    setup.config["results"] = "x" * 300
+    (told,) = setup.problems()
+    assert "cannot be a folder (File name too long)" in told
+
+
+def test_control_percent_needs_both_kinds_of_controls(setup: Setup) -> None:
+    setup.config |= {"hits": {"normalize": "control_percent"}, "model": {"checkpoint": str(setup.folder / "model")}}
+    save_folds(setup.folder / "model", "compact", ["DNA"])
+    setup.layout = [row.replace("positive\trare", "sample\t") for row in setup.layout]
+    (told,) = setup.problems()
+    assert "plate 'P1' has no well with role positive, against which its scores are normalised" in told
+
+
+@pytest.mark.parametrize("case", ["no sample", "samples excluded", "hits.min_controls", "hits.fdr"])
+def test_a_layout_with_which_nothing_can_be_called(setup: Setup, case: str) -> None:
+    if case in ("no sample", "samples excluded"):
+        role = "negative" if case == "no sample" else "exclude"
+        setup.layout = [row.replace("sample", role) for row in setup.layout]
+    elif case == "hits.min_controls":
+        setup.config["hits"] = {"min_controls": 100}
+    else:
+        setup.config["hits"] = {"fdr": 1e-9}
+    warnings = setup.check().warnings
+    assert warnings[0].startswith(f"{setup.folder / 'layout.tsv'}: no perturbation can be called")
+
+
+def test_settings_and_names_that_do_not_do_what_they_seem_to(setup: Setup) -> None:
+    setup.replace("A01", lambda row: row.replace("gA0", "GB0"))
+    assert any("perturbations 'GB0' and 'gB0' differ by case alone" in text for text in setup.check().warnings)
+    config = {**setup.check().config, "acquisition": {"pattern": "x", "format": "phenix"}}
+    assert _ignored(config) == ["acquisition.pattern has no effect with acquisition.format: phenix"]
+
+
+def test_the_command_writes_what_is_asked_for_and_says_how_it_went(setup: Setup, tmp_path: Path) -> None:
+    setup.check()
+    config, out = str(setup.folder / "config.yaml"), tmp_path / "out"
+    runner = CliRunner()
+    done = runner.invoke(main, ["check", config, "--layout", str(out / "layout.parquet")])
+    assert done.exit_code == 0
+    assert [path.name for path in out.iterdir()] == ["layout.parquet"]
+    assert "no problem found, but " not in done.output or "warning: " in done.output
+    done = runner.invoke(main, ["check", config, "--controls", str(out / "controls.parquet"), "--json"])
+    assert done.exit_code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["controls.parquet", "layout.parquet"]
+    setup.config["hits"] = {"fdr": 1e-9}
+    setup.check()
+    done = runner.invoke(main, ["check", config])
+    assert done.exit_code == 0
+    assert "no perturbation can be called" in done.output
+    assert "2 plates, 192 wells, no problem found, but 1 warning\n" in done.output
+    setup.config["hits"] = {"fdr": 9}
+    setup.problems()
+    assert runner.invoke(main, ["check", config]).exit_code == 1
+    assert runner.invoke(main, ["check"]).exit_code == 2

@@ -1,6 +1,8 @@
 """The user's three files: what is taken as it is meant, and what is refused with file and line."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,15 +105,147 @@ def test_unknown_key_deep_down_shows_the_known_ones() -> None:
         ({"acquisition": {"channels": {"1": "DNA"}, "pixel_size_um": 0}}, "acquisition.pixel_size_um"),
         ({"acquisition": {"channels": {"1": "DNA"}, "pixel_size_um": float("inf")}}, "not a number to work with"),
         ({"hits": {"fdr": float("nan")}}, "not a number to work with"),
-        (
-            {"dask": {"cluster": "treads"}},
-            "dask.cluster: 'treads' is not allowed; threads | local | slurm | the address",
-        ),
+        ({"dask": {"cluster": "treads"}}, "dask.cluster: 'treads' is not allowed; threads | local | slurm | the add"),
         ({"acquisition": None}, "acquisition: no key is given below it"),
+        ({"acquisition": {"channels": {"1": "DNA", "2": "dna"}}}, "'DNA', 'dna' are the same name"),
+        ({"acquisition": {"channels": {"1": "DNA."}}}, "'DNA.' cannot name a folder"),
+        (
+            {"acquisition": {"channels": {1: "DNA", "1": "GFP"}}},
+            "acquisition.channels.1: this key is given as text and",
+        ),
+        (
+            {"acquisition": {"channels": {"1": False}}},
+            "acquisition.channels.1: YAML reads False here, which is not text",
+        ),
+        ({"train": {"seed": 2**63}}, f"train.seed: {2**63} is greater than the maximum of 4294967295"),
+        ({"train": {"learning_rate": 1e38}}, "train.learning_rate: 1e+38 is greater than the maximum of 1"),
+        ({"train": {"evaluations": 10**9}}, "train.evaluations: 1000000000 is greater than the maximum of 10000"),
+        ({"train": {"steps": True}}, "train.steps: True is not of type 'integer', 'null'"),
+        ({"train": {"steps": "300"}}, "train.steps: '300' is text, not a number; write 300"),
+        ({"train": {"learning_rate": "0.001"}}, "train.learning_rate: '0.001' is text, not a number; write 0.001"),
+        ({"train": {"learning_rate": "1e400"}}, "train.learning_rate: inf is greater than the maximum of 1"),
+        ({"acquisition": {"channels": {"1": "DNA"}, "z": "3"}}, "acquisition.z: '3' is text, not a number; write 3"),
+        ({"acquisition": {"channels": {"1": "DNA"}, "z": "max\n"}}, "acquisition.z: 'max\\n' holds a line break"),
+        ({"dask": {"cluster": "host:99999"}}, "dask.cluster: 'host:99999' is not allowed"),
+        ({"dask": {"slurm": {"walltime": 43200}}}, "walltime: YAML reads 43200 here, which is not text; put what you"),
+        ({"dask": {"slurm": {"queue": "a\n#SBATCH --x"}}}, "dask.slurm.queue: 'a\\n#SBATCH --x' holds a line break"),
+        ({"dask": {"slurm": {"memory": "much"}}}, "dask.slurm.memory: 'much' is not allowed; A number and its unit"),
     ],
 )
 def test_wrong_values(changed: dict[str, Any], told: str) -> None:
     assert told in problems_of(MINIMAL | changed)
+
+
+@pytest.mark.parametrize("key", ["results", "plates", "layout", "model.checkpoint", "train.start_from"])
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("", "is not a path: it is empty"),
+        ("/", "the root of the disk"),
+        (" x", "begins or ends with a space"),
+        ("~/x", "~ is not expanded"),
+        ("a/{plate}", "Snakemake takes {...} for a wildcard"),
+        ("$HOME/x", "$ is not expanded"),
+        ("C:\\x", "\\ does not separate folders"),
+        ("s3://bucket/x", "is a URL"),
+        ("a\nb", "holds a line break or another control character"),
+        ("\ud800", "holds a line break or another control character"),
+    ],
+)
+def test_paths_that_a_stage_would_read_otherwise(key: str, path: str, told: str) -> None:
+    name, _, inner = key.partition(".")
+    assert f"{key}: " in (problems := problems_of(MINIMAL | {name: {inner: path} if inner else path}))
+    assert told in problems
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "1.e-03", "0.001", "10e-4", "+1e-3"])
+def test_numbers_as_json_and_people_write_them(tmp_path: Path, text: str) -> None:
+    # PyYAML reads 1e-3, as JSON writes it, as text.
+    path = write(tmp_path / "c.yaml", yaml.safe_dump(MINIMAL) + f"train: {{learning_rate: {text}}}\n")
+    assert load_config(path)["train"]["learning_rate"] == 0.001
+
+
+def test_mistakes_of_values_and_between_keys_are_told_at_once() -> None:
+    acquisition = {"channels": {"1": "DNA"}, "nuclei": "GFP", "format": "pattern", "time": -1, "patern": "x"}
+    told = problems_of(MINIMAL | {"acquisition": acquisition, "hits": {"fdr": 2}})
+    for part in ("acquisition.nuclei", "acquisition.pattern", "acquisition.time", "'acquisition.patern'", "hits.fdr"):
+        assert part in told
+
+
+def settings_of(rules: dict[str, Any], path: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """Return every key of the schema that holds a value, and its rule."""
+    found = []
+    for key, rule in rules["properties"].items():
+        found += settings_of(rule, f"{path}{key}.") if "properties" in rule else [(f"{path}{key}", rule)]
+    return found
+
+
+def test_every_number_has_bounds() -> None:
+    numbers = [(key, rule) for key, rule in settings_of(schema("config")) if {"integer", "number"} & set(kinds(rule))]
+    assert len(numbers) > 30
+    for key, rule in numbers:
+        assert {"minimum", "exclusiveMinimum"} & set(rule), key
+        assert {"maximum", "exclusiveMaximum"} & set(rule), key
+
+
+def kinds(rule: dict[str, Any]) -> list[str]:
+    found = rule.get("type", [])
+    return [found] if isinstance(found, str) else found
+
+
+def values(rule: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Return a strategy for what a rule of the schema allows."""
+    if "enum" in rule:
+        return st.sampled_from(rule["enum"])
+    low, high = (
+        rule.get(inclusive, rule.get(f"exclusive{inclusive.capitalize()}")) for inclusive in ("minimum", "maximum")
+    )
+    made = [st.just(rule["default"])] if "default" in rule else []
+    if "integer" in kinds(rule):
+        whole = st.integers(low, high)
+        made += [whole, whole.map(float)]
+    elif "number" in kinds(rule):
+        bounds = {f"exclude_{end[0:3]}": f"exclusive{end.capitalize()}" in rule for end in ("minimum", "maximum")}
+        made += [st.floats(low, high, **bounds), st.integers(int(low) + 1, max(int(low) + 1, int(high) - 1))]
+        made[-1] = made[-1].filter(lambda n: low < n < high)
+    elif "string" in kinds(rule) and rule.get("format") == "path":
+        made.append(st.sampled_from(["a", "./a/", "a//b c", "../a;'b", "/a/é"]))
+    return st.one_of(made)
+
+
+@given(st.data())
+@settings(max_examples=50)
+def test_what_a_config_may_hold_every_verb_takes_and_json_keeps(data: st.DataObject) -> None:
+    sections = {}
+    for name, rules in schema("config")["properties"].items():
+        if name != "acquisition" and "properties" in rules:
+            keys = {key: values(rule) for key, rule in rules["properties"].items() if "properties" not in rule}
+            sections[name] = data.draw(st.fixed_dictionaries({}, optional=keys), label=name)
+    config = complete_config(MINIMAL | sections, "config")
+    assert json.loads(json.dumps(config)) == config
+    assert json.dumps(complete_config(config, "config")) == json.dumps(config)
+    for name in ("acquisition", *sections):
+        assert json.dumps(section(name, json.dumps(config[name]))) == json.dumps(config[name])
+
+
+def test_settings_that_are_equal_are_the_same_json() -> None:
+    one = {"results": "./out/", "mosaic": {"downsample": 2.0}, "qc": {"staining": 12, "empty": -0.0}}
+    other = {"results": "out", "mosaic": {"downsample": 2}, "qc": {"staining": 12.0, "empty": 0}}
+    assert json.dumps(complete_config(MINIMAL | one, "")) == json.dumps(complete_config(MINIMAL | other, ""))
+    assert type(section("mosaic", '{"downsample": 2.0}')["downsample"]) is int
+
+
+def test_yaml_reads_every_key_and_value_of_the_manual_as_it_stands() -> None:
+    for key, rule in settings_of(schema("config")):
+        for text in [*key.split("."), *(value for value in rule.get("enum", []) if isinstance(value, str))]:
+            assert yaml.safe_load(text) == text, key
+    # In the manual's tables of keys the first column holds keys, the others values.
+    text = (Path(__file__).parents[1] / "config" / "README.md").read_text()
+    rows = [line for table in re.findall(r"\| key \|.*\n\|[-|]+\n((?:\|.*\n)+)", text) for line in table.splitlines()]
+    words = [word for row in rows for word in re.findall(r"`([A-Za-z][\w.]*)`", row)]
+    assert len(rows) > 40 and "compare_with" in words and "none" in words
+    for word in words:
+        assert word == "null" or yaml.safe_load(word) == word
 
 
 def test_a_scheduler_is_given_by_its_address() -> None:
@@ -311,6 +445,36 @@ def test_a_fault_in_many_rows_is_one_sentence(tmp_path: Path) -> None:
         load_layout(write(tmp_path / "l.csv", f"well,perturbation,role\n{rows}"), ["P1"])
     assert len(raised.value.problems) == 1
     assert "lines 2, 3, 4, 5, 6 and 91 more: role: 'Sample' is not one of" in raised.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([f"{n},x,sample" for n in range(384)], "line 2: '0' is not a well;"),
+        ([f"A{n % 48 + 1},x,role{n}" for n in range(48)], "line 2: role: 'role0' is not one of"),
+        ([f"{row}{column},x,sample" for row in "ABCDEFGH" for column in range(1, 13)] * 2, "well A01 has several rows"),
+        ([f"A{n + 1},x,positive,p/{n}" for n in range(40)], "line 2: phenotype: 'p/0' cannot name a folder"),
+    ],
+)
+def test_one_mistake_in_many_values_is_one_sentence(tmp_path: Path, rows: list[str], told: str) -> None:
+    head = "well,perturbation,role" + ",phenotype" * (rows[0].count(",") - 2)
+    with pytest.raises(UserError) as raised:
+        load_layout(write(tmp_path / "l.csv", "\n".join([head, *rows])), ["P1"])
+    (problem,) = raised.value.problems
+    assert told in problem and "; the same holds for " in problem and problem.endswith(" more")
+
+
+def test_names_that_differ_by_case_alone(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="plates 'P1', 'p1' are the same name"):
+        load_plates(write(tmp_path / "p.csv", "plate,images\nP1,a\np1,b\n"))
+    text = "well,perturbation,role,phenotype,Dose,dose\nA1,x,positive,big,1,1\nA2,x,positive,Big,1,1\n"
+    with pytest.raises(UserError) as raised:
+        load_layout(write(tmp_path / "l.csv", text + "A3,x,positive,Negative,1,1\n"), ["P1"])
+    told = str(raised.value)
+    for part in ("phenotypes 'big', 'Big'", "columns 'Dose', 'dose'", "cannot be called 'Negative'"):
+        assert part in told
+    with pytest.raises(UserError, match="column Score: the results have columns of that name"):
+        load_layout(write(tmp_path / "l.csv", "well,perturbation,role,Score\nA1,x,sample,1\n"), ["P1"])
 
 
 @pytest.mark.parametrize(

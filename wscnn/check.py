@@ -83,6 +83,11 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
         With a sentence for every kind of problem found: where it is, what is wrong, what to do.
     """
     problems, warnings = list(problems), []
+    if {"results", "screen"} <= set(config) and (
+        found := _results_problems(Path(config["results"]) / config["screen"])
+    ):
+        problems += found
+        config = {name: value for name, value in config.items() if name != "results"}
 
     def known(*sections: str) -> bool:
         return all(name in config for name in sections)
@@ -99,33 +104,37 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
     pixel_sizes: dict[str, float | None] = {}
     shape: tuple[int, int] | None = None
     if plates is not None:
-        found: list[tuple[str, str, str]] = []
+        faults: list[tuple[str, str, str]] = []
         doubts: list[tuple[str, str, str]] = []
         # Rows that hold for every plate are known only where the plates are.
         layout = None if layout is None else _with_batch(layout, plates)
         rows_of = {} if layout is None else {str(plate): rows for plate, rows in layout.groupby("plate")}
         excluded = {plate: set(rows.loc[rows["role"] == "exclude", "well"]) for plate, rows in rows_of.items()}
-        for plate, acquisition, table in _read_names(plates, config, excluded, found):
+        for plate, acquisition, table in _read_names(plates, config, excluded, faults):
             if layout is None or not known("results", "screen", "mosaic", "qc", "illumination"):
                 continue
             rows = rows_of.get(plate, layout.iloc[:0])
             table = table[~table["well"].isin(excluded.get(plate, set()))]
+            if len(rows) and (rows["role"] == "exclude").all():
+                problem = (
+                    f"{config['layout']}: plate '{plate}': every well has role exclude; leave out the plate instead"
+                )
+                faults.append(("excluded", problem, f"plate '{plate}'"))
+                continue
             wrong, doubtful = _plate_problems(plate, acquisition, table, rows, config)
             if not wrong:
                 images.append({"plate": plate, **_counts(table, acquisition, config["acquisition"])})
                 wrong = _stage_problems(plate, acquisition, table, config)
                 shape = shape or _shape(acquisition, table)
             wrong += _unstaged(plate, rows, config)
-            for sentences, kinds in ((wrong, found), (doubtful, doubts)):
+            for sentences, kinds in ((wrong, faults), (doubtful, doubts)):
                 kinds += [(_kind(text, plate, acquisition.folder), text, f"plate '{plate}'") for text in sentences]
             told = table["pixel_size_um"].astype(float).median()
             pixel_sizes[plate] = config["acquisition"]["pixel_size_um"] if pd.isna(told) else told
-        problems += merged(found)
+        problems += merged(faults)
         warnings += merged(doubts)
     if shape is not None and known("mosaic", "model"):
         problems += _field_size_problems(shape, config)
-    if known("results", "screen"):
-        problems += _results_problems(Path(config["results"]) / config["screen"])
     if known("model") and config["model"]["checkpoint"] is None:
         if plates is not None and layout is not None:
             problems += _training_problems(layout, config["layout"])
@@ -340,8 +349,6 @@ def _stage_problems(plate: str, acquisition: Acquisition, table: pd.DataFrame, c
     """Return which settings of the stage `stage` ask for what a plate's images cannot give."""
     where, problems = f"plate '{plate}'", []
     staged = choose(table, config["acquisition"]["z"], config["acquisition"]["time"], acquisition.projection)
-    if staged.empty:
-        return [f"{config['layout']}: {where}: every well with images has role exclude; leave the plate out instead"]
     most, least = int(staged.groupby("well")["field"].nunique().max()), config["qc"]["min_fields"]
     if most < least:
         problems.append(
@@ -521,12 +528,15 @@ def _network_problems(layout: pd.DataFrame | None, config: Mapping[str, Any]) ->
     # torch takes seconds to import, and only this needs it.
     from wscnn.train import start_network
 
+    # What all three folds have in common is said once.
+    found: dict[str, str] = {}
     for fold in range(3):
         try:
             start_network(model, train, len(channels), classes, fold)
         except UserError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    return problems
+            for problem in error.problems:
+                found.setdefault(problem.replace(f"fold-{fold}", ""), problem)
+    return problems + list(found.values())
 
 
 def _pixel_size_problems(pixel_sizes: Mapping[str, float | None]) -> list[str]:

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import sys
 import unicodedata
 from collections import Counter
@@ -31,6 +32,8 @@ RESERVED = {*WELLS, "batch", "z", "p", "q", "hit", "rank"} - {"plate", "well", "
 
 #: Kinds of JSON Schema that are numbers.
 _NUMBERS = {"integer", "number"}
+#: Numbers in YAML 1.2 and JSON that YAML 1.1, which Python and Snakemake read, takes for text.
+_EXPONENT = re.compile(r"[-+]?[0-9]+([.][0-9]*)?[eE][-+]?[0-9]+")
 #: Categories of characters that stand in no name or path: controls, surrogates, separators of lines.
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 #: What is said of names that are equal but for case.
@@ -158,7 +161,7 @@ _Fault = tuple[tuple[str, ...], str]
 def _complete(given: object, rules: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list[str]]:
     """Return `given` with the defaults of `rules`, without the keys that hold a mistake, and all mistakes."""
     faults = list(_unusable(given))
-    given = _plain(given)
+    given = _plain(given, rules)
     validator = jsonschema.Draft202012Validator(rules, format_checker=_FORMATS)
     for error in validator.iter_errors(given):
         path = tuple(str(part) for part in error.absolute_path)
@@ -198,14 +201,22 @@ def _unusable(value: Any, path: tuple[str, ...] = ()) -> Iterable[_Fault]:
     elif isinstance(value, float) and not math.isfinite(value):
         yield path, f"{where}: {value} is not a number to work with"
     elif isinstance(value, str) and any(unicodedata.category(letter) in _UNPRINTABLE for letter in value):
-        yield path, f"{where!r}: {short(repr(value))} holds a line break or another control character; remove it"
+        yield (
+            path,
+            f"{repr(where)[1:-1]}: {short(repr(value))} holds a line break or another control character; remove it",
+        )
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` with every key as text, for YAML reads ``1: DNA`` as a number."""
+def _plain(value: Any, rules: Mapping[str, Any]) -> Any:
+    """Return `value` with every key as text, and numbers such as 1e-3 as numbers, which YAML reads the other way."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        known = rules.get("properties", {})
+        return {str(key): _plain(item, known.get(str(key), {})) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, {}) for item in value]
+    if isinstance(value, str) and _NUMBERS & set(_kinds(rules)) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value
 
 
 def _explained(error: jsonschema.ValidationError) -> str:
