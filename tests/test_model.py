@@ -271,7 +271,7 @@ def test_folds_come_in_order_and_must_agree(tmp_path):
         save_model(tmp_path / f"fold-{fold}.safetensors", model, card(model, fold))
     assert [read.fold for _, read in load_folds(tmp_path)] == [0, 1, 2]
     save_model(tmp_path / "fold-1.safetensors", model, card(model, 1, pixel_size_um=0.65))
-    with pytest.raises(UserError, match="differ in channels, pixel size or classes"):
+    with pytest.raises(UserError, match=r"fold-1\.json and fold-0\.json differ in pixel_size_um"):
         load_folds(tmp_path)
     with pytest.raises(UserError, match="holds no model"):
         load_folds(tmp_path / "nowhere")

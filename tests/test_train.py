@@ -52,7 +52,10 @@ def screen(
                 {"plate": name, "well": well, "well_row": 0, "well_column": 0, "role": role, "phenotype": phenotype}
             )
         quality = pd.DataFrame({"plate": name, "well": list(wells) * n_fields}).sort_values("well", ignore_index=True)
-        write_table(quality.assign(field=[1, 2] * len(wells), used=True), folder / f"{name}.qc.parquet")
+        write_table(
+            quality.assign(field=[1, 2] * len(wells), used=True, flags="", n_cells=np.nan),
+            folder / f"{name}.qc.parquet",
+        )
         stores.append(folder / f"{name}.zarr")
         qcs.append(folder / f"{name}.qc.parquet")
     write_table(pd.DataFrame(rows), folder / "controls.parquet")

@@ -16,12 +16,13 @@ import pandas as pd
 import torch
 
 from wscnn.atomic import atomic_path
+from wscnn.card import Card
 from wscnn.config import section
 from wscnn.errors import UserError
 from wscnn.fit import PRESETS, Examples, auc, evaluate, fit, pick_device, recipe_of
 from wscnn.maps import picture_maps, picture_values
 from wscnn.masks import extent, find_objects
-from wscnn.model import ARCHITECTURES, NOISY_OR, WSCNN, Card, load_model, save_model
+from wscnn.model import ARCHITECTURES, NOISY_OR, WSCNN, load_model, save_model
 from wscnn.mosaic import block_means
 from wscnn.progress import log
 from wscnn.saliency import saliency
