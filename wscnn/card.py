@@ -76,7 +76,7 @@ class Card:
     metrics: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     version: str = wscnn.__version__
-    digest: str | None = None
+    digest: str | None = field(default=None, compare=False)
 
     @property
     def phenotypes(self) -> list[str]:
@@ -118,15 +118,7 @@ def read_cards(folder: Path) -> list[Card]:
     UserError
         As `read_card`.
     """
-    cards = [read_card(path) for path in fold_files(folder) if path.is_file()]
-    return sorted(cards, key=lambda card: card.fold)
-
-
-def fold_files(folder: Path) -> list[Path]:
-    """Return the path of each fold's card in a model folder, be it or only the fold's weights there."""
-    return sorted(
-        {path.with_suffix(".json") for kind in ("json", "safetensors") for path in folder.glob(f"fold-*.{kind}")}
-    )
+    return sorted(map(read_card, folder.glob("fold-*.json")), key=lambda card: card.fold)
 
 
 def card_text(card: Card, path: Path) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wscnn.atomic import atomic_path
-from wscnn.card import ADVICE, Card, card_text, fold_files, read_card
+from wscnn.card import ADVICE, Card, card_text, read_card, read_cards
 from wscnn.errors import UserError
 from wscnn.fields import same_pixel_size
 from wscnn.progress import log
@@ -390,9 +390,13 @@ def load_folds(folder: Path) -> list[tuple[WSCNN, Card]]:
     UserError
         When there is none, a file is missing or broken, or the folds are not of one training.
     """
-    folds = [load_model(path.with_suffix(".safetensors")) for path in fold_files(folder)]
+    folds = [load_model(path) for path in sorted(Path(folder).glob("fold-*.safetensors"))]
     if not folds:
         raise UserError(f"{folder}: holds no model (fold-*.safetensors); train first, or correct model.checkpoint")
+    known = {card.fold for _, card in folds}
+    for card in read_cards(folder):
+        if card.fold not in known:
+            log(f"warning: {folder}/fold-{card.fold}.json: the weights of this fold are missing; it is not used")
     first = folds[0][1]
     for _, card in folds[1:]:
         keys = ("architecture", "pool", "score_pool", "channels", "classes", "screen")

@@ -278,8 +278,10 @@ class Plate:
         with _broken(f"{folder}, well {well}", "pixels"):
             found = _array_metadata(folder)
             self._verify(well, 1, found.get("attributes", {}).get("wscnn"))
+            shards = _shard_digests(found, f"{self.name}/{well}")
             places = [(names.index(name),) for name in chosen]
-            return np.stack(_read_planes(folder, found, f"{self.name}/{well}", (len(names),), places))
+            # A plate that is not sealed yet may still be written to.
+            return np.stack(_read_planes(folder, found, (len(names),), places, shards if self.digest else None))
 
     def read_label(self, well: str, name: str) -> np.ndarray:
         """Return the label image (y, x) called `name` of `well`.
@@ -291,7 +293,8 @@ class Plate:
         """
         folder = self.path / _well_path(well) / "0" / "labels" / name / "0"
         with _broken(f"{folder}, well {well}", "pixels", "score"):
-            return _read_planes(folder, _array_metadata(folder), f"{self.name}/{well}/{name}", (), [()])[0]
+            found = _array_metadata(folder)
+            return _read_planes(folder, found, (), [()], _shard_digests(found, f"{self.name}/{well}/{name}"))[0]
 
     def write_labels(self, well: str, images: Mapping[str, np.ndarray]) -> None:
         """Write label images (y, x) by name, of unsigned integers and the mosaic's size, each atomically."""
@@ -379,8 +382,22 @@ def _array_metadata(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "zarr.json").read_bytes()))
 
 
+def _shard_digests(found: Mapping[str, Any], owner: str) -> list[str] | None:
+    """Return the digests of an array's shards, verified to be the `owner`'s; None where an earlier version wrote it."""
+    pixels = found.get("attributes", {}).get("wscnn")
+    if pixels is None:
+        return None
+    if pixels["owner"] != owner:
+        raise ValueError(f"these are the pixels of {pixels['owner']}, not of {owner}")
+    return list(pixels["shards"])
+
+
 def _read_planes(
-    folder: Path, found: Mapping[str, Any], owner: str, lead: tuple[int, ...], places: Sequence[tuple[int, ...]]
+    folder: Path,
+    found: Mapping[str, Any],
+    lead: tuple[int, ...],
+    places: Sequence[tuple[int, ...]],
+    digests: Sequence[str] | None,
 ) -> list[np.ndarray]:
     """Return the (y, x) planes at `places` of the array at `folder`, of shape (*lead, y, x), as `_write_array` made it.
 
@@ -390,10 +407,10 @@ def _read_planes(
     ----------
     folder, found
         Of the array, and its metadata.
-    owner
-        As given to `_write_array`; arrays of earlier versions do not name theirs.
     lead, places
         See above.
+    digests
+        Of all shards of the array in order; None where they are not to be verified.
     """
     shape, dtype = tuple(found["shape"]), np.dtype(found["data_type"])
     rows, columns = found["codecs"][0]["configuration"]["chunk_shape"][-2:]
@@ -401,16 +418,13 @@ def _read_planes(
     other = [key for key in _LAYOUT if found[key] != expected[key]]
     if shape[:-2] != lead or dtype.kind != "u" or other:
         raise ValueError(f"not as it was written: {dtype}, shape {shape}{''.join(f', {key}' for key in other)}")
-    pixels = found.get("attributes", {}).get("wscnn")
-    if pixels is not None and pixels["owner"] != owner:
-        raise ValueError(f"these are the pixels of {pixels['owner']}, not of {owner}")
     planes = []
     for place in places:
         shard = folder.joinpath("c", *map(str, place), "0", "0")
         if not shard.is_file() or shard.stat().st_size == 0:
             raise UserError(f"{folder}: pixels are missing; delete the plate's folder and stage it again")
         plane, digest = _unshard(shard.read_bytes(), shape[-2:], dtype, (rows, columns))
-        if pixels is not None and pixels["shards"][list(np.ndindex(lead)).index(place)] != digest:
+        if digests is not None and digests[list(np.ndindex(lead)).index(place)] != digest:
             raise ValueError(f"the shard {shard.relative_to(folder)} is of other pixels, by its digest")
         planes.append(plane)
     return planes
