@@ -361,7 +361,8 @@ class Plate:
     def _digest_with(self, seal: Mapping[str, Any]) -> str:
         """Return the digest of the plate as it is read under a `seal`."""
         channels = [[channel.name, *channel.window] for channel in self.channels]
-        return _digest([self.name, channels, self.pixel_size_um, seal["settings"], seal["wells"]])
+        wells = [[well, seal["wells"][well]] for well in self.wells]
+        return _digest([self.name, channels, self.pixel_size_um, seal["settings"], wells])
 
 
 @contextmanager
