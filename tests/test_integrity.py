@@ -138,7 +138,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "the well of another plate": (
         lambda at: exchange(at / STORE / "B/02", at / "plates/P2.zarr/B/02"),
-        r"B/02/0: damaged metadata \(ValueError: this is not what was staged",
+        r"well B02: damaged pixels \(ValueError: this is not what was staged",
     ),
     "fields that lie elsewhere": (
         lambda at: edit(
