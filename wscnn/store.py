@@ -549,13 +549,13 @@ def _unshard(shard: bytes, shape: tuple[int, int], dtype: np.dtype, cell: tuple[
     size = rows * columns * 16 + 4  # of the index: two numbers a chunk, and a checksum
     index = np.frombuffer(_checked(shard[-size:]), "<u8").reshape(rows, columns, 2)
     plane = np.empty(shape, dtype)
-    parts = []
+    checksums = []
     for row, column in np.ndindex(rows, columns):
         start, length = index[row, column].tolist()
-        parts.append(shard[start : start + length])
-        chunk = np.frombuffer(_BLOSC.decode(_checked(parts[-1])), dtype.newbyteorder("<"))
+        checksums.append(shard[max(start, start + length - 4) : start + length])
+        chunk = np.frombuffer(_BLOSC.decode(_checked(shard[start : start + length])), dtype.newbyteorder("<"))
         plane[row * cell[0] : (row + 1) * cell[0], column * cell[1] : (column + 1) * cell[1]] = chunk.reshape(cell)
-    return plane, _shard_digest([*parts, shard[-size:]])
+    return plane, _shard_digest([*checksums, shard[-4:]])
 
 
 def pack(chunk: np.ndarray) -> bytes:
