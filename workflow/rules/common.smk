@@ -53,7 +53,10 @@ def settings(*names):
     options = [
         part
         for name in names
-        for part in (f"--{name}", json.dumps(config[name], sort_keys=True, allow_nan=False))
+        for part in (
+            f"--{name}",
+            json.dumps(config[name], sort_keys=True, allow_nan=False),
+        )
     ]
     return lambda wildcards: options
 
