@@ -163,11 +163,14 @@ def _model(folder: Path, phenotypes: tuple[str, ...]) -> None:
         card: dict[str, Any] = {
             "architecture": "wscnn4",
             "pool": "noisy_or",
+            "score_pool": "topk",
+            "parts": {},
             "channels": ["DNA"],
             "pixel_size_um": 0.65,
             "screen": SCREEN,
         }
         card |= {"classes": ["negative", *phenotypes], "fold": fold}
+        card["thresholds"] = {phenotype: {"field": 0.0, "place": 0.0} for phenotype in phenotypes}
         # Of the network's own scores: those in the tables are on a scale common to the folds.
         card["probabilities"] = {phenotype: {"slope": 1.0 + fold, "offset": 5.0 * fold} for phenotype in phenotypes}
         (folder / f"fold-{fold}.json").write_text(json.dumps(card))

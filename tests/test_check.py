@@ -21,6 +21,7 @@ from wscnn.tables import read_table
 
 PATTERN = r"(?P<well>[A-Z]+\d+)_s(?P<field>\d+)_w(?P<channel>\d)\.tif"
 ROWS = "ABCDEFGH"
+THRESHOLDS = {"rare": {"field": 0.0, "place": 0.0}}
 
 
 class Setup:
@@ -267,7 +268,7 @@ def test_model_that_does_not_fit(setup: Setup) -> None:
     folder = setup.folder / "model"
     folder.mkdir()
     network = WSCNN("wscnn4", "noisy_or", n_channels=1, n_classes=2)
-    card = Card("wscnn4", "noisy_or", "same", ["tubulin"], 0.5, ["negative", "rare"], "other", 0, {}, {})
+    card = Card("wscnn4", "noisy_or", "same", ["tubulin"], 0.5, ["negative", "rare"], "other", 0, {}, THRESHOLDS)
     save_model(folder / "fold-0.safetensors", network, card)
     setup.config["model"] = {"checkpoint": str(folder)}
     setup.config["acquisition"]["pixel_size_um"] = 0.65
@@ -282,7 +283,7 @@ def test_trained_model_needs_no_positive_controls(setup: Setup) -> None:
     folder = setup.folder / "model"
     folder.mkdir()
     network = WSCNN("wscnn4", "noisy_or", n_channels=1, n_classes=2)
-    card = Card("wscnn4", "noisy_or", "same", ["actin"], None, ["negative", "rare"], "other", 0, {}, {})
+    card = Card("wscnn4", "noisy_or", "same", ["actin"], None, ["negative", "rare"], "other", 0, {}, THRESHOLDS)
     save_model(folder / "fold-0.safetensors", network, card)
     setup.config["model"] = {"checkpoint": str(folder)}
     setup.layout = [row.replace("positive\trare", "sample\t") for row in setup.layout]
@@ -308,7 +309,9 @@ def save_folds(folder: Path, architecture: str, channels: list[str]) -> None:
     """Write three folds that were not trained."""
     network = WSCNN(architecture, "noisy_or", len(channels), 2)
     for fold in range(3):
-        card = Card(architecture, "noisy_or", "topk", channels, None, ["negative", "rare"], "other", fold, {}, {})
+        card = Card(
+            architecture, "noisy_or", "topk", channels, None, ["negative", "rare"], "other", fold, {}, THRESHOLDS
+        )
         save_model(folder / f"fold-{fold}.safetensors", network, card)
 
 

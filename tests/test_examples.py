@@ -51,7 +51,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
             "s",
             fold,
             {"test": [f"P1/A{fold + 1:02d}"]},
-            {"mitotic": {"place": PLACES[fold]}},
+            {"mitotic": {"field": 0.0, "place": PLACES[fold]}},
         )
         save_model(results / "model" / f"fold-{fold}.safetensors", matched_filter(), card)
     wells = pd.DataFrame(

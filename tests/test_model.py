@@ -271,7 +271,7 @@ def test_folds_come_in_order_and_must_agree(tmp_path):
         save_model(tmp_path / f"fold-{fold}.safetensors", model, card(model, fold))
     assert [read.fold for _, read in load_folds(tmp_path)] == [0, 1, 2]
     save_model(tmp_path / "fold-1.safetensors", model, card(model, 1, pixel_size_um=0.65))
-    with pytest.raises(UserError, match="differ in channels, pixel size or classes"):
+    with pytest.raises(UserError, match=r"fold-1\.json and fold-0\.json differ in pixel_size_um"):
         load_folds(tmp_path)
     with pytest.raises(UserError, match="holds no model"):
         load_folds(tmp_path / "nowhere")
@@ -286,3 +286,68 @@ def test_a_model_is_not_applied_to_other_channels_or_pixels():
     assert len(caught.value.problems) == 2
     assert "plate P1: has no channel c1" in caught.value.problems[0]
     assert "0.645 um" in caught.value.problems[1] and "1.29 um" in caught.value.problems[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"fold": 1}, "fold: 1 under the name of another fold"),
+        ({"fold": "0"}, "fold: '0' is no whole number"),
+        ({"fold": True}, "fold: True is no whole number"),
+        ({"parts": "a/A01"}, "parts: 'a/A01' is no mapping"),
+        ({"parts": {"train": "a/A01"}}, r"parts\.train: 'a/A01' is no list"),
+        ({"parts": {"tests": ["a/A01"]}}, r"parts\.tests: no part is called so"),
+        ({"parts": {"train": ["a/A01"], "test": ["a/A01"]}}, "parts: well a/A01 is there twice"),
+        ({"parts": {"train": ["A01"]}}, "parts: 'A01' is no plate/well"),
+        ({"thresholds": {}}, "thresholds: of no phenotype, not of p1"),
+        ({"thresholds": {"p1": {"field": 0.5}}}, r"thresholds\.p1: has to hold field and place"),
+        (
+            {"thresholds": {"p1": {"field": float("nan"), "place": 0}}},
+            r"thresholds\.p1\.field: nan is no finite number",
+        ),
+        ({"thresholds": {"p1": {"field": 0.5, "place": float("inf")}}}, r"thresholds\.p1\.place: inf is no finite"),
+        ({"thresholds": {"p1": {"field": 10**400, "place": 0}}}, r"thresholds\.p1\.field: 1000+ is no finite number"),
+        ({"thresholds": {"p1": {"field": None, "place": 0}}}, r"thresholds\.p1\.field: None is no number"),
+        ({"thresholds": [0.5, 1.0]}, "thresholds: .* is no mapping"),
+        ({"probabilities": {"p1": {"slope": "1", "offset": 0}}}, r"probabilities\.p1\.slope: '1' is no number"),
+        ({"probabilities": {"p2": {"slope": 1, "offset": 0}}}, "probabilities: of p2, not of p1"),
+        ({"channels": "DNA"}, "channels: 'DNA' is no list"),
+        ({"channels": []}, "channels: none, or one twice"),
+        ({"classes": ["p1", "negative"]}, "classes: these have to be negative and at least one phenotype"),
+        ({"classes": ["negative", "../x"]}, "classes: '../x' cannot name a folder"),
+        ({"pixel_size_um": -1.0}, "pixel_size_um: -1.0 is not above 0"),
+        ({"pixel_size_um": "1.29"}, "pixel_size_um: '1.29' is no number"),
+        ({"architecture": 4}, "architecture: 4 is no text"),
+        ({"digest": "0" * 64}, r"not the weights that fold-0\.json describes"),
+        ({"digest": "abc"}, "digest: no SHA-256"),
+        ({"n_fields": {"train": {"p1": 1.5}}}, r"n_fields\.train\.p1: 1\.5 is no whole number"),
+    ],
+)
+def test_a_card_that_cannot_be_is_named_with_its_key(tmp_path, change, told):
+    path = tmp_path / "fold-0.safetensors"
+    save_model(path, network(), card(network()))
+    text = path.with_suffix(".json")
+    text.write_text(json.dumps(json.loads(text.read_text()) | change))
+    with pytest.raises(UserError, match=rf"fold-0\.(json|safetensors): {told}"):
+        load_model(path)
+
+
+def test_a_flipped_bit_of_the_weights_is_an_error(tmp_path):
+    path = tmp_path / "fold-0.safetensors"
+    save_model(path, network(), card(network()))
+    whole = path.read_bytes()
+    for place in range(100, len(whole), len(whole) // 20):
+        broken = bytearray(whole)
+        broken[place] ^= 1
+        path.write_bytes(broken)
+        with pytest.raises(UserError, match=r"fold-0\.safetensors: not the weights that fold-0\.json describes"):
+            load_model(path)
+
+
+def test_figures_that_are_not_known_are_null_in_the_card(tmp_path):
+    path = tmp_path / "fold-0.safetensors"
+    save_model(path, network(), card(network(), metrics={"test": {"p1": {"well_auc": float("nan")}}}))
+    assert '"well_auc": null' in path.with_suffix(".json").read_text()
+    assert np.isnan(load_model(path)[1].metrics["test"]["p1"]["well_auc"])
+    with pytest.raises(UserError, match=r"thresholds\.p1\.field: nan is no finite number"):
+        save_model(path, network(), card(network(), thresholds={"p1": {"field": float("nan"), "place": 0.0}}))

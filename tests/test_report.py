@@ -292,7 +292,7 @@ def test_roc_is_that_of_a_small_table_worked_by_hand() -> None:
     assert roc[["fpr", "tpr"]].to_numpy().tolist() == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
 
 
-def test_wells_are_held_out_by_their_fold_or_when_the_model_never_met_them(tmp_path: Path) -> None:
+def test_wells_are_held_out_by_their_fold_or_when_the_model_never_met_them(results: Path, tmp_path: Path) -> None:
     wells = pd.DataFrame({"plate": "P1", "well": ["A01", "A02", "A03"], "phenotype": "a", "score": [0.0, 1.0, 2.0]})
     wells = wells.assign(well_row=0, well_column=[0, 1, 2], perturbation="x", role=["negative", "positive", "negative"])
     write_table(wells.assign(screen="s", fold=pd.array([0, None, None], "Int8")), tmp_path / "wells.parquet")
@@ -301,7 +301,8 @@ def test_wells_are_held_out_by_their_fold_or_when_the_model_never_met_them(tmp_p
     # Scores of unknown origin: only the well with a fold is known to be held out.
     assert read_results(tmp_path).wells["held_out"].tolist() == [True, False, False]
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "fold-0.json").write_text(json.dumps({"parts": {"train": ["P1/A02"]}}))
+    card = json.loads((results / "model" / "fold-0.json").read_text())
+    (tmp_path / "model" / "fold-0.json").write_text(json.dumps(card | {"parts": {"train": ["P1/A02"]}}))
     found = read_results(tmp_path, tmp_path / "model")
     assert found.wells["held_out"].tolist() == [True, False, True]
     assert held_out_roc(found.controls).empty  # the positive well that is left was learned from

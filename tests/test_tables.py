@@ -86,3 +86,40 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert read_table(tmp_path / "screen=1" / "t.parquet").columns.tolist() == ["a"]
     with pytest.raises(UserError, match="not a readable Parquet file"):
         read_table(tmp_path / "screen=1")
+
+
+COLUMNS = {"well": "str", "field": "int32", "used": "bool", "score": "float64", "fold": "Int8"}
+
+
+def test_columns_are_read_as_declared(tmp_path: Path) -> None:
+    table = pd.DataFrame({"more": [1], "field": [3], "well": ["A01"], "used": [True], "score": [2], "fold": [None]})
+    write_table(table, tmp_path / "t.parquet")
+    read = read_table(tmp_path / "t.parquet", COLUMNS)
+    assert read.dtypes.astype(str).to_dict() == COLUMNS | {"more": "int64"}
+    assert list(read) == [*COLUMNS, "more"] and read["fold"].isna().all() and read["score"].tolist() == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"used": ["False"]}, "column used holds .*string where true or false should be"),
+        ({"used": [0]}, "column used holds int64 where true or false should be"),
+        ({"used": pd.array([None], "boolean")}, "column used has missing values"),
+        ({"well": [1]}, "column well holds int64 where text should be"),
+        ({"well": [None]}, "column well holds null where text should be"),
+        ({"field": ["1"]}, "column field holds .*string where whole numbers should be"),
+        ({"field": [1.0]}, "column field holds double where whole numbers should be"),
+        ({"field": [2**40]}, "column field holds numbers that do not fit into int32"),
+        ({"score": ["1.5"]}, "column score holds .*string where numbers should be"),
+        ({"score": [True]}, "column score holds bool where numbers should be"),
+        ({"fold": [300]}, "column fold holds numbers that do not fit into Int8"),
+    ],
+)
+def test_a_column_of_another_type_is_named(tmp_path: Path, change: dict[str, list], told: str) -> None:
+    table = pd.DataFrame({"well": ["A01"], "field": [1], "used": [True], "score": [0.5], "fold": [1]}).assign(**change)
+    write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=rf"t\.parquet: {told}; run the stage that makes it again"):
+        read_table(tmp_path / "t.parquet", COLUMNS)
+    write_table(table.drop(columns=list(change)), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=rf"t\.parquet: has no column {next(iter(change))}"):
+        read_table(tmp_path / "t.parquet", COLUMNS)

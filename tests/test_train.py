@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -32,27 +33,37 @@ def screen(
     n_fields: int = 2,
     side: int = SIDE,
     pixel_sizes: tuple = (1.0, 1.0),
+    seed: int | None = None,
 ) -> dict:
-    """Write plates whose row A, B, ... holds six control wells of each class; return the arguments of train_fold."""
-    rng = np.random.default_rng(0)
+    """Write plates whose row A, B, ... holds six control wells of each class; return the arguments of train_fold.
+
+    With a `seed` the plates are sealed with digests, as `stage` seals them.
+    """
+    rng = np.random.default_rng(seed or 0)
     rows, stores, qcs = [], [], []
     for number in range(n_plates):
         name = f"plate{number}"
         wells = {f"{'ABCDEF'[i]}{c + 1:02d}": label for i, label in enumerate(contents) for c in range(6)}
         channels = [Channel("DNA", "0000FF", (0, 4000))]
         writer = PlateWriter(folder / f"{name}.zarr", name, list(wells), channels, pixel_sizes[number])
+        digests = {}
         for well, label in wells.items():
             images = np.concatenate([draw_objects(rng, contents[label], side) for _ in range(n_fields)], axis=1)
             boxes = [{"field": i + 1, "y": 0, "x": i * side, "height": side, "width": side} for i in range(n_fields)]
             mosaic = np.clip(images * 3000, 0, 65535).astype(np.uint16)[None]
-            writer.write_well(well, mosaic, pd.DataFrame(boxes), (side, side))
+            digests[well] = writer.write_well(well, mosaic, pd.DataFrame(boxes), (side, side))
+        notes = {} if seed is None else {"digest": writer.seal(digests, {})}
         for well, label in wells.items():
             role, phenotype = ("negative", "") if label == "negative" else ("positive", label)
             rows.append(
                 {"plate": name, "well": well, "well_row": 0, "well_column": 0, "role": role, "phenotype": phenotype}
             )
         quality = pd.DataFrame({"plate": name, "well": list(wells) * n_fields}).sort_values("well", ignore_index=True)
-        write_table(quality.assign(field=[1, 2] * len(wells), used=True), folder / f"{name}.qc.parquet")
+        write_table(
+            quality.assign(field=[1, 2] * len(wells), used=True, flags="", n_cells=np.nan),
+            folder / f"{name}.qc.parquet",
+            notes,
+        )
         stores.append(folder / f"{name}.zarr")
         qcs.append(folder / f"{name}.qc.parquet")
     write_table(pd.DataFrame(rows), folder / "controls.parquet")
@@ -263,6 +274,35 @@ def test_training_ends_early_when_it_gets_no_better(rings, tmp_path):
     assert len(history) < 60
     before, last = history.iloc[:-3], history.iloc[-3:]
     assert last["loss"].min() >= before["loss"].min() and last["select_auc"].max() <= before["select_auc"].max()
+
+
+def test_a_training_does_not_go_on_with_other_pixels(tmp_path):
+    contents = {"negative": {disc: 6}, "ring": {disc: 4, ring: 2}}
+    quick = {"steps": 2, "evaluations": 2}
+    first = screen(tmp_path / "first", contents, n_plates=1, seed=1)
+    # Its weights cannot be written, so that it ends with its last state on the disk.
+    (tmp_path / "model/fold-0.json/in the way").mkdir(parents=True)
+    with pytest.raises(OSError, match="fold-0"):
+        run(first, tmp_path / "model", **quick)
+    assert (tmp_path / "model/.fold-0.resume").is_file()
+    shutil.rmtree(tmp_path / "model/fold-0.json")
+    # The same wells and fields, other cells in them.
+    second = screen(tmp_path / "second", contents, n_plates=1, seed=2)
+    path, fresh = run(second, tmp_path / "model", **quick), run(second, tmp_path / "fresh", **quick)
+    assert path.read_bytes() == fresh.read_bytes()
+
+
+def test_tables_of_fields_belong_to_their_stores(tmp_path):
+    data = screen(tmp_path, {"negative": {disc: 6}, "ring": {disc: 4, ring: 2}}, seed=1)
+    with pytest.raises(UserError, match=r"plate1\.qc\.parquet: holds fields of plate 'plate1', but .*plate0\.zarr"):
+        run(data | {"qcs": data["qcs"][::-1]}, tmp_path / "model")
+    with pytest.raises(UserError, match="2 stores, but 1 tables of fields"):
+        run(data | {"qcs": data["qcs"][:1]}, tmp_path / "model")
+    with pytest.raises(UserError, match="both are plate 'plate0'"):
+        run(data | {"stores": data["stores"][:1] * 2}, tmp_path / "model")
+    write_table(read_table(data["qcs"][0]), data["qcs"][0], {"digest": "of another run"})
+    with pytest.raises(UserError, match=r"plate0\.qc\.parquet and .*plate0\.zarr: were not made by the same run"):
+        run(data, tmp_path / "model")
 
 
 def test_a_killed_training_goes_on_with_the_same_result(trained, rings, tmp_path):

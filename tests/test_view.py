@@ -98,7 +98,18 @@ def scored(results: Path) -> Path:
         "B03",
         {"mitotic": (image[0] > 950).astype(np.uint16), "mitotic_saliency": (image[0] > 950).astype(np.uint8) * 255},
     )
-    card = Card("compact", "max", "max", ["DNA"], 0.5, ["negative", "mitotic"], "s", 0, {}, {})
+    card = Card(
+        "compact",
+        "max",
+        "max",
+        ["DNA"],
+        0.5,
+        ["negative", "mitotic"],
+        "s",
+        0,
+        {},
+        {"mitotic": {"field": 0.0, "place": 0.0}},
+    )
     save_model(results / "model" / "fold-0.safetensors", matched_filter(), card)
     scores = pd.DataFrame({"field": range(4), "score": [1.0, -2.0, -2.0, 3.0]})
     scores = scores.assign(

@@ -112,11 +112,11 @@ def check(config: Path, layout: Path | None, controls: Path | None, as_json: boo
     except UserError as error:
         if not as_json:
             raise
-        click.echo(json.dumps({"problems": error.problems, "warnings": []}, indent=1))
+        click.echo(json.dumps({"problems": error.problems, "warnings": []}, indent=1, allow_nan=False))
         sys.exit(1)
     write_screen(screen, layout, controls)
     if as_json:
-        click.echo(json.dumps({"problems": [], "warnings": screen.warnings}, indent=1))
+        click.echo(json.dumps({"problems": [], "warnings": screen.warnings}, indent=1, allow_nan=False))
         return
     for warning in screen.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -1,11 +1,15 @@
 """Fields as the network sees them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from wscnn.errors import UserError
+from wscnn.progress import log
 from wscnn.store import Plate
+from wscnn.tables import QC, read_notes, read_table
 
 #: By how much two pixel sizes may differ and count as one: metadata of one objective differ in their last digits.
 _TOLERANCE = 0.01
@@ -14,6 +18,55 @@ _TOLERANCE = 0.01
 def same_pixel_size(one: float | None, other: float | None) -> bool:
     """Return whether two pixel sizes are the same within 1 %; one that is not known is not compared."""
     return one is None or other is None or abs(one / other - 1) <= _TOLERANCE
+
+
+def read_quality(plate: Plate, path: Path) -> pd.DataFrame:
+    """Return the table of fields of a staged plate, verified to be of these pixels and settings.
+
+    Parameters
+    ----------
+    plate
+        The plate.
+    path
+        Its table of fields, as `stage` wrote it beside the plate.
+
+    Returns
+    -------
+    table
+        One row per field, with the columns of `wscnn.tables.QC` first.
+
+    Raises
+    ------
+    UserError
+        When the table has other columns or types, names another plate, holds a field twice, or carries another digest
+        than the plate; and when the plate's folder is named after another plate.
+    """
+    if plate.path.suffix == ".zarr" and plate.path.stem != plate.name:
+        raise UserError(
+            f"{plate.path}: holds plate '{plate.name}', but a store is named after its plate; stage plate "
+            f"'{plate.path.stem}' again"
+        )
+    table = read_table(path, QC)
+    again = f"stage plate '{plate.name}' again"
+    if others := sorted(set(table["plate"]) - {plate.name}):
+        raise UserError(
+            f"{path}: holds fields of plate '{others[0]}', but {plate.path} is plate "
+            f"'{plate.name}'; give the table of that plate, or {again}"
+        )
+    if (twice := table.duplicated(["well", "field"])).any():
+        row = table[twice].iloc[0]
+        raise UserError(f"{path}: well {row['well']}, field {row['field']} has two rows; {again}")
+    digest = read_notes(path).get("digest")
+    if digest != plate.digest:
+        raise UserError(
+            f"{path} and {plate.path}: were not made by the same run of stage (their digests differ); {again}"
+        )
+    if digest is None:
+        log(
+            f"warning: {plate.path}: staged by an earlier version, without a digest; whether {path} was made from the "
+            f"same pixels cannot be verified; to be sure, {again}"
+        )
+    return table
 
 
 def read_fields(plate: Plate, well: str, channels: Sequence[str], boxes: np.ndarray) -> np.ndarray:

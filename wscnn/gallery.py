@@ -9,7 +9,7 @@ import pandas as pd
 from wscnn.pictures import Picture, cut_pictures, picture_side, random_cells
 from wscnn.results import Results, concat
 from wscnn.store import Plate
-from wscnn.tables import read_table
+from wscnn.tables import OBJECTS, read_table
 
 #: Hits shown, and pictures in a row.
 HITS, CELLS = 8, 8
@@ -182,7 +182,7 @@ def _objects(folder: Path, wells: pd.DataFrame) -> pd.DataFrame:
     def of_plates() -> Iterable[pd.DataFrame]:
         for plate, rows in wells.groupby("plate"):
             if (folder / f"{plate}.parquet").is_file():
-                table = read_table(folder / f"{plate}.parquet")
+                table = read_table(folder / f"{plate}.parquet", OBJECTS)
                 yield table[table["well"].isin(rows["well"])]
 
     empty = pd.DataFrame(

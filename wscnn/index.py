@@ -67,7 +67,7 @@ def excluded_wells(layout: Path | None, plate: str) -> set[str]:
     """Return the wells of a plate whose role is ``exclude``; none without a layout."""
     if layout is None:
         return set()
-    table = read_table(layout)
+    table = read_table(layout, {"plate": "str", "well": "str", "role": "str"})
     return set(table.loc[(table["plate"] == plate) & (table["role"] == "exclude"), "well"])
 
 

@@ -5,22 +5,23 @@ Weakly Supervised Deep Learning" (ICCV Workshops 2017). A model file is safetens
 runs no code.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional
 
-import wscnn
 from wscnn.atomic import atomic_path
+from wscnn.card import ADVICE, Card, card_text, read_card, read_cards
 from wscnn.errors import UserError
 from wscnn.fields import same_pixel_size
+from wscnn.progress import log
 
 
 class Layer(NamedTuple):
@@ -306,64 +307,6 @@ def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
     return model.pooled(maps, attention), maps[:, 1:] - maps[:, :1]
 
 
-@dataclass
-class Card:
-    """What one must know to apply a model.
-
-    Attributes
-    ----------
-    architecture, pool, score_pool
-        As in `WSCNN`.
-    channels
-        Names, in the order of the network's input.
-    pixel_size_um
-        Of the mosaics it was trained on, None where not known.
-    classes
-        ``negative`` and the phenotypes.
-    screen, fold
-        Where it was trained.
-    parts
-        Wells as ``plate/well``: those it was trained on (``train``), those that chose its weights and thresholds
-        (``select``), and those it never saw (``test``).
-    n_fields
-        For each of these parts the number of fields used of each class.
-    thresholds
-        For each phenotype: ``field``, the log-odds above which a field is positive, and ``place``, the detector's
-        value above which a place belongs to an object. Both chosen on the wells of ``select``.
-    probabilities
-        For each phenotype ``slope`` and ``offset``, by which a field's score becomes the probability that the field is
-        of a positive well (`wscnn.calibration.probability`); chosen on the wells of ``select``.
-    metrics
-        On the wells of ``select`` and ``test``, for each phenotype: ``field_auc`` and ``well_auc``, areas under the ROC
-        curve, and ``calibration``, rows of `wscnn.calibration.reliability` over fields.
-    settings
-        The sections ``model`` and ``train`` of the config.
-    version
-        Of this program.
-    """
-
-    architecture: str
-    pool: str
-    score_pool: str
-    channels: list[str]
-    pixel_size_um: float | None
-    classes: list[str]
-    screen: str
-    fold: int
-    parts: dict[str, list[str]]
-    thresholds: dict[str, dict[str, float]]
-    probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
-    n_fields: dict[str, dict[str, int]] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    version: str = wscnn.__version__
-
-    @property
-    def phenotypes(self) -> list[str]:
-        """The classes but the negative one, in the order of the network's output."""
-        return self.classes[1:]
-
-
 def check_fits(card: Card, channels: Sequence[str], pixel_size_um: float | None, where: str = "the plate") -> None:
     """Raise a UserError when a model does not fit the images that it shall be applied to.
 
@@ -395,12 +338,21 @@ def check_fits(card: Card, channels: Sequence[str], pixel_size_um: float | None,
 
 
 def save_model(path: Path, model: WSCNN, card: Card) -> None:
-    """Write the weights to `path` (safetensors) and the card beside it (JSON), each atomically, the weights last."""
-    with atomic_path(path.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(asdict(card), indent=1) + "\n")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    """Write the weights to `path` (safetensors) and the card with their digest beside it (JSON), each atomically.
+
+    Raises
+    ------
+    UserError
+        When the card holds what no card may, such as thresholds of a training that failed.
+    """
+    weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    card_path = path.with_suffix(".json")
+    text = card_text(replace(card, digest=sha256(weights).hexdigest()), card_path)
+    # The two renames follow each other, so that no card stands beside other weights for longer than that.
     with atomic_path(path) as partial:
-        partial.write_bytes(save(weights))
+        partial.write_bytes(weights)
+        with atomic_path(card_path) as partial_card:
+            partial_card.write_text(text)
 
 
 def load_model(path: Path) -> tuple[WSCNN, Card]:
@@ -409,27 +361,24 @@ def load_model(path: Path) -> tuple[WSCNN, Card]:
     Raises
     ------
     UserError
-        When a file is missing or broken.
+        When a file is missing or broken, or the weights are not those that the card describes.
     """
     path = Path(path)
-    card_path = path.with_suffix(".json")
-    advice = "train again or copy the model folder again"
-    try:
-        content = json.loads(card_path.read_text())
-        card = Card(**{entry.name: content[entry.name] for entry in fields(Card) if entry.name in content})
-    except OSError as error:
-        raise UserError(f"{card_path}: cannot be read ({error.strerror}); {advice}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{card_path}: not the card of a model ({error!r}); {advice}") from None
+    card = read_card(path.with_suffix(".json"))
     try:
         model = WSCNN(card.architecture, card.pool, len(card.channels), len(card.classes), card.score_pool)
-    except (UserError, TypeError) as error:
-        raise UserError(f"{card_path}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path.with_suffix('.json')}: {error}") from None
     try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        weights = path.read_bytes()
+        if card.digest is not None and sha256(weights).hexdigest() != card.digest:
+            raise UserError(f"{path}: not the weights that {path.stem}.json describes (their digest differs); {ADVICE}")
+        model.load_state_dict(load(weights))
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not the weights of this model ({reason}); {advice}") from None
+        raise UserError(f"{path}: not the weights of this model ({reason}); {ADVICE}") from None
+    if card.digest is None:
+        log(f"warning: {path}: the card was written by an earlier version, without a digest; weights are not verified")
     return model.eval(), card
 
 
@@ -439,16 +388,24 @@ def load_folds(folder: Path) -> list[tuple[WSCNN, Card]]:
     Raises
     ------
     UserError
-        When there is none, a file is broken, or the folds differ in channels, pixel size or classes.
+        When there is none, a file is missing or broken, or the folds are not of one training.
     """
-    folds = [load_model(path) for path in Path(folder).glob("fold-*.safetensors")]
+    folds = [load_model(path) for path in sorted(Path(folder).glob("fold-*.safetensors"))]
     if not folds:
         raise UserError(f"{folder}: holds no model (fold-*.safetensors); train first, or correct model.checkpoint")
+    known = {card.fold for _, card in folds}
+    for card in read_cards(folder):
+        if card.fold not in known:
+            log(f"warning: {folder}/fold-{card.fold}.json: the weights of this fold are missing; it is not used")
     first = folds[0][1]
-    if any(
-        (card.channels, card.classes) != (first.channels, first.classes)
-        or not same_pixel_size(card.pixel_size_um, first.pixel_size_um)
-        for _, card in folds
-    ):
-        raise UserError(f"{folder}: its folds differ in channels, pixel size or classes; keep those of one training")
+    for _, card in folds[1:]:
+        keys = ("architecture", "pool", "score_pool", "channels", "classes", "screen")
+        other = [key for key in keys if getattr(card, key) != getattr(first, key)]
+        if not same_pixel_size(card.pixel_size_um, first.pixel_size_um):
+            other.append("pixel_size_um")
+        if other:
+            raise UserError(
+                f"{folder}: fold-{card.fold}.json and fold-{first.fold}.json differ in {', '.join(other)}; keep the "
+                "folds of one training"
+            )
     return sorted(folds, key=lambda fold: fold[1].fold)

@@ -10,9 +10,9 @@ import jinja2
 import pandas as pd
 
 from wscnn.atomic import atomic_path
+from wscnn.card import Card, read_cards
 from wscnn.errors import UserError
 from wscnn.progress import log
-from wscnn.results import read_cards
 
 #: Plates that are named; of more, the number is given.
 _NAMED_PLATES = 12
@@ -54,11 +54,11 @@ def write_model_card(models: Path, output: Path) -> None:
     log(f"card: {output}")
 
 
-def _content(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _content(cards: Sequence[Card]) -> dict[str, Any]:
     """Return what the template shows of the folds' cards."""
-    wells = sorted({well for card in cards for part in card["parts"].values() for well in part})
+    wells = sorted({well for card in cards for part in card.parts.values() for well in part})
     plates = sorted({well.rpartition("/")[0] for well in wells})
-    phenotypes = cards[0]["classes"][1:]
+    phenotypes = cards[0].phenotypes
     return {
         "card": cards[0],
         "cards": cards,
@@ -67,16 +67,16 @@ def _content(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "named_plates": plates[:_NAMED_PLATES],
         "n_wells": len(wells),
         "calibration": {phenotype: _calibration(cards, phenotype) for phenotype in phenotypes},
-        "settings": json.dumps(cards[0]["settings"], indent=1, sort_keys=True),
+        "settings": json.dumps(cards[0].settings, indent=1, sort_keys=True, allow_nan=False),
         "area": _area,
-        "mean": lambda phenotype, part, name: _mean([card["metrics"][part][phenotype][name] for card in cards]),
+        "mean": lambda phenotype, part, name: _mean([card.metrics[part][phenotype][name] for card in cards]),
     }
 
 
-def _calibration(cards: Sequence[dict[str, Any]], phenotype: str) -> dict[str, Any]:
+def _calibration(cards: Sequence[Card], phenotype: str) -> dict[str, Any]:
     """Return the reliability diagram over all folds' held-out fields, group by group, and its mean error."""
     groups = pd.concat(
-        pd.DataFrame(card["metrics"]["test"][phenotype]["calibration"]).reset_index(names="group") for card in cards
+        pd.DataFrame(card.metrics["test"][phenotype]["calibration"]).reset_index(names="group") for card in cards
     )
     weighted = groups[["predicted", "observed"]].mul(groups["n"], axis=0).assign(group=groups["group"], n=groups["n"])
     table = weighted.groupby("group").sum()

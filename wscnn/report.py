@@ -148,7 +148,7 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
     roles = places["role"].value_counts()
     samples = hits[hits["role"] == "sample"] if "role" in hits else hits
     called = samples[samples["hit"].astype("bool")].sort_values("rank")
-    card = results.cards[0] if results.cards else {}
+    card = results.cards[0] if results.cards else None
     pairs = replicate_pairs(wells)
     return {
         "n_plates": places["plate"].nunique(),
@@ -163,7 +163,7 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
         "n_tests": int(samples["q"].notna().sum()),
         "nulls": sorted(set(samples["null_kind"].dropna()) - {""}) if "null_kind" in samples else [],
         "held_out": bool(results.controls["held_out"].any()),
-        "applied": bool(card) and card["screen"] != results.screen,
+        "applied": card is not None and card.screen != results.screen,
         "unscored": int(wells.groupby(["plate", "well"])["score"].count().eq(0).sum()),
         "n_hits": called["perturbation"].nunique(),
         "hits": list(zip(called["perturbation"], called["phenotype"], strict=True)),

@@ -16,12 +16,13 @@ import pandas as pd
 import torch
 
 from wscnn.atomic import atomic_path
+from wscnn.card import Card
 from wscnn.config import section
 from wscnn.errors import UserError
 from wscnn.fit import PRESETS, Examples, auc, evaluate, fit, pick_device, recipe_of
 from wscnn.maps import picture_maps, picture_values
 from wscnn.masks import extent, find_objects
-from wscnn.model import ARCHITECTURES, NOISY_OR, WSCNN, Card, load_model, save_model
+from wscnn.model import ARCHITECTURES, NOISY_OR, WSCNN, load_model, save_model
 from wscnn.mosaic import block_means
 from wscnn.progress import log
 from wscnn.saliency import saliency
@@ -212,7 +213,7 @@ def _train(
 ) -> Trained:
     """Train a network on the first of `parts` and select it by the second, or read it where it was trained before."""
     path = settings.folder / f"{name}-{architecture}-{pool}-{seed}.safetensors"
-    key = json.dumps([recipe, len(parts[0].labels)], default=str, sort_keys=True)
+    key = json.dumps([recipe, len(parts[0].labels)], default=str, sort_keys=True, allow_nan=False)
     card = load_model(path)[1] if path.exists() else None
     if card is None or card.settings["key"] != key:
         torch.manual_seed(seed)
@@ -253,7 +254,7 @@ def _train(
 
 def _recipe(settings: Settings, steps: int, default: Mapping[str, Any] = {}, **changes: Any) -> dict[str, Any]:
     """Return the preset with so many steps, what a table changes of it, and of the preset ``default`` alone."""
-    recipe = recipe_of(section("train", json.dumps({"preset": settings.preset})))
+    recipe = recipe_of(section("train", json.dumps({"preset": settings.preset}, allow_nan=False)))
     own = default if settings.preset == "default" else {}
     return {**recipe, "steps": settings.steps or steps, **changes, **own}
 

@@ -1,15 +1,14 @@
 """What a finished screen left in its results folder."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from wscnn.card import Card, read_cards
 from wscnn.errors import UserError
-from wscnn.tables import FIELDS, WELLS, conform, read_table
+from wscnn.tables import FIELDS, HISTORY, QC, WELLS, conform, read_table
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Results:
     suspects: pd.DataFrame
     quality: pd.DataFrame
     history: pd.DataFrame
-    cards: list[dict[str, Any]]
+    cards: list[Card]
 
     @property
     def controls(self) -> pd.DataFrame:
@@ -40,8 +39,8 @@ class Results:
         def of_plates() -> Iterable[pd.DataFrame]:
             for plate, wells in self.controls.groupby("plate"):
                 if (path := self.folder / "fields" / f"{plate}.parquet").is_file():
-                    table = read_table(path)
                     # Fields scored by an earlier version lack a column.
+                    table = read_table(path, {name: kind for name, kind in FIELDS.items() if name != "probability"})
                     yield table[table["well"].isin(wells["well"])].reindex(columns=list(FIELDS))
 
         found = concat(of_plates())
@@ -94,36 +93,19 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
         wells=wells,
         plates=read_table(folder / "plates.parquet"),
         suspects=read_table(suspects) if suspects.is_file() else pd.DataFrame(),
-        quality=concat(read_table(path) for path in sorted((folder / "qc").glob("*.parquet"))),
-        history=concat(read_table(path).assign(fold=path.stem.removeprefix("history-")) for path in histories),
+        quality=concat(read_table(path, QC) for path in sorted((folder / "qc").glob("*.parquet"))),
+        history=concat(read_table(path, HISTORY).assign(fold=path.stem.removeprefix("history-")) for path in histories),
         cards=cards,
     )
 
 
-def read_cards(models: Path) -> list[dict[str, Any]]:
-    """Return the cards of a model folder's folds, in order; none where it holds none.
-
-    Raises
-    ------
-    UserError
-        When a card cannot be read.
-    """
-    cards = []
-    for path in sorted(models.glob("fold-*.json")):
-        try:
-            cards.append(json.loads(path.read_text()))
-        except ValueError as error:
-            raise UserError(f"{path}: not the card of a model ({error}); train again") from None
-    return cards
-
-
-def _held_out(wells: pd.DataFrame, cards: list[dict[str, Any]]) -> pd.Series:
+def _held_out(wells: pd.DataFrame, cards: list[Card]) -> pd.Series:
     """Return for each row of `wells` whether no network that scored it had learned from it or been chosen by it.
 
     So it is where one fold scored it, the one that tested it, and where it is in no part of a model that was trained
     elsewhere. Of scores whose origin is not known nothing is said.
     """
-    seen = {well for card in cards for part in card.get("parts", {}).values() for well in part}
+    seen = {well for card in cards for part in card.parts.values() for well in part}
     unseen = ~(wells["plate"] + "/" + wells["well"]).isin(seen) & bool(cards)
     return wells["fold"].notna() | unseen
 

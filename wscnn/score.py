@@ -17,18 +17,20 @@ import torch
 from distributed import Client, Future
 
 from wscnn.calibration import probability
+from wscnn.card import Card
 from wscnn.cluster import connect, cpus, in_flight
 from wscnn.errors import UserError
+from wscnn.fields import read_quality
 from wscnn.fit import pick_device
 from wscnn.masks import Extent, extent
-from wscnn.model import WSCNN, Card, check_fits, load_folds
+from wscnn.model import WSCNN, check_fits, load_folds
 from wscnn.progress import log, progress
 from wscnn.qc import FEW_FIELDS
 from wscnn.saliency import saliency
 from wscnn.score_tasks import ScoredWell, finish_wells, read_wells
 from wscnn.store import BOX, STAGE, Plate
-from wscnn.tables import FIELDS, OBJECTS, WELLS, conform, read_table, write_table
-from wscnn.wells import SALIENCY, check_name, parse_well
+from wscnn.tables import FIELDS, OBJECTS, WELLS, conform, write_table
+from wscnn.wells import SALIENCY, parse_well
 
 #: Fewer wells than this that all folds may score tell too little to make the folds' scales common.
 MIN_COMMON_WELLS = 8
@@ -178,11 +180,8 @@ def align_folds(logits: pd.DataFrame) -> pd.Series:
 
 def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
     """Return a row a field in the plate's order: as in `ScoredWell`, and ``well, used, flags, n_cells``."""
-    table = read_table(qc)
+    table = read_quality(plate, qc)
     columns = ["well", "field", "used", "flags", "n_cells"]
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise UserError(f"{qc}: has no column {', '.join(missing)}; stage the plate again")
     places = plate.all_fields().reindex(columns=["well", *_PLACES]).astype(dict.fromkeys(STAGE, float))
     judged = places.merge(table[columns], on=["well", "field"], how="left")
     unknown = judged[judged["used"].isna()]
@@ -198,22 +197,16 @@ def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
     These are the thresholds of ``place`` and ``field``, and ``slope`` and ``offset`` of probabilities, NaN on cards of
     an earlier version.
     """
-    try:
-        for name in cards[0].phenotypes:
-            check_name(name)
-        unknown = {"slope": np.nan, "offset": np.nan}
-        rows = [
-            [card.thresholds[name] | card.probabilities.get(name, unknown) for name in card.phenotypes]
-            for card in cards
-        ]
-        return {
-            key: np.array([[float(of_class[key]) for of_class in row] for row in rows])
-            for key in ("place", "field", "slope", "offset")
-        }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{models}: a card lacks a usable threshold, probability or name of a class ({error!r}); train again"
-        ) from None
+    if not all(card.probabilities for card in cards):
+        log(f"warning: {models}: a card holds no probabilities, as of an earlier version; fields get none")
+    unknown = {"slope": np.nan, "offset": np.nan}
+    rows = [
+        [card.thresholds[name] | card.probabilities.get(name, unknown) for name in card.phenotypes] for card in cards
+    ]
+    return {
+        key: np.array([[float(of_class[key]) for of_class in row] for row in rows])
+        for key in ("place", "field", "slope", "offset")
+    }
 
 
 def _remove_stale_labels(plate: Plate, todo: Sequence[ScoredWell], phenotypes: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ from wscnn.mosaic import Mosaic, arrange, block_means, block_sums, crop_centre
 from wscnn.nuclei import count_nuclei
 from wscnn.progress import log, progress
 from wscnn.store import Channel, PlateWriter
-from wscnn.tables import QC, conform, read_table, write_table
+from wscnn.tables import INDEX, QC, conform, read_table, write_table
 from wscnn.wells import parse_well
 
 # Files at fault that one run names, at most: a plate copied by half has thousands.
@@ -92,12 +92,15 @@ class Staged:
         Its bad files.
     unwritten
         Why it could not be written.
+    digests
+        Of what was written, for `wscnn.store.PlateWriter.seal`.
     """
 
     numbers: list[dict[str, Any]]
     pixels: np.ndarray
     problems: list[str]
     unwritten: OSError | None = None
+    digests: list[str] = field(default_factory=list)
 
 
 def stage_plate(
@@ -128,7 +131,8 @@ def stage_plate(
     store
         The OME-Zarr plate to write.
     manifest
-        JSON, written last: ``plate, wells, channels, fields, images`` and ``bytes`` (of their pixels).
+        JSON, written last: ``plate, wells, channels, fields, images``, ``bytes`` (of their pixels) and ``digest``, that
+        of settings and pixels, which the store's attributes and the notes of `qc` hold, too.
     qc
         The table of fields to write: ``plate, well, field, used, flags, n_cells`` and `wscnn.qc.NUMBERS` for each
         channel as ``<number>_<channel>``.
@@ -146,7 +150,7 @@ def stage_plate(
     for left in store.parent.glob(f".{glob.escape(store.name)}.*.partial"):  # by a run that was killed
         remove(left)
     channels = list(acquisition["channels"].values())
-    table = read_table(index)
+    table = read_table(index, INDEX)
     reader = open_acquisition(images, acquisition)
     table = table[~table["well"].isin(excluded_wells(layout, plate))]
     table = _chosen(table, channels, acquisition, reader.projection, index)
@@ -186,9 +190,13 @@ def stage_plate(
         used = flags["used"].to_numpy()
         low, high = np.percentile(pixels[used] if used.any() else pixels, _WINDOW, axis=(0, 2))
         writer.set_windows([(float(a), float(b)) for a, b in zip(low, high, strict=True)])
+        digest = writer.seal(
+            {part.numbers[0]["well"]: part.digests for part in staged},
+            {"acquisition": acquisition, "mosaic": mosaic, "illumination": illumination, "qc": quality},
+        )
     leading = pd.DataFrame({"plate": plate, "well": numbers["well"], "field": numbers["field"]}).join(flags)
     measured = [f"{name}_{channel}" for channel in channels for name in quality_control.NUMBERS]
-    write_table(conform(leading.join(numbers[["n_cells", *measured]]), QC), qc)
+    write_table(conform(leading.join(numbers[["n_cells", *measured]]), QC), qc, {"digest": digest})
     done = {
         "plate": plate,
         "wells": list(table["well"].unique()),
@@ -196,9 +204,10 @@ def stage_plate(
         "fields": len(numbers),
         "images": len(table),
         "bytes": len(table) * plan.shape[0] * plan.shape[1] * plan.dtype.itemsize,
+        "digest": digest,
     }
     with atomic_path(manifest) as partial:
-        partial.write_text(json.dumps(done, indent=1) + "\n")
+        partial.write_text(json.dumps(done, indent=1, allow_nan=False) + "\n")
     log(f"{plate}: {len(numbers)} fields of {len(staged)} wells staged, {int((~flags['used']).sum())} of them flagged")
 
 
@@ -412,10 +421,10 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
     if problems:
         return Staged([], np.empty(0), problems)
     try:
-        writer.write_well(well, image, slots, plan.mosaic.cell)
+        digests = writer.write_well(well, image, slots, plan.mosaic.cell)
     except OSError as error:
         return Staged([], np.empty(0), [], error)
-    return Staged(records, np.stack(pixels), [])
+    return Staged(records, np.stack(pixels), [], digests=digests)
 
 
 def _finish(sums: np.ndarray, plan: Plan, channel: str) -> np.ndarray:

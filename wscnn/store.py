@@ -3,14 +3,20 @@
 A plate is an HCS plate group; a well holds one image, its mosaic (channel, y, x), with one shard a channel and one
 chunk a field. Fields lie in cells of one size; which field lies where is kept as attributes of the image, so that
 field scores need no second copy of the pixels. Masks and saliency are OME-Zarr labels of the image.
+
+What was staged is verified by digests at three levels, without a second pass over the pixels: an array's attributes
+hold a digest of each of its shards, made of the checksums of the shard's chunks; the plate's attributes hold digests of
+each well's table of fields and of its array; and the plate's own digest covers these, the channels and the settings.
 """
 
 import json
+import math
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +92,7 @@ class PlateWriter:
         pixel_size_um: float | None,
     ) -> None:
         self.path = path
+        self.name = name
         self.wells = list(wells)
         self.channels = list(channels)
         self.pixel_size_um = pixel_size_um
@@ -108,8 +115,8 @@ class PlateWriter:
         for row in sorted({row for row, _ in places}):
             _group(path / row_letters(row), {})
 
-    def write_well(self, well: str, mosaic: np.ndarray, fields: pd.DataFrame, cell: tuple[int, int]) -> None:
-        """Write one well whole.
+    def write_well(self, well: str, mosaic: np.ndarray, fields: pd.DataFrame, cell: tuple[int, int]) -> list[str]:
+        """Write one well whole; return the digests of its table of fields and of its pixels, for `seal`.
 
         Parameters
         ----------
@@ -119,7 +126,7 @@ class PlateWriter:
             Shape (channel, y, x); y and x are multiples of `cell`.
         fields
             A row a field: ``field, y, x, height, width`` in pixels of the mosaic; further columns (such as stage
-            positions) are kept.
+            positions) are kept; NaN becomes null, which strict JSON can hold.
         cell
             Height and width of a field's cell: the chunk.
         """
@@ -142,8 +149,14 @@ class PlateWriter:
             ]
         }
         ome = {"version": _VERSION, "multiscales": [_multiscale(well, "cyx", self.pixel_size_um)], "omero": omero}
-        _group(folder / "0", {"ome": ome, "wscnn": {"cell": list(cell), "fields": fields.to_dict("list")}})
-        _write_array(folder / "0" / "0", mosaic, cell)
+        columns = {
+            name: [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
+            for name, values in fields.to_dict("list").items()
+        }
+        layout = {"cell": list(cell), "fields": columns}
+        _group(folder / "0", {"ome": ome, "wscnn": layout})
+        pixels = _write_array(folder / "0" / "0", mosaic, cell, f"{self.name}/{well}")
+        return [_digest([well, layout]), _digest([well, pixels])]
 
     def set_windows(self, windows: Sequence[tuple[float, float]]) -> None:
         """Give the channels the intensities they are shown with, which are known once every well is written."""
@@ -154,6 +167,22 @@ class PlateWriter:
                 channel["window"] |= {"start": start, "end": end}
             _group(folder, attributes)
 
+    def seal(self, digests: Mapping[str, Sequence[str]], settings: Mapping[str, Any]) -> str:
+        """Record in the plate's metadata what was written, last of all; return the plate's digest.
+
+        Parameters
+        ----------
+        digests
+            What `write_well` returned for each well.
+        settings
+            The settings that the plate was staged with, as JSON can hold them.
+        """
+        plate = Plate(self.path)
+        seal = {"settings": _digest(settings), "wells": {well: list(digests[well]) for well in plate.wells}}
+        digest = plate._digest_with(seal)
+        _group(self.path, _attributes(self.path) | {"wscnn": {"digest": digest, **seal}})
+        return digest
+
 
 class Plate:
     """A staged plate, open for reading.
@@ -163,10 +192,15 @@ class Plate:
     path
         The plate's folder.
 
+    Attributes
+    ----------
+    digest
+        That of settings and pixels, as `PlateWriter.seal` recorded it; None where an earlier version staged the plate.
+
     Raises
     ------
     UserError
-        When there is no such plate or its metadata is broken.
+        When there is no such plate, or its metadata is broken or is not what was sealed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -177,6 +211,9 @@ class Plate:
             self.name = str(plate["name"])
             self.wells: list[str] = [well_name(*parse_well(entry["path"].replace("/", ""))) for entry in plate["wells"]]
             self.shape: tuple[int, int] = (len(plate["rows"]), len(plate["columns"]))
+            seal = meta.get("wscnn")
+            self.digest: str | None = None if seal is None else str(seal["digest"])
+            self._digests: dict[str, list[str]] | None = None if seal is None else dict(seal["wells"])
             first = self._image(self.wells[0])
         with _broken(self.path / _well_path(self.wells[0]) / "0", "metadata"):
             self.channels = [
@@ -192,6 +229,9 @@ class Plate:
             scale = axis["datasets"][0]["coordinateTransformations"][0]["scale"]
             #: Size of a pixel, None where not known.
             self.pixel_size_um: float | None = float(scale[-1]) if known else None
+        with _broken(self.path, "metadata"):
+            if seal is not None and self._digest_with(seal) != self.digest:
+                raise ValueError("name, channels, pixel size or wells are not those that were staged")
 
     def fields(self, well: str) -> pd.DataFrame:
         """Return a row a field of `well`: ``field, y, x, height, width`` in pixels of the mosaic, and positions."""
@@ -218,7 +258,7 @@ class Plate:
         """Return height and width of the mosaic of `well`."""
         folder = self.path / _well_path(well) / "0" / "0"
         with _broken(folder, "metadata"):
-            content = json.loads((folder / "zarr.json").read_bytes())
+            content = _array_metadata(folder)
             height, width = content["shape"][-2:]
             if content["chunk_grid"]["configuration"]["chunk_shape"][-2:] != [height, width]:
                 raise ValueError("a shard is no mosaic")
@@ -236,7 +276,12 @@ class Plate:
         chosen = names if channels is None else list(channels)
         folder = self.path / _well_path(well) / "0" / "0"
         with _broken(f"{folder}, well {well}", "pixels"):
-            return np.stack(_read_planes(folder, (len(names),), [(names.index(name),) for name in chosen]))
+            found = _array_metadata(folder)
+            self._verify(well, 1, found.get("attributes", {}).get("wscnn"))
+            shards = _shard_digests(found, f"{self.name}/{well}")
+            places = [(names.index(name),) for name in chosen]
+            # A plate that is not sealed yet may still be written to.
+            return np.stack(_read_planes(folder, found, (len(names),), places, shards if self.digest else None))
 
     def read_label(self, well: str, name: str) -> np.ndarray:
         """Return the label image (y, x) called `name` of `well`.
@@ -248,7 +293,8 @@ class Plate:
         """
         folder = self.path / _well_path(well) / "0" / "labels" / name / "0"
         with _broken(f"{folder}, well {well}", "pixels", "score"):
-            return _read_planes(folder, (), [()])[0]
+            found = _array_metadata(folder)
+            return _read_planes(folder, found, (), [()], _shard_digests(found, f"{self.name}/{well}/{name}"))[0]
 
     def write_labels(self, well: str, images: Mapping[str, np.ndarray]) -> None:
         """Write label images (y, x) by name, of unsigned integers and the mosaic's size, each atomically."""
@@ -259,7 +305,7 @@ class Plate:
             meta = _multiscale(name, "yx", self.pixel_size_um)
             with atomic_path(labels / name) as partial:
                 _group(partial, {"ome": {"version": _VERSION, "multiscales": [meta], "image-label": image_label}})
-                _write_array(partial / "0", image, cell)
+                _write_array(partial / "0", image, cell, f"{self.name}/{well}/{name}")
         listed = self.labels(well)
         if not images.keys() <= set(listed):
             # Last and whole: a job that is cut off leaves no list, or an earlier one.
@@ -295,10 +341,28 @@ class Plate:
                 raise ValueError("fields are not at whole pixels")
             if not all(cell is None or type(cell) in (int, float) for name in STAGE for cell in columns.get(name, [])):
                 raise ValueError("the stage's positions are no numbers")
-        return columns
+        return {name: [np.nan if cell is None else cell for cell in cells] for name, cells in columns.items()}
 
     def _image(self, well: str) -> dict[str, Any]:
-        return _attributes(self.path / _well_path(well) / "0")
+        """Return the attributes of the image of `well`, verified."""
+        folder = self.path / _well_path(well) / "0"
+        attributes = _attributes(folder)
+        with _broken(folder, "metadata"):
+            if (name := attributes["ome"]["multiscales"][0]["name"]) != well:
+                raise ValueError(f"this is the image of well {name}")
+            self._verify(well, 0, attributes["wscnn"])
+        return attributes
+
+    def _verify(self, well: str, part: int, content: object) -> None:
+        """Raise a ValueError where the seal has another digest of `content`: the table of fields (0), pixels (1)."""
+        if self._digests is not None and _digest([well, content]) != self._digests[well][part]:
+            raise ValueError("this is not what was staged, by its digest")
+
+    def _digest_with(self, seal: Mapping[str, Any]) -> str:
+        """Return the digest of the plate as it is read under a `seal`."""
+        channels = [[channel.name, *channel.window] for channel in self.channels]
+        wells = [[well, seal["wells"][well]] for well in self.wells]
+        return _digest([self.name, channels, self.pixel_size_um, seal["settings"], wells])
 
 
 @contextmanager
@@ -313,14 +377,42 @@ def _broken(where: Path | str, what: str, stage: str = "stage") -> Iterator[None
         raise UserError(f"{where}: damaged {what} ({reason}); {stage} the plate again") from None
 
 
-def _read_planes(folder: Path, lead: tuple[int, ...], places: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+def _array_metadata(folder: Path) -> dict[str, Any]:
+    if not (folder / "zarr.json").is_file():
+        raise UserError(f"{folder}: no such image; run the stage that makes it first")
+    return dict(json.loads((folder / "zarr.json").read_bytes()))
+
+
+def _shard_digests(found: Mapping[str, Any], owner: str) -> list[str] | None:
+    """Return the digests of an array's shards, verified to be the `owner`'s; None where an earlier version wrote it."""
+    pixels = found.get("attributes", {}).get("wscnn")
+    if pixels is None:
+        return None
+    if pixels["owner"] != owner:
+        raise ValueError(f"these are the pixels of {pixels['owner']}, not of {owner}")
+    return list(pixels["shards"])
+
+
+def _read_planes(
+    folder: Path,
+    found: Mapping[str, Any],
+    lead: tuple[int, ...],
+    places: Sequence[tuple[int, ...]],
+    digests: Sequence[str] | None,
+) -> list[np.ndarray]:
     """Return the (y, x) planes at `places` of the array at `folder`, of shape (*lead, y, x), as `_write_array` made it.
 
     Zarr's own reading spends several times the work of unpacking, and reads a missing shard as zeros without a word.
+
+    Parameters
+    ----------
+    folder, found
+        Of the array, and its metadata.
+    lead, places
+        See above.
+    digests
+        Of all shards of the array in order; None where they are not to be verified.
     """
-    if not (folder / "zarr.json").is_file():
-        raise UserError(f"{folder}: no such image; run the stage that makes it first")
-    found = json.loads((folder / "zarr.json").read_bytes())
     shape, dtype = tuple(found["shape"]), np.dtype(found["data_type"])
     rows, columns = found["codecs"][0]["configuration"]["chunk_shape"][-2:]
     expected = json.loads(_array_text(shape, dtype, (rows, columns)))
@@ -332,7 +424,10 @@ def _read_planes(folder: Path, lead: tuple[int, ...], places: Sequence[tuple[int
         shard = folder.joinpath("c", *map(str, place), "0", "0")
         if not shard.is_file() or shard.stat().st_size == 0:
             raise UserError(f"{folder}: pixels are missing; delete the plate's folder and stage it again")
-        planes.append(_unshard(shard.read_bytes(), shape[-2:], dtype, (rows, columns)))
+        plane, digest = _unshard(shard.read_bytes(), shape[-2:], dtype, (rows, columns))
+        if digests is not None and digests[list(np.ndindex(lead)).index(place)] != digest:
+            raise ValueError(f"the shard {shard.relative_to(folder)} is of other pixels, by its digest")
+        planes.append(plane)
     return planes
 
 
@@ -348,7 +443,13 @@ def _group(folder: Path, attributes: Mapping[str, Any]) -> None:
 
 
 def _group_text(attributes: Mapping[str, Any]) -> bytes:
-    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}).encode()
+    content = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return json.dumps(content, allow_nan=False).encode()
+
+
+def _digest(content: object) -> str:
+    """Return a digest of what JSON can hold."""
+    return sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
@@ -379,13 +480,22 @@ def _multiscale(name: str, axes: str, pixel_size_um: float | None) -> dict[str, 
     }
 
 
-def _write_array(folder: Path, image: np.ndarray, cell: tuple[int, int]) -> None:
-    """Write an array with one chunk a cell and one shard for each (y, x) plane."""
+def _write_array(folder: Path, image: np.ndarray, cell: tuple[int, int], owner: str) -> dict[str, Any]:
+    """Write an array with one chunk a cell and one shard for each (y, x) plane; return its attributes of ours.
+
+    These are the `owner` (plate, well and, of a label, its name) and the digest of each shard in order.
+    """
+    digests = []
     for place in np.ndindex(image.shape[:-2]):
         shard = folder.joinpath("c", *map(str, place), "0", "0")
         shard.parent.mkdir(parents=True, exist_ok=True)
-        shard.write_bytes(_shard(image[place], cell))
-    (folder / "zarr.json").write_bytes(_array_text(image.shape, image.dtype, cell))
+        content, digest = _shard(image[place], cell)
+        shard.write_bytes(content)
+        digests.append(digest)
+    pixels = {"owner": owner, "shards": digests}
+    metadata = json.loads(_array_text(image.shape, image.dtype, cell)) | {"attributes": {"wscnn": pixels}}
+    (folder / "zarr.json").write_text(json.dumps(metadata, allow_nan=False))
+    return pixels
 
 
 @cache
@@ -405,8 +515,10 @@ def _array_text(shape: tuple[int, ...], dtype: np.dtype, cell: tuple[int, int]) 
     return written["zarr.json"].to_bytes()
 
 
-def _shard(plane: np.ndarray, cell: tuple[int, int]) -> bytes:
+def _shard(plane: np.ndarray, cell: tuple[int, int]) -> tuple[bytes, str]:
     """Return a (y, x) plane as one Zarr shard: its chunks, each with a checksum, then the index of where they lie.
+
+    Beside it stands the shard's digest, that of its checksums: pixels need no second pass.
 
     Zarr's own writer spends several times the work of compression on each chunk; the layout is the specification's
     (sharding codec 1.0, index at the end). Chunks that hold only zeros are written too: a missing shard then always
@@ -422,20 +534,28 @@ def _shard(plane: np.ndarray, cell: tuple[int, int]) -> bytes:
         index[row, column] = start, len(packed)
         start += len(packed)
         parts.append(packed)
-    return b"".join([*parts, _checksummed(index.tobytes())])
+    parts.append(_checksummed(index.tobytes()))
+    return b"".join(parts), _shard_digest(parts)
 
 
-def _unshard(shard: bytes, shape: tuple[int, int], dtype: np.dtype, cell: tuple[int, int]) -> np.ndarray:
-    """Return the plane that `_shard` packed; ValueError where a checksum or a size is not right."""
+def _shard_digest(parts: Sequence[bytes]) -> str:
+    """Return the digest of a shard whose chunks and index, each with its checksum at the end, are `parts`."""
+    return sha256(b"".join(part[-4:] for part in parts)).hexdigest()[:32]
+
+
+def _unshard(shard: bytes, shape: tuple[int, int], dtype: np.dtype, cell: tuple[int, int]) -> tuple[np.ndarray, str]:
+    """Return the plane that `_shard` packed and the digest; ValueError where a checksum or a size is not right."""
     rows, columns = shape[0] // cell[0], shape[1] // cell[1]
     size = rows * columns * 16 + 4  # of the index: two numbers a chunk, and a checksum
     index = np.frombuffer(_checked(shard[-size:]), "<u8").reshape(rows, columns, 2)
     plane = np.empty(shape, dtype)
+    checksums = []
     for row, column in np.ndindex(rows, columns):
         start, length = index[row, column].tolist()
+        checksums.append(shard[max(start, start + length - 4) : start + length])
         chunk = np.frombuffer(_BLOSC.decode(_checked(shard[start : start + length])), dtype.newbyteorder("<"))
         plane[row * cell[0] : (row + 1) * cell[0], column * cell[1] : (column + 1) * cell[1]] = chunk.reshape(cell)
-    return plane
+    return plane, _shard_digest([*checksums, shard[-4:]])
 
 
 def pack(chunk: np.ndarray) -> bytes:

@@ -12,19 +12,18 @@ import torch
 from scipy.ndimage import maximum_filter
 
 from wscnn.calibration import fit_probability, probability, reliability
+from wscnn.card import PARTS, Card
 from wscnn.errors import UserError
-from wscnn.fields import read_fields, same_pixel_size
+from wscnn.fields import read_fields, read_quality, same_pixel_size
 from wscnn.fit import Examples, evaluate, field_auc, pick_device, recipe_of, well_auc
-from wscnn.model import NOISY_OR, WSCNN, Card, load_model, save_model
+from wscnn.model import NOISY_OR, WSCNN, load_model, save_model
 from wscnn.progress import log
 from wscnn.store import BOX, Plate
-from wscnn.tables import read_table, write_table
+from wscnn.tables import CONTROLS, read_table, write_table
 from wscnn.together import fit_together
 
 #: The class of negative controls.
 NEGATIVE = "negative"
-#: What the parts of the control wells do in fold 0; in fold k each does it that is k further.
-PARTS = ("train", "select", "test")
 #: Objects that a negative field holds on average, at most, at the threshold for places ...
 _FALSE_OBJECTS = 0.1
 #: ... or this share of those that a positive field holds, where that is more: negative wells hold rare cells too.
@@ -95,7 +94,7 @@ def train_fold(
     controls
         Table of control wells: ``plate, well, role, phenotype``.
     stores, qcs
-        Staged plates and their tables of fields; a field with ``used`` False is left out.
+        Staged plates and, in the same order, their tables of fields; a field with ``used`` False is left out.
     output
         The weights, ``fold-<k>.safetensors``; beside it come the card, ``fold-<k>.json``, and ``history-<k>.parquet``.
     screen
@@ -106,14 +105,19 @@ def train_fold(
     Raises
     ------
     UserError
-        Before the first step: too few control wells, plates that differ in channels, pixel size or size of fields,
-        fields that are constant, hold NaN or are smaller than the network's receptive field, settings with which no
-        network can be trained.
+        Before the first step: too few control wells, a table of fields that was not staged with its plate, plates that
+        differ in channels, pixel size or size of fields, fields that are constant, hold NaN or are smaller than the
+        network's receptive field, settings with which no network can be trained.
     """
     device = pick_device(train["device"])
-    plates = {plate.name: plate for plate in map(Plate, stores)}
+    if len(stores) != len(qcs):
+        raise UserError(f"{len(stores)} stores, but {len(qcs)} tables of fields; give one for each, in the same order")
+    plates: dict[str, Plate] = {}
+    for plate in map(Plate, stores):
+        if (first := plates.setdefault(plate.name, plate)) is not plate:
+            raise UserError(f"{first.path} and {plate.path}: both are plate '{plate.name}'; stage the plates again")
     channels, pixel_size_um = _common(list(plates.values()), model["channels"])
-    wells = read_table(controls)
+    wells = read_table(controls, CONTROLS)
     wells = wells.assign(label=_labels(wells), part=(assign_parts(wells, train["seed"]) - fold) % len(PARTS))
     classes = [NEGATIVE, *sorted(set(wells["label"]) - {NEGATIVE})]
     table = _fields_of(wells, plates, qcs)
@@ -130,7 +134,7 @@ def train_fold(
         )
     )
     resume = output.with_name(f".{output.stem}.resume")
-    key = _key(table, fold, channels, model, train)
+    key = _key(table, fold, channels, model, train, plates)
     history = fit_together(
         train["gpus"],
         device,
@@ -252,7 +256,7 @@ def _common(plates: Sequence[Plate], chosen: Sequence[str] | None) -> tuple[list
 
 def _fields_of(wells: pd.DataFrame, plates: Mapping[str, Plate], qcs: Sequence[Path]) -> pd.DataFrame:
     """Return a row a usable field of the control wells: ``plate, well, label, part, field`` and `BOX`."""
-    quality = pd.concat([read_table(path) for path in qcs])
+    quality = pd.concat(read_quality(plate, path) for plate, path in zip(plates.values(), qcs, strict=True))
     used = quality.loc[quality["used"], ["plate", "well", "field"]]
     rows = []
     for plate, well in zip(wells["plate"], wells["well"], strict=True):
@@ -371,10 +375,8 @@ def start_network(
         problems.append("train.freeze: layers can be frozen only when train.start_from names a trained model")
     whole = False
     if train["start_from"] is not None:
-        # The same fold, so that wells which both trainings share are held out in both.
-        source = Path(train["start_from"]) / f"fold-{fold}.safetensors"
         try:
-            whole = _take_over(network, source, classes)
+            whole = _take_over(network, _start(train, fold), classes)
         except UserError as error:
             problems += [f"train.start_from: {problem}" for problem in error.problems]
     if problems:
@@ -418,8 +420,20 @@ def _metrics(
 
 
 def _key(
-    table: pd.DataFrame, fold: int, channels: Sequence[str], model: Mapping[str, Any], train: Mapping[str, Any]
+    table: pd.DataFrame,
+    fold: int,
+    channels: Sequence[str],
+    model: Mapping[str, Any],
+    train: Mapping[str, Any],
+    plates: Mapping[str, Plate],
 ) -> str:
-    """Return what stands for a training: the same data and settings give the same key."""
-    text = json.dumps([fold, list(channels), dict(model), dict(train), table.to_csv(index=False)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Return what stands for a training: the same pixels, first weights and settings give the same key."""
+    pixels = {name: plate.digest for name, plate in plates.items()}
+    start = train["start_from"] and hashlib.sha256(_start(train, fold).read_bytes()).hexdigest()
+    parts = [fold, list(channels), dict(model), dict(train), table.to_csv(index=False), pixels, start]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _start(train: Mapping[str, Any], fold: int) -> Path:
+    """Return the weights to start from: of the same fold, so that wells held out in both trainings are shared."""
+    return Path(train["start_from"]) / f"fold-{fold}.safetensors"

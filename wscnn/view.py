@@ -15,7 +15,7 @@ from wscnn.errors import UserError
 from wscnn.pictures import compose, outlines, png_uri, saliency_layer
 from wscnn.progress import log
 from wscnn.store import BOX, Plate
-from wscnn.tables import read_table
+from wscnn.tables import FIELDS, OBJECTS, read_table
 from wscnn.wells import SALIENCY, parse_well, well_name
 
 #: Pixels along the picture's longer side.
@@ -126,7 +126,8 @@ def cover(plate: Plate, well: str, fields: Path, models: Path) -> Covered:
     folds = load_folds(models)
     card = folds[0][1]
     check_fits(card, [channel.name for channel in plate.channels], plate.pixel_size_um, str(plate.path))
-    scored = read_table(fields).query("well == @well and score.notna() and phenotype in @card.phenotypes")
+    needed = {name: FIELDS[name] for name in ("well", "field", "phenotype", "score")}
+    scored = read_table(fields, needed).query("well == @well and score.notna() and phenotype in @card.phenotypes")
     networks = [folds[k][0] for k in folds_of(f"{plate.name}/{well}", [card for _, card in folds])]
     if scored.empty or not networks:
         raise UserError(
@@ -296,7 +297,7 @@ def _objects(path: Path, well: str) -> pd.DataFrame:
     """Return the objects of a well; no row where the plate has not been scored."""
     if not path.is_file():
         return pd.DataFrame(columns=["phenotype"])
-    table = read_table(path)
+    table = read_table(path, OBJECTS)
     return table[table["well"] == well]
 
 

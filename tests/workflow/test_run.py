@@ -1,5 +1,6 @@
 """The whole way through the real Snakefile, on a small made-up screen: undisturbed, killed, and with a broken plate."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -73,6 +74,28 @@ def test_folds_of_an_applied_model_that_change_ask_for_new_scores_and_no_trainin
     assert planned() == {"score", "hits", "report"}
 
 
+def test_an_applied_models_card_and_weights_count_by_content(finished: Path, tmp_path: Path, snakemake):
+    folder = tmp_path / "screen"
+    shutil.copytree(finished, folder)
+    shutil.copytree(folder / "results/small/model", folder / "elsewhere")
+    config = yaml.safe_load((folder / "config.yaml").read_text()) | {"model": {"checkpoint": "elsewhere"}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(folder, "--configfile", "config.yaml", "--until", "score")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("fold-1.json", "fold-1.safetensors"):
+        path = folder / "elsewhere" / name
+        whole, times = path.read_bytes(), path.stat()
+        path.write_bytes(whole + b"\n")
+        # As `cp -p` and `rsync -t` leave it: older than the tables.
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        done = snakemake(folder, "--configfile", "config.yaml", "-n", "--until", "score")
+        assert "wscnn score " in done.stdout + done.stderr, name
+        path.write_bytes(whole)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        done = snakemake(folder, "--configfile", "config.yaml", "-n", "--until", "score")
+        assert "wscnn score " not in done.stdout + done.stderr, name
+
+
 def test_a_changed_setting_runs_its_stage_and_what_follows(finished: Path, tmp_path: Path, snakemake):
     folder = tmp_path / "screen"
     shutil.copytree(finished, folder)
@@ -87,6 +110,21 @@ def test_a_changed_setting_runs_its_stage_and_what_follows(finished: Path, tmp_p
     assert 0 < area[0] < area[1]
     again = snakemake(folder, "--configfile", "config.yaml", "-n")
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_a_run_stopped_after_stage_scores_and_trains_by_what_was_staged(finished: Path, tmp_path: Path, snakemake):
+    folder = tmp_path / "screen"
+    shutil.copytree(finished, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    # It flags no field: pixels and table of fields stay as they are, but for the digest.
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"qc": {"blur_slope": 9.0}}))
+    done = snakemake(folder, "--configfile", "config.yaml", "--until", "stage")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for at in (folder, finished):
+        assert (pd.read_parquet(at / "results/small/qc/plate1.parquet")["flags"] == "").all()
+    done = snakemake(folder, "--configfile", "config.yaml", "-n")
+    planned = {verb for verb in VERBS if f"wscnn {verb} " in done.stdout + done.stderr}
+    assert planned == {"train", "score", "hits", "report"}
 
 
 def test_killed_in_each_stage_the_tables_come_out_the_same(screen: Path, finished: Path, tmp_path: Path, snakemake):

@@ -27,12 +27,18 @@ IMAGES = (
 
 RESULTS = f"{config['results']}/{config['screen']}"
 MODEL = config["model"]["checkpoint"] or f"{RESULTS}/model"
-# A model that is applied was trained elsewhere: its folds are no job of this workflow, but when they change the plates
-# are scored again.
+# Weights and cards. Those of a model that is applied were trained elsewhere: they are no job of this workflow, but when
+# they change the plates are scored again.
 FOLDS = (
-    sorted(map(str, Path(MODEL).glob("fold-*.safetensors")))
+    sorted(
+        str(path)
+        for kind in ("json", "safetensors")
+        for path in Path(MODEL).glob(f"fold-*.{kind}")
+    )
     if config["model"]["checkpoint"]
-    else expand(f"{MODEL}/fold-{{fold}}.safetensors", fold=[0, 1, 2])
+    else expand(
+        f"{MODEL}/fold-{{fold}}.{{kind}}", fold=[0, 1, 2], kind=["safetensors", "json"]
+    )
 )
 MODEL_CARD = [] if config["model"]["checkpoint"] else f"{MODEL}/README.md"
 
@@ -47,7 +53,10 @@ def settings(*names):
     options = [
         part
         for name in names
-        for part in (f"--{name}", json.dumps(config[name], sort_keys=True))
+        for part in (
+            f"--{name}",
+            json.dumps(config[name], sort_keys=True, allow_nan=False),
+        )
     ]
     return lambda wildcards: options
 
@@ -55,6 +64,21 @@ def settings(*names):
 def repeated(flag, paths):
     """Return `flag` before each of the paths."""
     return [part for path in paths for part in (flag, path)]
+
+
+@cache
+def digest_of(*paths):
+    """Return a digest of the content of files that no job makes: times of modification do not always tell a change."""
+    parts = [Path(path).read_bytes() for path in paths if Path(path).is_file()]
+    return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
+
+
+def start_files(fold):
+    """Return a digest of the weights and card that training of a fold starts from; None where it starts from chance."""
+    folder = config["train"]["start_from"]
+    return folder and digest_of(
+        *(f"{folder}/fold-{fold}.{kind}" for kind in ("safetensors", "json"))
+    )
 
 
 @cache

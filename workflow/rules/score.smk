@@ -19,6 +19,8 @@ rule score:
         screen=config["screen"],
         store=lambda wildcards: f"{RESULTS}/plates/{wildcards.plate}.zarr",
         models=lambda wildcards: MODEL,
+        # That a model that was made elsewhere has changed; of one that is made here the times of its files say so.
+        model_files=None if MODEL == f"{RESULTS}/model" else digest_of(*FOLDS),
         settings=settings("score", "dask"),
     shell:
         "wscnn score --screen {params.screen:q} --store {params.store:q} --quality {input.qc:q} --models {params.models:q}"

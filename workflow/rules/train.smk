@@ -18,6 +18,8 @@ rule train:
         controls=CONTROLS,
         # That its wells have changed.
         control_wells=lambda wildcards: control_wells(),
+        # That the weights to start from have changed.
+        start_files=lambda wildcards: start_files(wildcards.fold),
         screen=config["screen"],
         stores=repeated(
             "--store", [f"{RESULTS}/plates/{plate}.zarr" for plate in IMAGES]

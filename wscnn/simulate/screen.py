@@ -332,7 +332,7 @@ def _config(folder: Path, cells: str) -> str:
     channel, nuclei, pixel = ("DNA", "DNA", 0.645) if cells == "nuclei" else ("cytoplasm", "null", 0.325)
     # JSON strings are YAML strings: a folder may be called 2026 or hold a '#'.
     screen, plates, layout = (
-        json.dumps(text, ensure_ascii=False)
+        json.dumps(text, ensure_ascii=False, allow_nan=False)
         for text in (folder.name, (folder / "plates.tsv").as_posix(), (folder / "layout.tsv").as_posix())
     )
     return f"""\
