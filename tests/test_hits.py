@@ -21,7 +21,7 @@ from wscnn.wells import well_name
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from power_hits import NULLS, compare, independent, made_up_screen, null_p
 
-FILES = ("hits.parquet", "wells.parquet", "plates.parquet", "suspects.parquet")
+FILES = ("hits.parquet", "wells.parquet", "plates.parquet", "suspects.parquet", "warnings.parquet")
 
 
 def settings(**keys):
@@ -372,24 +372,25 @@ def test_smallest_p_is_what_the_hits_reach():
 def test_a_layout_that_can_reach_nothing_is_told():
     layout = screen(n_plates=1, n_negative=16).assign(phenotype="")
     (warning,) = reachable(layout, settings())
-    assert "can never be called" in warning
-    assert "0.059" in warning
+    assert warning.code == "unreachable_p"
+    assert "can never be called" in warning.message
+    assert "0.059" in warning.message
     assert reachable(screen(n_plates=3).assign(phenotype=""), settings()) == []
 
 
 def test_plates_with_too_few_negative_controls_are_named_with_the_key_that_keeps_them_out():
     few = screen(n_plates=1, n_negative=3).assign(plate="few", phenotype="")
-    warnings = reachable(few, settings())
+    warnings = [warning.message for warning in reachable(few, settings())]
     assert warnings[0].startswith("fewer negative controls than hits.min_controls (4) on plate 'few' (3): ")
     assert "can never be called" in warnings[1]
     both = pd.concat([screen(n_plates=3).assign(phenotype=""), few])
-    assert "on plate 'few' (3): " in reachable(both, settings())[0]
+    assert "on plate 'few' (3): " in reachable(both, settings())[0].message
     # Where controls do not normalise, the key says nothing.
-    assert not any("min_controls" in warning for warning in reachable(few, settings(normalize="bscore")))
+    assert not any("min_controls" in warning.message for warning in reachable(few, settings(normalize="bscore")))
 
 
 def test_negative_controls_where_bscore_is_blind_are_told():
     table = screen(n_plates=3).assign(phenotype="")
     table.loc[(table["well_column"] == 0), "role"] = "negative"
     warnings = reachable(table, settings(normalize="bscore"))
-    assert any("24 of" in warning and "columns without a sample well" in warning for warning in warnings)
+    assert any("24 of" in w.message and "columns without a sample well" in w.message for w in warnings)

@@ -11,15 +11,17 @@ import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition, entry_is
+from wscnn.cautions import Caution, tabulate
 from wscnn.config import controls as control_wells
 from wscnn.config import load_config, load_layout, load_plates
 from wscnn.errors import UserError
 from wscnn.fields import same_pixel_size
-from wscnn.hits import HITS, SUSPECTS, reachable
+from wscnn.hits import layout_cautions
 from wscnn.index import choose, duplicates
 from wscnn.progress import log, progress
-from wscnn.tables import read_table, write_table
-from wscnn.wells import parse_well, plate_format
+from wscnn.provenance import made_from, note_version
+from wscnn.tables import HITS, LAYOUT, SUSPECTS, conform, read_table, write_table
+from wscnn.wells import parse_well
 
 T = TypeVar("T")
 
@@ -42,6 +44,8 @@ class Screen:
         further columns; the index is the line of the layout file.
     warnings
         A sentence each about what will run, but perhaps not tell what the user hopes for.
+    cautions
+        The same for the tables: without paths, one for each plate and kind.
     images
         A row a plate: ``plate``; how many ``rows, wells, fields, images`` will be staged; ``path`` and ``page`` of the
         first image.
@@ -51,6 +55,7 @@ class Screen:
     plates: pd.DataFrame
     layout: pd.DataFrame
     warnings: list[str]
+    cautions: list[Caution]
     images: pd.DataFrame
 
 
@@ -76,6 +81,7 @@ def check_config(config: dict[str, Any]) -> Screen:
     problems += _column_problems(layout, config["layout"])
     layout = _with_batch(layout, plates)
     warnings: list[str] = []
+    cautions: list[Caution] = []
     images = []
     pixel_sizes: dict[str, float | None] = {}
     by_plate = dict(list(layout.groupby("plate")))
@@ -85,6 +91,9 @@ def check_config(config: dict[str, Any]) -> Screen:
         found, doubtful = _plate_problems(plate, acquisition, table, rows, config)
         problems += found + _unstaged(plate, rows, config)
         warnings += doubtful
+        if doubtful:
+            lack = f"{len(doubtful)} wells lack fields that most wells of the plate have; they are empty in the mosaics"
+            cautions.append(Caution("missing_fields", lack, plate=plate))
         told = table["pixel_size_um"].astype(float).median()
         pixel_sizes[plate] = config["acquisition"]["pixel_size_um"] if pd.isna(told) else told
         if not found:
@@ -93,22 +102,31 @@ def check_config(config: dict[str, Any]) -> Screen:
         problems += _training_problems(layout, config["layout"])
         problems += _network_problems(layout, config)
         problems += _pixel_size_problems(pixel_sizes)
-        warnings += _recipe_warnings(config)
+        recipe = _recipe_warnings(config)
+        warnings += recipe
+        cautions += [Caution("recipe", warning) for warning in recipe]
     else:
         problems += _model_problems(config, {size for size in pixel_sizes.values() if size is not None})
     problems += _normalisation_problems(layout, config)
     if problems:
         raise UserError(problems)
-    return Screen(config, plates, layout, warnings + _layout_warnings(layout, config), pd.DataFrame(images))
+    about_layout = layout_cautions(layout, config["hits"])
+    warnings += [f"{config['layout']}: {caution.message}" for caution in about_layout]
+    return Screen(config, plates, layout, warnings, [*cautions, *about_layout], pd.DataFrame(images))
 
 
-def write_screen(screen: Screen, layout: Path, controls: Path) -> None:
-    """Write the screen's layout, and its control wells by themselves, as Parquet files.
+def write_screen(screen: Screen, layout: Path, controls: Path, warnings: Path | None = None) -> None:
+    """Write the screen's layout, its control wells by themselves, and the warnings, as Parquet files.
 
-    Training depends on the control wells alone: a mended name of a sample does not ask for a new model.
+    Training depends on the control wells alone: a changed name of a sample does not ask for a new model. So equal
+    control wells are equal bytes, whatever layout they come from.
     """
-    write_table(screen.layout, layout)
-    write_table(control_wells(screen.layout), controls)
+    notes = made_from({}, [("run/layout", Path(screen.config["layout"]))])
+    write_table(screen.layout, layout, notes, kind="layout")
+    write_table(control_wells(screen.layout), controls, kind="controls")
+    if warnings is not None:
+        write_table(tabulate("check", screen.cautions), warnings, kind="warnings")
+    note_version(layout.parent, "check", "", layout)
 
 
 def _attempt(problems: list[str], load: Callable[[], T]) -> T | None:
@@ -126,7 +144,7 @@ def _with_batch(layout: pd.DataFrame, plates: pd.DataFrame) -> pd.DataFrame:
     layout.insert(
         list(layout.columns).index("phenotype") + 1, "batch", layout["plate"].map(plates.set_index("plate")["batch"])
     )
-    return layout
+    return conform(layout, LAYOUT)
 
 
 def _column_problems(layout: pd.DataFrame, path: str) -> list[str]:
@@ -412,43 +430,6 @@ def _model_problems(config: Mapping[str, Any], pixel_sizes: set[float]) -> list[
     except UserError as error:
         problems += error.problems
     return problems
-
-
-def _layout_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return what the layout makes hard to tell."""
-    statistics = [f"{config['layout']}: {warning}" for warning in reachable(layout, config["hits"])]
-    return [*statistics, *_replicate_warnings(layout, config), *_edge_warnings(layout, config)]
-
-
-def _replicate_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    counts = layout.loc[layout["role"] == "sample", "perturbation"].value_counts()
-    single = int((counts == 1).sum())
-    if not single:
-        return []
-    return [
-        f"{config['layout']}: {single} of {len(counts)} perturbations have one well only; "
-        "without replicates a bad well cannot be told from a hit"
-    ]
-
-
-def _edge_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return which classes of controls lie at the plate's left and right edges alone."""
-    widths = {
-        plate: plate_format(list(zip(rows["well_row"], rows["well_column"], strict=True)))[1]
-        for plate, rows in layout.groupby("plate")
-    }
-    from_right = layout["plate"].map(widths) - 1 - layout["well_column"]
-    at_edge = (layout["well_column"] < 2) | (from_right < 2)
-    classes = layout["phenotype"].where(layout["role"] == "positive", layout["role"])
-    warnings = []
-    for name in sorted(set(classes[layout["role"].isin(["negative", "positive"])])):
-        of_class = (classes == name) & layout["role"].isin(["negative", "positive"])
-        if at_edge[of_class].all():
-            warnings.append(
-                f"{config['layout']}: all control wells of class {name} lie in the two outermost columns of a side: "
-                "what the plate's edge does to cells may pass for the phenotype; see the plate heat maps of the report"
-            )
-    return warnings
 
 
 def _listed(items: Iterable[object]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from wscnn.errors import UserError
-from wscnn.tables import FIELDS, WELLS, conform, read_table
+from wscnn.tables import FIELDS, WARNINGS, WELLS, conform, read_table
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Results:
     wells: pd.DataFrame
     plates: pd.DataFrame
     suspects: pd.DataFrame
+    warnings: pd.DataFrame
     quality: pd.DataFrame
     history: pd.DataFrame
     cards: list[dict[str, Any]]
@@ -85,7 +86,7 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
     cards = read_cards(models)
     wells = _complete(wells)
     wells["held_out"] = _held_out(wells, cards)
-    suspects = folder / "suspects.parquet"
+    suspects, warnings = folder / "suspects.parquet", folder / "warnings.parquet"
     histories = sorted(models.glob("history-*.parquet"))
     return Results(
         folder=folder,
@@ -94,6 +95,7 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
         wells=wells,
         plates=read_table(folder / "plates.parquet"),
         suspects=read_table(suspects) if suspects.is_file() else pd.DataFrame(),
+        warnings=read_table(warnings) if warnings.is_file() else pd.DataFrame(columns=list(WARNINGS)),
         quality=concat(read_table(path) for path in sorted((folder / "qc").glob("*.parquet"))),
         history=concat(read_table(path).assign(fold=path.stem.removeprefix("history-")) for path in histories),
         cards=cards,
