@@ -355,7 +355,7 @@ def show(results: Path, top: int, jobs: bool, provenance: bool, as_json: bool) -
     Below it stands where the table, the report and the warnings are.
     """
     from wscnn.jobs import read_jobs
-    from wscnn.provenance import read_provenance
+    from wscnn.provenance import commit, read_provenance
     from wscnn.tables import read_table
 
     if jobs and provenance:
@@ -367,7 +367,7 @@ def show(results: Path, top: int, jobs: bool, provenance: bool, as_json: bool) -
             return
         for name, digest in found["run"].items():
             click.echo(f"{name}: sha256 {digest}")
-        click.echo(f"\n{_in_columns(found['outputs'])}")
+        click.echo(f"\n{_in_columns(found['outputs'])}\n\nthis is wscnn {__version__} {commit()}".rstrip())
         return
     if jobs:
         table = read_jobs(results)

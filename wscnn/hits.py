@@ -300,14 +300,15 @@ def _edge_controls(layout: pd.DataFrame) -> list[Caution]:
     }
     from_right = layout["plate"].map(widths) - 1 - layout["well_column"]
     at_edge = (layout["well_column"] < 2) | (from_right < 2)
-    classes = layout["phenotype"].where(layout["role"] == "positive", layout["role"])
+    # Tables of a user need not say which phenotype their positive controls show.
+    classes = layout["phenotype"].where((layout["role"] == "positive") & (layout["phenotype"] != ""), layout["role"])
     controls = layout["role"].isin(["negative", "positive"])
     return [
         Caution(
             "edge_controls",
             f"all control wells of class {name} lie in the two outermost columns of a side: what the plate's edge does "
             "to cells may pass for the phenotype; see the plate heat maps of the report",
-            phenotype="" if name == "negative" else str(name),
+            phenotype="" if name in ("negative", "positive") else str(name),
         )
         for name in sorted(set(classes[controls]))
         if at_edge[controls & (classes == name)].all()

@@ -10,6 +10,7 @@ import jinja2
 import pandas as pd
 
 from wscnn.atomic import atomic_path
+from wscnn.cautions import of_models
 from wscnn.errors import UserError
 from wscnn.progress import log
 from wscnn.results import read_cards
@@ -67,6 +68,7 @@ def _content(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "named_plates": plates[:_NAMED_PLATES],
         "n_wells": len(wells),
         "calibration": {phenotype: _calibration(cards, phenotype) for phenotype in phenotypes},
+        "warnings": [caution.message for caution in of_models(cards)],
         "settings": json.dumps(cards[0]["settings"], indent=1, sort_keys=True),
         "area": _area,
         "mean": lambda phenotype, part, name: _mean([card["metrics"][part][phenotype][name] for card in cards]),

@@ -332,7 +332,7 @@ def _warnings(results: Results) -> list[dict[str, str]]:
     """Return the warnings that stand at the top: what each is about, and its message."""
     told = results.warnings[~results.warnings["code"].isin(_TOLD_OTHERWISE)]
     about = [
-        ", ".join(text for text in (row["plate"] and f"plate {row['plate']}", row["phenotype"]) if text)
+        ", ".join(text for text in (row["plate"] and f"Plate {row['plate']}", row["phenotype"]) if text)
         for row in told.to_dict("records")
     ]
     return [
