@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import kstest
 
-from wscnn.cautions import tabulate
+from wscnn.cautions import of_models, tabulate
 from wscnn.cli import main
 from wscnn.config import section
 from wscnn.errors import UserError
@@ -458,12 +458,39 @@ def test_doubts_about_plates_are_cautions_of_their_phenotype():
 
 
 def test_folds_that_learned_nothing_are_named_whoever_trained_them():
-    tables = analyse(screen(), None, source="wells", hits=settings(), cards=[weak(0, 0.9), weak(1, 0.52), weak(2, 0.6)])
+    found = of_models([weak(0, 0.9), weak(1, 0.52), weak(2, 0.6)])
+    tables = analyse(screen(), None, source="wells", hits=settings(), weak_folds=found)
     assert tables.warnings[["stage", "code", "phenotype"]].to_numpy().tolist() == [["train", "learned_nothing", "rare"]]
     assert tables.warnings["fold"].tolist() == [1]
     assert set(tables.hits["caution"]) == {"weak model"}
-    unknown = analyse(screen(), None, source="wells", hits=settings(), cards=[{"fold": 0}, weak(1, np.nan)])
-    assert len(unknown.warnings) == 0
+    assert of_models([{"fold": 0}, weak(1, np.nan)]) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("--models", None, "holds no card of a fold"),
+        ("--models", "[1]", "a fold's card is not complete"),
+        ("--models", '{"fold": 1, "metrics": {"test": {"a": {}}}}', "a fold's card is not complete"),
+        ("--models", "{", "not the card of a model"),
+        ("--warnings", "{", "not a readable Parquet file"),
+        ("--warnings", None, "no table of warnings: it has no column stage, plate, fold"),
+    ],
+)
+def test_warnings_that_cannot_be_read_are_named(tmp_path: Path, option: str, content: str | None, message: str):
+    screen().to_csv(tmp_path / "scores.csv", index=False)
+    file = tmp_path / "given" / "fold-1.json"
+    file.parent.mkdir()
+    if content is not None:
+        file.write_text(content)
+    elif option == "--warnings":
+        write_table(pd.DataFrame({"code": ["x"], "phenotype": [""], "message": [""]}), file)
+    given = str(file if option == "--warnings" else file.parent)
+    options = ["--wells", str(tmp_path / "scores.csv"), "--output", str(tmp_path / "out"), option, given]
+    done = CliRunner().invoke(main, ["hits", *options])
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert message in done.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_check_warned_of_is_gathered_and_the_same_bytes_come_out_again(tmp_path: Path):

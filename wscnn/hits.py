@@ -1,6 +1,6 @@
 """Hit calls: well scores normalised, ranked among negative controls, combined over replicates, FDR controlled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
@@ -15,11 +15,12 @@ from wscnn import plate_qc
 from wscnn.cautions import Caution, gather, in_short, of_models, tabulate
 from wscnn.conformal import choose_null, false_discovery_q, rank_sum_p, strata_of
 from wscnn.effects import bootstrap_interval, group_mean, group_median, group_sum, group_variance, replicate_ssmd
+from wscnn.errors import UserError
 from wscnn.normalize import Array, bscore, by_group, centre_and_scale, held_out_groups, median, smallest_rest, spread
 from wscnn.progress import log
 from wscnn.provenance import made_from
 from wscnn.results import read_cards
-from wscnn.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WELLS, conform, read_table, write_table
+from wscnn.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, WELLS, conform, read_table, write_table
 from wscnn.well_tables import LAYOUT, check_wells, join_layout, read_wells
 from wscnn.wells import plate_format
 
@@ -73,8 +74,8 @@ def call_hits(
         layout_table,
         source=str(wells[0]),
         hits=hits,
-        checked=None if checked is None else read_table(checked),
-        cards=[] if models is None else read_cards(models),
+        checked=None if checked is None else _read_warnings(checked),
+        weak_folds=[] if models is None else _weak_folds(models),
     )
     inputs = [("layout", layout)] if layout is not None else []
     notes = made_from({"hits": hits}, [*inputs, *((f"wells/{path.stem}", path) for path in wells)])
@@ -83,6 +84,23 @@ def call_hits(
     write_table(tables.plates, output / "plates.parquet", notes, kind="plates")
     write_table(tables.suspects, output / "suspects.parquet", notes, kind="suspects")
     write_table(tables.warnings, output / "warnings.parquet", notes, kind="warnings")
+
+
+def _read_warnings(path: Path) -> pd.DataFrame:
+    table = read_table(path)
+    if missing := [name for name in WARNINGS if name not in table]:
+        raise UserError(f"{path}: no table of warnings: it has no column {', '.join(missing)}; leave --warnings out")
+    return table
+
+
+def _weak_folds(models: Path) -> list[Caution]:
+    cards = read_cards(models)
+    if not cards:
+        raise UserError(f"{models}: holds no card of a fold (fold-*.json); correct --models, or leave it out")
+    try:
+        return of_models(cards)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{models}: a fold's card is not complete ({error!r}); train again") from None
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,7 @@ def analyse(
     source: str,
     hits: dict[str, Any],
     checked: pd.DataFrame | None = None,
-    cards: Sequence[Mapping[str, Any]] = (),
+    weak_folds: Sequence[Caution] = (),
 ) -> Tables:
     """Return the tables of hit calling for a table of well scores.
 
@@ -119,8 +137,8 @@ def analyse(
         The config's section ``hits``, complete.
     checked
         The warnings of `wscnn.check`; None: those of the layout are found here, from `table`.
-    cards
-        Cards of the folds of the model that gave the scores.
+    weak_folds
+        What `wscnn.cautions.of_models` says of the model that gave the scores.
 
     Raises
     ------
@@ -136,7 +154,7 @@ def analyse(
     n_tests = len(table.loc[table["role"] == "sample", ["perturbation", "phenotype"]].drop_duplicates())
     if checked is None:
         checked = tabulate("check", layout_cautions(_layout_of(table), hits))
-    warnings = [checked, tabulate("train", of_models(cards))]
+    warnings = [checked, tabulate("train", weak_folds)]
     scored, called, qualities, suspects = [], [], [], []
     for phenotype, part in table.groupby("phenotype", sort=True):
         screen = Phenotype.of(part, str(phenotype), plates, hits)
