@@ -153,7 +153,13 @@ def test_missing_field(setup: Setup) -> None:
     assert told.startswith(f"{setup.folder / 'layout.tsv'}: plate 'P1', well B07 (line {line}): field 2 is missing")
     assert "role exclude" in told
     setup.config["acquisition"]["missing_fields"] = "accept"
-    assert any("well B07" in warning and "field 2 is missing" in warning for warning in setup.check().warnings)
+    screen = setup.check()
+    assert any("well B07" in warning and "field 2 is missing" in warning for warning in screen.warnings)
+    write_screen(screen, *(setup.folder / name for name in ("layout.parquet", "controls.parquet", "warnings.parquet")))
+    warnings = read_table(setup.folder / "warnings.parquet").query("code == 'missing_fields'")
+    assert warnings[["stage", "plate"]].to_numpy().tolist() == [["check", "P1"]]
+    # Tables hold no path.
+    assert not any(str(setup.folder) in message for message in read_table(setup.folder / "warnings.parquet")["message"])
 
 
 def test_missing_channel_of_a_field(setup: Setup) -> None:

@@ -1,5 +1,6 @@
 """Hit calling: calibration on screens without hits, power, every column, bad input, and the files that come out."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -10,18 +11,22 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from scipy.stats import kstest
 
+from wscnn.cautions import of_models, tabulate
+from wscnn.cli import main
 from wscnn.config import section
 from wscnn.errors import UserError
-from wscnn.hits import HITS, SUSPECTS, analyse, call_hits, reachable, smallest_p
+from wscnn.hits import analyse, call_hits, layout_cautions, reachable, smallest_p
+from wscnn.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, read_notes, read_table, write_table
 from wscnn.well_tables import join_layout
 from wscnn.wells import well_name
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from power_hits import NULLS, compare, independent, made_up_screen, null_p
 
-FILES = ("hits.parquet", "wells.parquet", "plates.parquet", "suspects.parquet")
+FILES = ("hits.parquet", "wells.parquet", "plates.parquet", "suspects.parquet", "warnings.parquet")
 
 
 def settings(**keys):
@@ -372,24 +377,151 @@ def test_smallest_p_is_what_the_hits_reach():
 def test_a_layout_that_can_reach_nothing_is_told():
     layout = screen(n_plates=1, n_negative=16).assign(phenotype="")
     (warning,) = reachable(layout, settings())
-    assert warning.startswith("no perturbation can be called at a false discovery rate of 0.05, whatever the scores: ")
-    assert "0.059" in warning
+    assert warning.code == "unreachable_p"
+    assert warning.message.startswith("no perturbation can be called at a false discovery rate of 0.05")
+    assert "0.059" in warning.message
     assert reachable(screen(n_plates=3).assign(phenotype=""), settings()) == []
 
 
 def test_plates_with_too_few_negative_controls_are_named_with_the_key_that_keeps_them_out():
     few = screen(n_plates=1, n_negative=3).assign(plate="few", phenotype="")
-    warnings = reachable(few, settings())
+    warnings = [warning.message for warning in reachable(few, settings())]
     assert warnings[0].startswith("no perturbation can be called")
     assert warnings[1].startswith("fewer negative controls than hits.min_controls (4) on plate 'few' (3): ")
     both = pd.concat([screen(n_plates=3).assign(phenotype=""), few])
-    assert any("on plate 'few' (3): " in warning for warning in reachable(both, settings()))
+    assert any("on plate 'few' (3): " in warning.message for warning in reachable(both, settings()))
     # Where controls do not normalise, the key says nothing.
-    assert not any("min_controls" in warning for warning in reachable(few, settings(normalize="bscore")))
+    assert not any("min_controls" in warning.message for warning in reachable(few, settings(normalize="bscore")))
 
 
 def test_negative_controls_where_bscore_is_blind_are_told():
     table = screen(n_plates=3).assign(phenotype="")
     table.loc[(table["well_column"] == 0), "role"] = "negative"
     warnings = reachable(table, settings(normalize="bscore"))
-    assert any("24 of" in warning and "columns without a sample well" in warning for warning in warnings)
+    assert any("24 of" in w.message and "columns without a sample well" in w.message for w in warnings)
+
+
+def edge_screen(**keys):
+    """Return a screen whose controls all lie in the two outermost columns of a side."""
+    table = screen(**keys)
+    at_edge = table["well_column"].isin([0, 1])
+    role = np.where(at_edge, "negative", np.where(table["well_column"] >= 10, "positive", "sample"))
+    names = np.where(role == "sample", "gene-" + table["well"], role)
+    score = np.where(role == "positive", 8.0, 0.0) + np.random.default_rng(0).normal(size=len(table))
+    return table.assign(role=role, perturbation=names, score=score + table["plate"].str[1:].astype(int))
+
+
+def weak(fold=1, auc=0.5):
+    return {"fold": fold, "metrics": {"test": {"rare": {"well_auc": auc, "field_auc": auc}}}}
+
+
+def test_warnings_of_the_layout_stand_beside_each_row_they_are_about():
+    tables = analyse(edge_screen(), None, source="wells", hits=settings())
+    edge = tables.warnings[tables.warnings["code"] == "edge_controls"]
+    assert [message[:33] for message in edge["message"]] == [
+        "all control wells of class negati",
+        "all control wells of class positi",
+    ]
+    assert set(tables.hits["caution"]) == {"edge controls"}
+    assert analyse(screen(), None, source="wells", hits=settings()).hits["caution"].unique().tolist() == [""]
+
+
+def test_a_class_of_positive_controls_at_the_edge_is_about_its_phenotype():
+    layout = edge_screen().assign(phenotype=lambda table: np.where(table["role"] == "positive", "ring", ""))
+    found = {caution.phenotype for caution in layout_cautions(layout, settings()) if caution.code == "edge_controls"}
+    assert found == {"", "ring"}
+
+
+def test_cautions_say_what_is_wrong_with_one_perturbation():
+    table = screen(n_plates=2)
+    name = table.loc[table["role"] == "sample", "perturbation"].iloc[0]
+    lonely = table["perturbation"].eq(name) & table["plate"].eq("P1")
+    table.loc[lonely, "score"] = np.nan
+    # The controls of the second plate do not separate.
+    table.loc[table["plate"].eq("P1") & table["role"].eq("positive"), "score"] = -99
+    failed = analyse(table, None, source="wells", hits=settings())
+    assert failed.hits["caution"].str.startswith("few replicates; p cannot reach the FDR; plates left out").sum() > 50
+    assert failed.warnings.query("code == 'plate_failed'")["plate"].tolist() == ["P1"]
+    one = analyse(table, None, source="wells", hits=settings(min_auc=None))
+    caution = one.hits.set_index("perturbation")["caution"]
+    assert caution[name] == "few replicates; p cannot reach the FDR"
+    assert (caution.drop(name) == "").all()
+
+
+def test_doubts_about_plates_are_cautions_of_their_phenotype():
+    table = screen()
+    table.loc[table["role"] == "sample", "score"] += 20
+    tables = analyse(table, None, source="wells", hits=settings())
+    assert tables.warnings["code"].tolist() == ["unlike_controls"]
+    assert tables.warnings["stage"].tolist() == ["hits"] and tables.warnings["phenotype"].tolist() == ["rare"]
+    assert set(tables.hits["caution"]) == {"samples unlike controls"}
+
+
+def test_folds_that_learned_nothing_are_named_whoever_trained_them():
+    found = of_models([weak(0, 0.9), weak(1, 0.52), weak(2, 0.6)])
+    tables = analyse(screen(), None, source="wells", hits=settings(), weak_folds=found)
+    assert tables.warnings[["stage", "code", "phenotype"]].to_numpy().tolist() == [["train", "learned_nothing", "rare"]]
+    assert tables.warnings["fold"].tolist() == [1]
+    assert set(tables.hits["caution"]) == {"weak model"}
+    assert of_models([{"fold": 0}, weak(1, np.nan)]) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("--models", None, "holds no card of a fold"),
+        ("--models", "[1]", "a fold's card is not complete"),
+        ("--models", '{"fold": 1, "metrics": {"test": {"a": {}}}}', "a fold's card is not complete"),
+        ("--models", "{", "not the card of a model"),
+        ("--warnings", "{", "not a readable Parquet file"),
+        ("--warnings", None, "no table of warnings: it has no column stage, plate, fold"),
+    ],
+)
+def test_warnings_that_cannot_be_read_are_named(tmp_path: Path, option: str, content: str | None, message: str):
+    screen().to_csv(tmp_path / "scores.csv", index=False)
+    file = tmp_path / "given" / "fold-1.json"
+    file.parent.mkdir()
+    if content is not None:
+        file.write_text(content)
+    elif option == "--warnings":
+        write_table(pd.DataFrame({"code": ["x"], "phenotype": [""], "message": [""]}), file)
+    given = str(file if option == "--warnings" else file.parent)
+    options = ["--wells", str(tmp_path / "scores.csv"), "--output", str(tmp_path / "out"), option, given]
+    done = CliRunner().invoke(main, ["hits", *options])
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert message in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_check_warned_of_is_gathered_and_the_same_bytes_come_out_again(tmp_path: Path):
+    edge_screen().to_csv(tmp_path / "scores.csv", index=False)
+    checked = tabulate("check", reachable(screen(n_plates=1).assign(phenotype=""), settings()))
+    write_table(checked, tmp_path / "check.parquet")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "fold-1.json").write_text(json.dumps(weak()))
+    for output in ("one", "two"):
+        options = ["--wells", "scores.csv", "--output", output, "--warnings", "check.parquet", "--models", "model"]
+        options = [str(tmp_path / option) if not option.startswith("--") else option for option in options]
+        done = CliRunner().invoke(main, ["hits", *options])
+        assert done.exit_code == 0, done.output
+    found = read_table(tmp_path / "one" / "warnings.parquet")
+    assert found.dtypes.astype(str).to_dict() == WARNINGS
+    # The layout is not looked at again: that its controls lie at the edge is for `check` to say.
+    assert found[["stage", "code"]].to_numpy().tolist() == [["check", "unreachable_p"], ["train", "learned_nothing"]]
+    for name in FILES:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_tables_say_what_they_were_made_from_without_a_path(tmp_path: Path):
+    screen().to_csv(tmp_path / "scores.csv", index=False)
+    call_hits([tmp_path / "scores.csv"], None, tmp_path / "out", hits=settings())
+    digest = hashlib.sha256((tmp_path / "scores.csv").read_bytes()).hexdigest()
+    for name, columns in (("hits", HITS), ("wells", SCREEN_WELLS), ("plates", PLATES), ("suspects", SUSPECTS)):
+        notes = read_notes(tmp_path / "out" / f"{name}.parquet")
+        assert notes["inputs"] == {"wells/scores": digest}
+        assert list(notes["settings"]) == ["hits"]
+        assert set(notes["columns"]) <= {*columns}, name
+        assert str(tmp_path) not in json.dumps(notes)
+    other = read_notes(tmp_path / "out" / "hits.parquet")["settings"]
+    call_hits([tmp_path / "scores.csv"], None, tmp_path / "other", hits=settings(fdr=0.1))
+    assert read_notes(tmp_path / "other" / "hits.parquet")["settings"] != other

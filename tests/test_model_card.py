@@ -134,6 +134,15 @@ def test_a_folder_without_whole_cards_is_named(tmp_path: Path, content: str | No
     assert not (tmp_path / "README.md").exists()
 
 
+def test_a_fold_that_learned_nothing_is_a_warning_in_the_card(tmp_path: Path) -> None:
+    weak = fold_card(1)
+    weak["metrics"]["test"]["mitotic"]["well_auc"] = 0.51
+    assert "**Warning:**" not in write(tmp_path / "good", fold_card(0), fold_card(1))
+    text = write(tmp_path / "weak", fold_card(0), weak)
+    assert text.count("**Warning:** the network of fold 1 learned next to nothing") == 1
+    assert "an area under the curve of 0.51" in text
+
+
 def test_reliability_groups_predictions_in_order_and_in_equal_parts() -> None:
     predicted = np.linspace(0, 0.99, 100)[::-1]
     points = reliability(predicted, predicted > 0.5)

@@ -100,12 +100,12 @@ def test_a_plate_fails_by_the_rules_of_the_config(columns, settings, reason):
 def test_doubts_name_position_and_controls_unlike_samples():
     quality = pd.DataFrame({"edge_effect": [1.0, 1.2, 0.9], "sample_shift": [0.1, 1.9, 2.0]})
     edge, shift = doubts(quality, 0.05, corrected=False)
-    assert "+1.0 robust SDs" in edge
-    assert "+1.9 robust SDs" in shift
+    assert edge.code == "plate_effects" and "+1.0 robust SDs" in edge.message
+    assert shift.code == "unlike_controls" and "+1.9 robust SDs" in shift.message
     assert len(doubts(quality, 0.05, corrected=True)) == 1
     good = pd.DataFrame({"edge_effect": [np.nan], "sample_shift": [0.2]})
     assert doubts(good, 0.06, corrected=False) == []
-    assert "40% of the sample wells" in doubts(good, 0.4, corrected=False)[0]
+    assert "40% of the sample wells" in doubts(good, 0.4, corrected=False)[0].message
 
 
 def test_controls_that_score_like_the_other_class_are_suspects():

@@ -14,7 +14,7 @@ from made_up import CALLING, CHROMIUM, HOSTILE, SCREEN, Opened, chromium, make_r
 from wscnn.errors import UserError
 from wscnn.report import calibration, compact, held_out_roc, replicate_pairs, write_report
 from wscnn.results import read_results
-from wscnn.tables import read_table, write_table
+from wscnn.tables import WARNINGS, conform, read_table, write_table
 from wscnn.wells import parse_well
 
 
@@ -266,6 +266,32 @@ def test_one_phenotype_is_shown_at_a_time(browser: Any, tmp_path: Path) -> None:
     assert set(column(opened.page, "hits", "phenotype")) == {"multinucleate"}
     assert opened.complaints == []
     opened.page.close()
+
+
+def test_warnings_stand_at_the_top_and_are_text(results: Path, tmp_path: Path, browser: Any) -> None:
+    for name in ("hits", "wells", "plates"):
+        shutil.copy(results / f"{name}.parquet", tmp_path)
+    rows = [("check", "", None, "", "few_controls", HOSTILE[0])]
+    rows += [("hits", "P000", None, "mitotic", "plate_failed", "told with a link")]
+    rows += [("hits", f"P{n:03d}", None, "mitotic", "other", HOSTILE[1]) for n in range(14)]
+    write_table(conform(pd.DataFrame(rows, columns=list(WARNINGS)), WARNINGS), tmp_path / "warnings.parquet")
+    write_report(tmp_path, tmp_path / "report.html", hits=CALLING)
+    opened = open_report(browser, tmp_path / "report.html")
+    told = opened.page.locator("#summary .notice li").all_inner_texts()
+    assert f"{HOSTILE[0]}. (check)" in told
+    assert f"Plate P000, mitotic: {HOSTILE[1]}. (hits)" in told
+    # Twelve of them, a link to the failed plate that is not told twice, and that there are more.
+    assert sum(text.endswith("(hits)") for text in told) == 11
+    assert told[-1].split() == ["3", "more", "warnings", "in", "warnings.parquet."]
+    assert opened.page.locator("#summary .notice a").count() == 1
+    assert opened.complaints == []
+    opened.page.close()
+
+
+def test_cautions_stand_in_the_hit_table(opened: Opened, results: Path) -> None:
+    hits = pd.read_parquet(results / "hits.parquet")
+    assert column(opened.page, "hits", "caution")[:5] == hits["caution"].tolist()[:5]
+    assert "edge controls" in hits["caution"].iloc[0]
 
 
 def test_report_needs_only_the_tables_of_hits(results: Path, tmp_path: Path, browser: Any) -> None:

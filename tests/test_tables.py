@@ -1,14 +1,18 @@
 """The tables between stages."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from wscnn.errors import UserError
-from wscnn.tables import FIELDS, INDEX, OBJECTS, WELLS, conform, read_table, write_table
+from wscnn.tables import FIELDS, INDEX, OBJECTS, TABLES, WELLS, conform, described, read_notes, read_table, write_table
+
+MANUAL = Path(__file__).parent.parent / "config" / "README.md"
 
 
 def test_conform_orders_and_types_columns() -> None:
@@ -123,3 +127,51 @@ def test_a_column_of_another_type_is_named(tmp_path: Path, change: dict[str, lis
     write_table(table.drop(columns=list(change)), tmp_path / "t.parquet")
     with pytest.raises(UserError, match=rf"t\.parquet: has no column {next(iter(change))}"):
         read_table(tmp_path / "t.parquet", COLUMNS)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TABLES if kind != "controls"])
+def test_the_manual_says_of_each_column_what_the_table_itself_says(kind: str) -> None:
+    """`controls` has the columns of `layout`, and no table of its own in the manual."""
+    found = re.search(rf"<!-- columns of {kind} -->\n((?:\|.*\n)+)", MANUAL.read_text())
+    assert found, f"config/README.md has no table of columns after <!-- columns of {kind} -->"
+    rows = [f"| `{name}` | {column.unit} | {column.meaning} |" for name, column in TABLES[kind].items()]
+    assert found[1].replace("_<channel>", "_*").splitlines()[2:] == rows
+
+
+def test_controls_have_columns_of_the_layout() -> None:
+    assert TABLES["controls"].items() <= TABLES["layout"].items()
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_every_column_has_a_plain_sentence(kind: str) -> None:
+    for name, column in TABLES[kind].items():
+        assert column.meaning[0] not in "aeiouy" and not column.meaning.endswith("."), name
+        # A cell of a Markdown table.
+        assert "|" not in column.meaning + column.unit and "\n" not in column.meaning + column.unit, name
+
+
+def test_a_column_of_one_name_has_one_type_everywhere() -> None:
+    kinds: dict[str, set[str]] = {}
+    for columns in TABLES.values():
+        for name, column in columns.items():
+            kinds.setdefault(name, set()).add(column.kind)
+    # Nuclei of a field are NaN where they are not counted; those of a well are whole numbers or missing. A plane's z is
+    # a number, a score's z is not.
+    assert {name for name, several in kinds.items() if len(several) > 1} == {"n_cells", "z"}
+
+
+def test_notes_say_unit_and_meaning_of_each_column(tmp_path: Path) -> None:
+    table = pd.DataFrame({"plate": ["P1"], "mean_DNA": [1.0], "focus_slope_a_b": [-2.0], "mine": ["x"]})
+    write_table(table, tmp_path / "t.parquet", {"digest": "of another"}, kind="qc")
+    notes = read_notes(tmp_path / "t.parquet")
+    assert notes["table"] == "qc" and notes["digest"] == "of another"
+    assert notes["columns"]["mean_DNA"] == {"unit": "intensity", "meaning": "Mean"}
+    assert notes["columns"]["focus_slope_a_b"]["unit"] == "log per log"
+    assert notes["columns"]["mine"] == {"unit": "", "meaning": "The user's own column, carried along"}
+    assert described("qc", "mine") is None
+
+
+def test_tables_that_are_searched_have_small_row_groups_and_filters(tmp_path: Path) -> None:
+    write_table(pd.DataFrame({"a": range(40_000)}), tmp_path / "t.parquet", searched=["a"])
+    metadata = pq.ParquetFile(tmp_path / "t.parquet").metadata
+    assert metadata.num_row_groups == 3

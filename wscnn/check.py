@@ -14,15 +14,17 @@ import pandas as pd
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition, entry_is
 from wscnn.acquisitions.pattern import Pattern
+from wscnn.cautions import Caution, tabulate
 from wscnn.config import controls as control_wells
 from wscnn.config import draft_config, load_layout, load_plates
 from wscnn.errors import UserError, listed, merged
 from wscnn.fields import same_pixel_size
-from wscnn.hits import HITS, SUSPECTS, reachable
+from wscnn.hits import layout_cautions
 from wscnn.index import choose, duplicates, plane_problems
 from wscnn.progress import log, progress
-from wscnn.tables import read_table, write_table
-from wscnn.wells import parse_well, plate_format
+from wscnn.provenance import made_from, note_version
+from wscnn.tables import HITS, LAYOUT, SUSPECTS, conform, read_table, write_table
+from wscnn.wells import parse_well
 
 T = TypeVar("T")
 
@@ -47,6 +49,8 @@ class Screen:
         further columns; the index is the line of the layout file.
     warnings
         A sentence each about what will run, but perhaps not tell what the user hopes for.
+    cautions
+        The same for the tables: without paths, one for each plate and kind.
     images
         A row a plate: ``plate``; how many ``rows, wells, fields, images`` will be staged; ``path`` and ``page`` of the
         first image.
@@ -56,6 +60,7 @@ class Screen:
     plates: pd.DataFrame
     layout: pd.DataFrame
     warnings: list[str]
+    cautions: list[Caution]
     images: pd.DataFrame
 
 
@@ -100,6 +105,7 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
         layout = _load(problems, config["layout"], beside, lambda path: load_layout(path, names))
     if layout is not None:
         problems += _column_problems(layout, config["layout"])
+    cautions: list[Caution] = []
     images: list[dict[str, Any]] = []
     pixel_sizes: dict[str, float | None] = {}
     shape: tuple[int, int] | None = None
@@ -127,6 +133,9 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
                 wrong = _stage_problems(plate, acquisition, table, config)
                 shape = shape or _shape(acquisition, table)
             wrong += _unstaged(plate, rows, config)
+            if doubtful:
+                lack = "wells lack fields that most wells of the plate have; they are empty in the mosaics"
+                cautions.append(Caution("missing_fields", lack, plate=plate))
             for sentences, kinds in ((wrong, faults), (doubtful, doubts)):
                 kinds += [(_kind(text, plate, acquisition.folder), text, f"plate '{plate}'") for text in sentences]
             told = table["pixel_size_um"].astype(float).median()
@@ -141,26 +150,34 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
             problems += _pixel_size_problems(pixel_sizes)
         if known("train", "acquisition"):
             problems += _network_problems(layout, config)
-            warnings += _recipe_warnings(config)
+            recipe = _recipe_warnings(config)
+            warnings += recipe
+            cautions += [Caution("recipe", warning) for warning in recipe]
     elif known("model", "acquisition", "mosaic"):
         problems += _model_problems(config, {size for size in pixel_sizes.values() if size is not None})
     if plates is not None and layout is not None and known("hits"):
         problems += _normalisation_problems(layout, config)
     if problems or plates is None or layout is None:
         raise UserError(problems)
-    warnings += [*_ignored(config), *_layout_warnings(layout, config)]
-    return Screen(config, plates, layout, warnings, pd.DataFrame(images))
+    about_layout = layout_cautions(layout, config["hits"])
+    warnings += [*_ignored(config), *(f"{config['layout']}: {caution.message}" for caution in about_layout)]
+    return Screen(config, plates, layout, warnings, [*cautions, *about_layout], pd.DataFrame(images))
 
 
-def write_screen(screen: Screen, layout: Path | None, controls: Path | None) -> None:
-    """Write the screen's layout, and its control wells by themselves, as Parquet files; None writes none.
+def write_screen(screen: Screen, layout: Path | None, controls: Path | None, warnings: Path | None = None) -> None:
+    """Write the screen's layout, its control wells by themselves, and the warnings, as Parquet; None writes none.
 
-    Training depends on the control wells alone: a corrected name of a sample does not ask for a new model.
+    Training depends on the control wells alone: a changed name of a sample does not ask for a new model. So equal
+    control wells are equal bytes, whatever layout they come from.
     """
     if layout is not None:
-        write_table(screen.layout, layout)
+        notes = made_from({}, [("run/layout", Path(screen.config["layout"]))])
+        write_table(screen.layout, layout, notes, kind="layout")
+        note_version(layout.parent, "check", "", layout)
     if controls is not None:
-        write_table(control_wells(screen.layout), controls)
+        write_table(control_wells(screen.layout), controls, kind="controls")
+    if warnings is not None:
+        write_table(tabulate("check", screen.cautions), warnings, kind="warnings")
 
 
 def _load(problems: list[str], path: str, beside: Path | None, load: Callable[[Path], T]) -> T | None:
@@ -200,7 +217,7 @@ def _with_batch(layout: pd.DataFrame, plates: pd.DataFrame) -> pd.DataFrame:
     layout.insert(
         list(layout.columns).index("phenotype") + 1, "batch", layout["plate"].map(plates.set_index("plate")["batch"])
     )
-    return layout
+    return conform(layout, LAYOUT)
 
 
 def _column_problems(layout: pd.DataFrame, path: str) -> list[str]:
@@ -609,55 +626,3 @@ def _model_problems(config: Mapping[str, Any], pixel_sizes: set[float]) -> list[
     except UserError as error:
         problems += error.problems
     return problems
-
-
-def _layout_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return what the layout makes hard to tell."""
-    statistics = [f"{config['layout']}: {warning}" for warning in reachable(layout, config["hits"])]
-    return [
-        *statistics,
-        *_spelling_warnings(layout, config),
-        *_replicate_warnings(layout, config),
-        *_edge_warnings(layout, config),
-    ]
-
-
-def _spelling_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return which perturbations differ by case alone, and so are not taken for replicates."""
-    names = pd.Series(layout["perturbation"].unique())
-    groups = [group.tolist() for _, group in names.groupby(names.str.casefold()) if len(group) > 1]
-    if not groups:
-        return []
-    pairs = listed((" and ".join(f"'{name}'" for name in group) for group in groups), 5)
-    return [f"{config['layout']}: perturbations {pairs} differ by case alone and count as different ones"]
-
-
-def _replicate_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    counts = layout.loc[layout["role"] == "sample", "perturbation"].value_counts()
-    single = int((counts == 1).sum())
-    if not single:
-        return []
-    return [
-        f"{config['layout']}: {single} of {len(counts)} perturbations have one well only; "
-        "without replicates a bad well cannot be told from a hit"
-    ]
-
-
-def _edge_warnings(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return which classes of controls lie at the plate's left and right edges alone."""
-    widths = {
-        plate: plate_format(list(zip(rows["well_row"], rows["well_column"], strict=True)))[1]
-        for plate, rows in layout.groupby("plate")
-    }
-    from_right = layout["plate"].map(widths) - 1 - layout["well_column"]
-    at_edge = (layout["well_column"] < 2) | (from_right < 2)
-    classes = layout["phenotype"].where(layout["role"] == "positive", layout["role"])
-    warnings = []
-    for name in sorted(set(classes[layout["role"].isin(["negative", "positive"])])):
-        of_class = (classes == name) & layout["role"].isin(["negative", "positive"])
-        if at_edge[of_class].all():
-            warnings.append(
-                f"{config['layout']}: all control wells of class {name} lie in the two outermost columns of a side: "
-                "what the plate's edge does to cells may pass for the phenotype; see the plate heat maps of the report"
-            )
-    return warnings

@@ -173,8 +173,10 @@ def plan(config: Path | None, plates: int | None, measured: Path | None, as_json
 def index(plate: str, images: Path, output: Path, layout: Path | None, acquisition: dict[str, Any]) -> None:
     """List a plate's images from names and metadata; no pixel is read."""
     from wscnn.index import index_plate
+    from wscnn.provenance import note_version
 
     index_plate(plate, images, acquisition, output, layout)
+    note_version(output.parent.parent, "index", plate, output)
 
 
 @main.command()
@@ -205,6 +207,7 @@ def stage(
     dask: dict[str, Any],
 ) -> None:
     """Write a plate as OME-Zarr, each well's fields one mosaic."""
+    from wscnn.provenance import note_version
     from wscnn.stage import stage_plate
 
     stage_plate(
@@ -221,6 +224,7 @@ def stage(
         dask=dask,
         layout=layout,
     )
+    note_version(quality.parent.parent, "stage", plate, quality)
 
 
 @main.command()
@@ -248,9 +252,11 @@ def train(
 
     Started again, it goes on where an interrupted run stopped.
     """
+    from wscnn.provenance import note_version
     from wscnn.train import train_fold
 
     train_fold(fold, controls, list(stores), list(qualities), output, screen=screen, model=model, train=train)
+    note_version(output.parent.parent, "train", str(fold), output.with_name(f"history-{fold}.parquet"))
 
 
 @main.command()
@@ -285,9 +291,11 @@ def score(
     dask: dict[str, Any],
 ) -> None:
     """Score a plate's wells, find the rare cells and write their masks."""
+    from wscnn.provenance import note_version
     from wscnn.score import score_plate
 
     score_plate(store, quality, models, wells, fields, objects, screen=screen, score=score, dask=dask)
+    note_version(wells.parent.parent, "score", wells.stem, wells)
 
 
 @main.command()
@@ -297,16 +305,27 @@ def score(
 @click.option(
     "--layout", type=_PATH, help="The layout, as `check` or you wrote it; not needed where the tables hold it."
 )
-@_path("--output", "Folder for hits.parquet, wells.parquet, plates.parquet and suspects.parquet.")
+@_path("--output", "Folder for hits, wells, plates, suspects and warnings (Parquet).")
+@click.option("--warnings", type=_PATH, help="What `check` warned of; by default the layout is looked at again.")
+@click.option("--models", type=_PATH, help="Folder of the model that gave the scores, to warn of its folds.")
 @_settings("hits")
-def hits(wells: tuple[Path, ...], layout: Path | None, output: Path, hits: dict[str, Any]) -> None:
+def hits(
+    wells: tuple[Path, ...],
+    layout: Path | None,
+    output: Path,
+    warnings: Path | None,
+    models: Path | None,
+    hits: dict[str, Any],
+) -> None:
     """Call hits from per-well scores.
 
     Works on any table with the documented columns.
     """
     from wscnn.hits import call_hits
+    from wscnn.provenance import note_version
 
-    call_hits(wells, layout, output, hits=hits)
+    call_hits(wells, layout, output, hits=hits, checked=warnings, models=models)
+    note_version(output, "hits", "", output / "hits.parquet")
 
 
 @main.command()
@@ -316,24 +335,41 @@ def hits(wells: tuple[Path, ...], layout: Path | None, output: Path, hits: dict[
 @_settings("hits")
 def report(results: Path, output: Path, models: Path | None, hits: dict[str, Any]) -> None:
     """Write the report: one HTML file that opens offline."""
+    from wscnn.provenance import note_version
     from wscnn.report import write_report
 
     write_report(results, output, hits=hits, models=models)
+    note_version(output.parent, "report", "", output)
 
 
 @main.command()
 @click.argument("results", type=_PATH)
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Rows to print.")
 @click.option("--jobs", is_flag=True, help="Print what each job took instead: time, memory and rate.")
+@click.option(
+    "--provenance", is_flag=True, help="Print where the tables come from instead: digests, versions, what has changed."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
-def show(results: Path, top: int, jobs: bool, as_json: bool) -> None:
+def show(results: Path, top: int, jobs: bool, provenance: bool, as_json: bool) -> None:
     """Print the head of a finished screen's hit table.
 
-    Below it stands where table and report are.
+    Below it stands where the table, the report and the warnings are.
     """
     from wscnn.jobs import read_jobs
+    from wscnn.provenance import commit, read_provenance
     from wscnn.tables import read_table
 
+    if jobs and provenance:
+        raise click.UsageError("--jobs and --provenance are two tables; ask for one at a time")
+    if provenance:
+        found = read_provenance(results)
+        if as_json:
+            click.echo(json.dumps(found | {"outputs": found["outputs"].to_dict("records")}, indent=1))
+            return
+        for name, digest in found["run"].items():
+            click.echo(f"{name}: sha256 {digest}")
+        click.echo(f"\n{_in_columns(found['outputs'])}\n\nthis is wscnn {__version__} {commit()}".rstrip())
+        return
     if jobs:
         table = read_jobs(results)
         click.echo(table.to_json(orient="records", indent=1) if as_json else _in_columns(table))
@@ -343,10 +379,13 @@ def show(results: Path, top: int, jobs: bool, as_json: bool) -> None:
     if as_json:
         click.echo(head.to_json(orient="records", indent=1))
         return
-    columns = ["rank", "perturbation", "phenotype", "n_wells", "n_plates", "effect", "p", "q", "hit"]
-    click.echo(_in_columns(head[columns]))
+    columns = ["rank", "perturbation", "phenotype", "n_wells", "n_plates", "effect", "p", "q", "hit", "caution"]
+    # Tables of an earlier version have no cautions.
+    click.echo(_in_columns(head[[name for name in columns if name in head]]))
     click.echo(f"\n{int(hits['hit'].sum())} hits among {len(hits)} rows")
-    click.echo(f"table:  {results / 'hits.parquet'}\nreport: {results / 'report.html'}")
+    click.echo(f"table:    {results / 'hits.parquet'}\nreport:   {results / 'report.html'}")
+    if (warnings := results / "warnings.parquet").is_file():
+        click.echo(f"warnings: {warnings} ({len(read_table(warnings))})")
 
 
 def _in_columns(table: Any) -> str:

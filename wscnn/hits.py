@@ -3,84 +3,46 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wscnn import plate_qc
-from wscnn.atomic import atomic_path
+from wscnn.card import read_cards
+from wscnn.cautions import Caution, gather, in_short, of_models, tabulate
 from wscnn.config import load_layout
 from wscnn.conformal import choose_null, false_discovery_q, rank_sum_p, strata_of
 from wscnn.effects import bootstrap_interval, group_mean, group_median, group_sum, group_variance, replicate_ssmd
-from wscnn.errors import listed
+from wscnn.errors import UserError, listed
 from wscnn.normalize import Array, bscore, by_group, centre_and_scale, held_out_groups, median, smallest_rest, spread
 from wscnn.progress import log
-from wscnn.tables import WELLS, conform, write_table
+from wscnn.provenance import made_from
+from wscnn.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, WELLS, conform, read_table, write_table
 from wscnn.well_tables import LAYOUT, check_wells, join_layout, read_wells, well_tables
 from wscnn.wells import plate_format
 
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
 
-#: Columns of hits.parquet, in order; the user's further columns follow.
-HITS = {
-    "rank": "Int32",
-    "perturbation": "str",
-    "phenotype": "str",
-    "role": "str",
-    "hit": "bool",
-    "effect": "float64",
-    "effect_low": "float64",
-    "effect_high": "float64",
-    "effect_sd": "float64",
-    "p": "float64",
-    "q": "float64",
-    "smallest_p": "float64",
-    "null_kind": "str",
-    "n_wells": "int32",
-    "n_plates": "int32",
-    "n_agree": "int32",
-    "ssmd": "float64",
-    "score_mean": "float64",
-    "model_sd": "float64",
-    "n_objects_per_field": "float64",
-    "rare_fraction": "float64",
-    "n_cells_per_field": "float64",
-    "cell_percent": "float64",
-    "cell_loss": "bool",
-}
-
-#: Columns of suspects.parquet.
-SUSPECTS = {
-    "screen": "str",
-    "plate": "str",
-    "batch": "str",
-    "well": "str",
-    "well_row": "int16",
-    "well_column": "int16",
-    "perturbation": "str",
-    "role": "str",
-    "phenotype": "str",
-    "score": "float64",
-    "z": "float64",
-    "position": "float64",
-    "reason": "str",
-}
-
 # Columns that the statistics add to the table of wells.
 _MADE = ("used", "z", "p")
-# Rows a group of a Parquet file: what a reader skips or reads as one.
-_ROW_GROUP = 16_384
 # A well agrees with a hit when it lies above this share of the screen's negative controls.
 _AGREES = 0.95
 
 
-def call_hits(wells: Sequence[Path], layout: Path | None, output: Path, *, hits: dict[str, Any]) -> None:
+def call_hits(
+    wells: Sequence[Path],
+    layout: Path | None,
+    output: Path,
+    *,
+    hits: dict[str, Any],
+    checked: Path | None = None,
+    models: Path | None = None,
+) -> None:
     """Call hits from tables of well scores.
 
     Parameters
@@ -92,10 +54,15 @@ def call_hits(wells: Sequence[Path], layout: Path | None, output: Path, *, hits:
         Table ``plate, well, perturbation, role, phenotype, batch`` and any further columns, as `check` or the user
         wrote it; None where the tables of wells hold ``perturbation`` and ``role`` themselves.
     output
-        Folder for ``hits.parquet`` (a row a perturbation and phenotype), ``wells.parquet`` (a row a well and
-        phenotype), ``plates.parquet`` (plate quality) and ``suspects.parquet`` (controls that look mislabelled).
+        Folder for ``hits.parquet`` (one row per perturbation and phenotype), ``wells.parquet`` (one row per well and
+        phenotype), ``plates.parquet`` (plate quality), ``suspects.parquet`` (controls that look mislabelled) and
+        ``warnings.parquet`` (what all stages warn of).
     hits
         The config's section ``hits``, complete.
+    checked
+        Table of the warnings of `wscnn.check`; None: the layout is looked at here.
+    models
+        Folder of the model that gave the scores, whose folds are looked at; None where it is not known.
 
     Raises
     ------
@@ -107,24 +74,54 @@ def call_hits(wells: Sequence[Path], layout: Path | None, output: Path, *, hits:
     if layout is not None:
         plates = sorted(table["plate"].unique())
         table, layout_table = join_layout(table, load_layout(layout, plates, checked=True))
-    tables = analyse(table, layout_table, source=", ".join(map(str, wells[:3])), hits=hits)
-    _write(tables.hits, output / "hits.parquet", ["perturbation"])
-    _write(tables.wells, output / "wells.parquet", ["plate", "perturbation"])
-    write_table(tables.plates, output / "plates.parquet")
-    write_table(tables.suspects, output / "suspects.parquet")
+    tables = analyse(
+        table,
+        layout_table,
+        source=", ".join(map(str, wells[:3])),
+        hits=hits,
+        checked=None if checked is None else _read_warnings(checked),
+        weak_folds=[] if models is None else _weak_folds(models),
+    )
+    inputs = [("layout", layout)] if layout is not None else []
+    notes = made_from({"hits": hits}, [*inputs, *((f"wells/{path.stem}", path) for path in files)])
+    write_table(tables.hits, output / "hits.parquet", notes, kind="hits", searched=["perturbation"])
+    write_table(tables.wells, output / "wells.parquet", notes, kind="screen_wells", searched=["plate", "perturbation"])
+    write_table(tables.plates, output / "plates.parquet", notes, kind="plates")
+    write_table(tables.suspects, output / "suspects.parquet", notes, kind="suspects")
+    write_table(tables.warnings, output / "warnings.parquet", notes, kind="warnings")
+
+
+def _read_warnings(path: Path) -> pd.DataFrame:
+    return read_table(path, WARNINGS)
+
+
+def _weak_folds(models: Path) -> list[Caution]:
+    cards = read_cards(models)
+    if not cards:
+        raise UserError(f"{models}: holds no card of a fold (fold-*.json); correct --models, or leave it out")
+    return of_models(cards)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The four tables of hit calling, as `call_hits` writes them."""
+    """The tables of hit calling, as `call_hits` writes them."""
 
     hits: pd.DataFrame
     wells: pd.DataFrame
     plates: pd.DataFrame
     suspects: pd.DataFrame
+    warnings: pd.DataFrame
 
 
-def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hits: dict[str, Any]) -> Tables:
+def analyse(
+    table: pd.DataFrame,
+    layout: pd.DataFrame | None,
+    *,
+    source: str,
+    hits: dict[str, Any],
+    checked: pd.DataFrame | None = None,
+    weak_folds: Sequence[Caution] = (),
+) -> Tables:
     """Return the tables of hit calling for a table of well scores.
 
     Parameters
@@ -137,6 +134,10 @@ def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hi
         What to call the table in errors.
     hits
         The config's section ``hits``, complete.
+    checked
+        The warnings of `wscnn.check`; None: those of the layout are found here, from `table`.
+    weak_folds
+        What `wscnn.cautions.of_models` says of the model that gave the scores.
 
     Raises
     ------
@@ -153,6 +154,9 @@ def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hi
     extras = [name for name in table.columns if name not in {*WELLS, *LAYOUT}]
     plates = pd.Index(sorted({*table["plate"], *places["plate"]}), dtype="str")
     n_tests = len(table.loc[table["role"] == "sample", ["perturbation", "phenotype"]].drop_duplicates())
+    if checked is None:
+        checked = tabulate("check", layout_cautions(_layout_of(table), hits))
+    warnings = [checked, tabulate("train", weak_folds)]
     scored, called, qualities, suspects = [], [], [], []
     for phenotype, part in table.groupby("phenotype", sort=True):
         screen = Phenotype.of(part, str(phenotype), plates, hits)
@@ -161,10 +165,14 @@ def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hi
         calls = _call(screen, part, n_tests)
         samples = calls.perturbations.query("role == 'sample'")
         above = samples["n_agree"].sum() / max(samples["n_wells"].sum(), 1)
-        for doubt in plate_qc.doubts(quality[screen.usable], above, corrected=screen.method == "bscore"):
-            log(f"hits: '{phenotype}': {doubt}")
+        doubts = plate_qc.doubts(quality[screen.usable], above, corrected=screen.method == "bscore")
+        for doubt in doubts:
+            log(f"hits: '{phenotype}': {doubt.message}")
+        found = [replace(caution, phenotype=str(phenotype)) for caution in [*doubts, *_failed(quality)]]
+        warnings.append(tabulate("hits", found))
+        cautions = _cautions(calls.perturbations, in_short(gather(warnings), str(phenotype)), hits["fdr"])
         scored.append(calls.wells)
-        called.append(calls.perturbations.assign(phenotype=phenotype))
+        called.append(calls.perturbations.assign(phenotype=phenotype, caution=cautions).drop(columns="n_left_out"))
         qualities.append(quality.assign(replicate_correlation=_replicate_correlation(screen)))
         suspects.append(_suspects(screen, part))
     ranked = _rank(pd.concat(called, ignore_index=True), hits["fdr"])
@@ -173,8 +181,9 @@ def analyse(table: pd.DataFrame, layout: pd.DataFrame | None, *, source: str, hi
     return Tables(
         hits=ranked,
         wells=_arranged(pd.concat(scored), extras).sort_values(place, ignore_index=True),
-        plates=pd.concat(qualities).sort_values(["plate", "phenotype"], ignore_index=True),
+        plates=conform(pd.concat(qualities), PLATES).sort_values(["plate", "phenotype"], ignore_index=True),
         suspects=pd.concat(suspects).sort_values(place, ignore_index=True),
+        warnings=gather(warnings),
     )
 
 
@@ -214,38 +223,61 @@ def smallest_p(layout: pd.DataFrame, hits: dict[str, Any]) -> pd.Series:
     return pd.Series(p.to_numpy(), index=pd.Index(names, name="perturbation"), name="smallest_p").sort_index()
 
 
-def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[str]:
-    """Return in words what a layout keeps the hit calls from reaching; nothing where it keeps them from nothing.
+def layout_cautions(layout: pd.DataFrame, hits: dict[str, Any]) -> list[Caution]:
+    """Return what a layout makes hard to tell: what cannot be called, and what cannot be told from a hit.
+
+    Parameters
+    ----------
+    layout
+        ``plate, well, well_row, well_column, perturbation, role, phenotype``, one row per well.
+    hits
+        The config's section ``hits``, complete.
+    """
+    return [*reachable(layout, hits), *_alike(layout), *_few_replicates(layout), *_edge_controls(layout)]
+
+
+def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[Caution]:
+    """Return what a layout keeps the hit calls from reaching; nothing where it keeps them from nothing.
 
     Parameters
     ----------
     layout, hits
-        As for `smallest_p`.
+        As for `layout_cautions`.
     """
-    warnings = []
+    warnings: list[Caution] = []
     p = smallest_p(layout, hits)
     tests = len(p) * _n_phenotypes(layout)
     if len(p) == 0:
-        return ["no perturbation can be called, because no well has role sample"]
+        return [Caution("no_samples", "no perturbation can be called, because no well has role sample")]
     fdr = hits["fdr"]
     # With R hits at its smallest p, a perturbation is called when that p is at most fdr R / tests.
     needed = np.ceil(p / fdr * tests - 1e-9)
     if (needed > tests).all():
         warnings.append(
-            f"no perturbation can be called at a false discovery rate of {fdr:g}, whatever the scores: the smallest "
-            f"p-value that any can reach is {p.min():.2g}, in {tests} tests; add negative controls or replicates"
+            Caution(
+                "unreachable_p",
+                f"no perturbation can be called at a false discovery rate of {fdr:g}, whatever the scores: the "
+                f"smallest p-value that any can reach is {p.min():.2g}, in {tests} tests; add negative controls or "
+                "replicates",
+            )
         )
     elif (needed > tests).any():
         worst = p[needed > tests]
         warnings.append(
-            f"{len(worst)} of {len(p)} perturbations can never be called at a false discovery rate of {fdr:g}: their "
-            f"smallest p-value is {worst.min():.2g}; add negative controls or replicates"
+            Caution(
+                "unreachable_p",
+                f"{len(worst)} of {len(p)} perturbations can never be called at a false discovery rate of {fdr:g}: "
+                f"their smallest p-value is {worst.min():.2g}; add negative controls or replicates",
+            )
         )
     elif (needed > 1).any():
         warnings.append(
-            f"{int((needed > 1).sum())} of {len(p)} perturbations cannot be called alone: their smallest p-value is "
-            f"{p[needed > 1].min():.2g}, which in {tests} tests passes a false discovery rate of {fdr:g} only where "
-            f"at least {int(needed.max())} are hits; more negative controls or replicates lower it"
+            Caution(
+                "not_alone",
+                f"{int((needed > 1).sum())} of {len(p)} perturbations cannot be called alone: their smallest p-value "
+                f"is {p[needed > 1].min():.2g}, which in {tests} tests passes a false discovery rate of {fdr:g} only "
+                f"where at least {int(needed.max())} are hits; more negative controls or replicates lower it",
+            )
         )
     if smallest_rest(hits["normalize"]):
         warnings += _few_controls(layout, hits["min_controls"])
@@ -254,7 +286,7 @@ def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[str]:
     return warnings
 
 
-def _few_controls(layout: pd.DataFrame, least: int) -> list[str]:
+def _few_controls(layout: pd.DataFrame, least: int) -> list[Caution]:
     """Return which plates have too few negative controls to count, however well they are scored."""
     negatives = (layout["role"] == "negative").groupby(layout["plate"]).sum()
     few = negatives[negatives < least]
@@ -262,8 +294,11 @@ def _few_controls(layout: pd.DataFrame, least: int) -> list[str]:
         return []
     named = listed((f"'{plate}' ({n})" for plate, n in few.items()), 5)
     return [
-        f"fewer negative controls than hits.min_controls ({least}) on plate {named}: its wells get scores but "
-        "are kept out of the calls; add negative controls there"
+        Caution(
+            "few_controls",
+            f"fewer negative controls than hits.min_controls ({least}) on plate {named}: its wells get scores "
+            "but are kept out of the calls; add negative controls there",
+        )
     ]
 
 
@@ -271,7 +306,54 @@ def _n_phenotypes(layout: pd.DataFrame) -> int:
     return max(layout.loc[layout["role"] == "positive", "phenotype"].nunique(), 1)
 
 
-def _uncorrected(layout: pd.DataFrame) -> list[str]:
+def _alike(layout: pd.DataFrame) -> list[Caution]:
+    """Return which perturbations differ by case alone, and so are not taken for replicates."""
+    names = pd.Series(layout["perturbation"].unique())
+    groups = [group.tolist() for _, group in names.groupby(names.str.casefold()) if len(group) > 1]
+    if not groups:
+        return []
+    pairs = listed((" and ".join(f"'{name}'" for name in group) for group in groups), 5)
+    return [Caution("alike_names", f"perturbations {pairs} differ by case alone and count as different ones")]
+
+
+def _few_replicates(layout: pd.DataFrame) -> list[Caution]:
+    counts = layout.loc[layout["role"] == "sample", "perturbation"].value_counts()
+    single = int((counts == 1).sum())
+    if not single:
+        return []
+    return [
+        Caution(
+            "few_replicates",
+            f"{single} of {len(counts)} perturbations have one well only; without replicates a bad well cannot be told "
+            "from a hit",
+        )
+    ]
+
+
+def _edge_controls(layout: pd.DataFrame) -> list[Caution]:
+    """Return which classes of controls lie at the plate's left and right edges alone."""
+    widths = {
+        plate: plate_format(list(zip(rows["well_row"], rows["well_column"], strict=True)))[1]
+        for plate, rows in layout.groupby("plate")
+    }
+    from_right = layout["plate"].map(widths) - 1 - layout["well_column"]
+    at_edge = (layout["well_column"] < 2) | (from_right < 2)
+    # Tables of a user need not say which phenotype their positive controls show.
+    classes = layout["phenotype"].where((layout["role"] == "positive") & (layout["phenotype"] != ""), layout["role"])
+    controls = layout["role"].isin(["negative", "positive"])
+    return [
+        Caution(
+            "edge_controls",
+            f"all control wells of class {name} lie in the two outermost columns of a side: what the plate's edge does "
+            "to cells may pass for the phenotype; see the plate heat maps of the report",
+            phenotype="" if name in ("negative", "positive") else str(name),
+        )
+        for name in sorted(set(classes[controls]))
+        if at_edge[controls & (classes == name)].all()
+    ]
+
+
+def _uncorrected(layout: pd.DataFrame) -> list[Caution]:
     """Return that negative controls lie in columns without samples, whose effects a B-score cannot know."""
     samples = layout[layout["role"] == "sample"].groupby("plate")["well_column"].agg(set)
     negatives = layout[layout["role"] == "negative"]
@@ -282,9 +364,49 @@ def _uncorrected(layout: pd.DataFrame) -> list[str]:
     if not any(away):
         return []
     return [
-        f"{sum(away)} of {len(negatives)} negative controls lie in columns without a sample well, whose effect a "
-        "B-score cannot know and takes as 0: if those columns differ, so do their p-values; spread the controls"
+        Caution(
+            "uncorrected_controls",
+            f"{sum(away)} of {len(negatives)} negative controls lie in columns without a sample well, whose effect a "
+            "B-score cannot know and takes as 0: if those columns differ, so do their p-values; spread the controls",
+        )
     ]
+
+
+def _layout_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the layout that a checked table of wells was joined with: one row per well."""
+    wells = table[table["role"] != "exclude"].drop_duplicates(["plate", "well_row", "well_column"])
+    return wells.drop(columns="phenotype").rename(columns={"control_phenotype": "phenotype"})
+
+
+def _failed(quality: pd.DataFrame) -> list[Caution]:
+    """Return which plates are kept out of the calls, and why."""
+    failed = quality.loc[quality["status"] == "failed", ["plate", "reasons"]]
+    return [
+        Caution("plate_failed", f"the plate is kept out of the calls: {reasons}", plate=plate)
+        for plate, reasons in failed.itertuples(index=False)
+    ]
+
+
+def _cautions(perturbations: pd.DataFrame, general: Sequence[str], fdr: float) -> list[str]:
+    """Return for each perturbation, in words with semicolons between, what speaks against trusting its row.
+
+    Parameters
+    ----------
+    perturbations
+        As `_call` returns them.
+    general
+        What speaks against all of them.
+    fdr
+        The false discovery rate at which hits are called.
+    """
+    own = {
+        "no well counts": perturbations["n_wells"] == 0,
+        "few replicates": perturbations["n_wells"] == 1,
+        "p cannot reach the FDR": perturbations["smallest_p"] > fdr,
+        "plates left out": perturbations["n_left_out"] > 0,
+    }
+    rows = zip(*own.values(), strict=True)
+    return ["; ".join([*compress(own, row), *general]) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -426,6 +548,8 @@ def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int) -> Calls:
         null_kind=np.where(known, np.where(pooled, "pooled", "plate"), ""),
         n_agree=np.bincount(screen.perturbation[treated & (screen.z > limit)], minlength=len(screen.names)),
     )
+    left_out = (screen.perturbation >= 0) & ~screen.usable[screen.plate]
+    perturbations["n_left_out"] = np.bincount(screen.perturbation[left_out], minlength=len(screen.names))
     described = _describe(screen, part, treated)
     return Calls(part.assign(used=screen.used, z=screen.z, p=p), pd.concat([perturbations, described], axis=1))
 
@@ -656,23 +780,8 @@ def _constant(table: pd.DataFrame, extras: list[str]) -> pd.DataFrame:
 
 def _arranged(wells: pd.DataFrame, extras: list[str]) -> pd.DataFrame:
     """Return the table of wells with its columns in order: place, what was done, scores, statistics, the user's."""
-    first = ["screen", "plate", "batch", "well", "well_row", "well_column", "perturbation", "role", "control_phenotype"]
-    known = [name for name in WELLS if name in wells and name not in first]
-    ordered = wells[[*first, *known, "used", "z", "p", *extras]]
-    return ordered.astype({name: kind for name, kind in WELLS.items() if name in wells})
-
-
-def _write(table: pd.DataFrame, path: Path, searched: list[str]) -> None:
-    """Write a table in row groups, with Bloom filters of the columns `searched`, so that readers skip what they can."""
-    filters = {name: {"ndv": min(max(len(table), 1), _ROW_GROUP), "fpp": 0.01} for name in searched}
-    with atomic_path(path) as partial:
-        pq.write_table(
-            pa.Table.from_pandas(table, preserve_index=False),
-            partial,
-            compression="zstd",
-            row_group_size=_ROW_GROUP,
-            bloom_filter_options=filters,
-        )
+    known = {name: kind for name, kind in SCREEN_WELLS.items() if name in wells}
+    return wells[[*known, *extras]].astype(known)
 
 
 def _finite(values: Array) -> Array:

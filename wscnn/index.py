@@ -10,6 +10,7 @@ import pandas as pd
 from wscnn.acquisitions import open_acquisition
 from wscnn.errors import UserError, listed
 from wscnn.progress import log
+from wscnn.provenance import made_from
 from wscnn.tables import INDEX, conform, read_table, write_table
 from wscnn.wells import parse_well
 
@@ -59,7 +60,8 @@ def index_plate(
             "time": table["time"],
         }
     ).sort_values(_IMAGE)
-    write_table(conform(table.loc[order.index], INDEX).reset_index(drop=True), output)
+    notes = made_from({"acquisition": acquisition}, [])
+    write_table(conform(table.loc[order.index], INDEX).reset_index(drop=True), output, notes, kind="index")
     log(f"{plate}: {len(table)} images of {len(places)} wells")
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from wscnn.atomic import atomic_path
 from wscnn.card import Card, read_cards
+from wscnn.cautions import of_models
 from wscnn.errors import UserError
 from wscnn.progress import log
 
@@ -67,6 +68,7 @@ def _content(cards: Sequence[Card]) -> dict[str, Any]:
         "named_plates": plates[:_NAMED_PLATES],
         "n_wells": len(wells),
         "calibration": {phenotype: _calibration(cards, phenotype) for phenotype in phenotypes},
+        "warnings": [caution.message for caution in of_models(cards)],
         "settings": json.dumps(cards[0].settings, indent=1, sort_keys=True, allow_nan=False),
         "area": _area,
         "mean": lambda phenotype, part, name: _mean([card.metrics[part][phenotype][name] for card in cards]),

@@ -187,7 +187,7 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
         "train": 3 * jobs["train"],
         # Group of the labels; group, array and shard of each.
         "score": 3 * size.plates + size.wells * (1 + 3 * labels),
-        "hits": 4,
+        "hits": 5,
         "report": 1,
     }
     tables = {
@@ -220,8 +220,8 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
             {
                 "stage": stage,
                 "jobs": jobs[stage],
-                # A log and a benchmark each.
-                "files": files[stage] + 2 * jobs[stage],
+                # A log, a benchmark and a note of the version each.
+                "files": files[stage] + 3 * jobs[stage],
                 "read": round(read.get(stage, 0)),
                 "written": round(written.get(stage, 0)),
                 "core_hours": core * bool(jobs[stage]) / 3600,

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from wscnn.cautions import Caution
 from wscnn.normalize import Array, Polish, median, median_polish, spread
 
 Mask = NDArray[np.bool_]
@@ -184,8 +185,8 @@ def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
     return ["; ".join(texts[row]) for row in table]
 
 
-def doubts(quality: pd.DataFrame, above: float, corrected: bool) -> list[str]:
-    """Return in words what speaks against taking negative controls for wells in which nothing acts.
+def doubts(quality: pd.DataFrame, above: float, corrected: bool) -> list[Caution]:
+    """Return what speaks against taking negative controls for wells in which nothing acts.
 
     Parameters
     ----------
@@ -200,15 +201,21 @@ def doubts(quality: pd.DataFrame, above: float, corrected: bool) -> list[str]:
     edge, shift = quality["edge_effect"].median(), quality["sample_shift"].median()
     if abs(edge) > DOUBTFUL_EDGE and not corrected:
         found.append(
-            f"wells on the plates' border lie {edge:+.1f} robust SDs from the inner ones (median over plates), which "
-            "passes for an effect; normalize: bscore takes row and column effects off"
+            Caution(
+                "plate_effects",
+                f"wells on the plates' border lie {edge:+.1f} robust SDs from the inner ones (median over plates), "
+                "which passes for an effect; normalize: bscore takes row and column effects off",
+            )
         )
     if abs(shift) > DOUBTFUL_SHIFT or above > DOUBTFUL_SHARE:
         found.append(
-            f"the typical sample lies {shift:+.1f} robust SDs from the negative controls (median over plates), and "
-            f"{above:.0%} of the sample wells lie above 95% of the negative controls: either many perturbations act, "
-            "or the controls differ from samples in something else, such as reagent or place, and p-values are off "
-            "by that"
+            Caution(
+                "unlike_controls",
+                f"the typical sample lies {shift:+.1f} robust SDs from the negative controls (median over plates), and "
+                f"{above:.0%} of the sample wells lie above 95% of the negative controls: either many perturbations "
+                "act, or the controls differ from samples in something else, such as reagent or position, and p-values "
+                "are off by that",
+            )
         )
     return found
 

@@ -15,21 +15,10 @@ import pandas as pd
 from scipy import fft, ndimage
 
 from wscnn.mosaic import block_means
+from wscnn.tables import TABLES
 
 #: Numbers of a field and channel; their columns in the table of quality are ``<number>_<channel>``.
-NUMBERS = (
-    "mean",
-    "median",
-    "low",
-    "high",
-    "saturated",
-    "focus_slope",
-    "focus_gradient",
-    "contrast",
-    "bright",
-    "extent",
-    "line_jumps",
-)
+NUMBERS = tuple(name.removesuffix("_*") for name in TABLES["qc"] if name.endswith("_*"))
 
 #: What may be wrong with a field, in the order in which flags are listed.
 FLAGS = ("blurred", "saturated", "empty", "debris", "lines", "staining")

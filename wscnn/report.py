@@ -22,6 +22,7 @@ from wscnn.examples import make_examples
 from wscnn.gallery import make_gallery
 from wscnn.progress import log
 from wscnn.results import Results, concat, read_results
+from wscnn.tables import described
 from wscnn.wells import plate_format, row_letters
 
 # How well a plate's controls separate: column, title, reference lines, and least and smallest greatest value shown.
@@ -34,46 +35,52 @@ _FEW_PAIRS = 5
 # Hits whose names are written into the chart of effects where there is room.
 _LABELLED_HITS = 10
 
-#: Columns of the page's tables that are known: heading and meaning. Others stand under their own name.
-COLUMNS = {
-    "rank": ("rank", "Place in the list, the strongest evidence first"),
-    "plate": ("plate", "As in the table of plates"),
-    "well": ("well", "Row and column"),
-    "perturbation": ("perturbation", "As in the layout"),
-    "phenotype": ("phenotype", "What was looked for"),
-    "role": ("role", "As in the layout"),
-    "reason": ("reason", "Why the well is listed"),
-    "status": ("status", "ok, or failed: then the plate is kept out of the calls"),
-    "reasons": ("reasons", "Which rules the plate failed"),
-    "hit": ("hit", "Called a hit: q at or below the chosen false discovery rate"),
-    "effect": ("effect", "Median of the normalised scores z of its wells; 0 is the middle of the negative controls"),
-    "effect_low": ("from", "Lower end of the effect's interval (bootstrap over wells)"),
-    "effect_high": ("to", "Upper end of the effect's interval (bootstrap over wells)"),
-    "p": ("p", "How often groups of negative control wells score this high, from ranks"),
-    "q": ("q", "Expected share of false calls among all that rank this high or higher (Benjamini and Hochberg)"),
-    "n_wells": ("wells", "Wells that count"),
-    "n_agree": ("agree", "Wells that lie above 95 % of the negative controls"),
-    "n_plates": ("plates", "Plates that the wells lie on"),
-    "n_objects_per_field": ("objects / field", "Detected objects a field"),
-    "rare_fraction": ("rare cells", "Detected objects as a share of all cells"),
-    "cell_percent": ("cells %", "Cells a field, in per cent of the negative controls'"),
-    "cell_loss": ("cell loss", "So many cells are lost that the score may follow from that"),
-    "n_missing": ("missing", "Wells without a score"),
-    "z_prime": ("Z′", "Separation of positive and negative controls: 1 is perfect, below 0 they overlap"),
-    "z_prime_robust": ("robust Z′", "Z′ from medians and median absolute deviations"),
-    "ssmd": ("SSMD", "Strictly standardised mean difference from the negative controls: above 3 is strong"),
-    "auc": ("AUC", "Chance that a positive control scores above a negative one"),
-    "edge_effect": ("edge effect", "Border wells less inner wells, in robust standard deviations"),
-    "row_effect": ("row effect", "Size of the differences between rows, in robust standard deviations"),
-    "column_effect": ("column effect", "Size of the differences between columns, in robust standard deviations"),
-    "outlier": ("outlier", "How far its negative controls lie from the other plates', in robust z"),
-    "score": ("score", "Mean log-odds that a field holds the phenotype"),
-    "z": ("z", "Score normalised by the plate's negative controls"),
-    "position": ("position", "0: as the plate's negative controls; 100: as its positive ones"),
-    "score_mean": ("score", "Mean of the wells' scores, log-odds"),
-    "model_sd": ("model sd", "Spread of the score over the networks"),
-    "effect_sd": ("effect sd", "Spread of z over its wells"),
+#: Headings of the columns of the page's tables, in their order; what each means is in `wscnn.tables.TABLES`. Other
+#: columns follow under their own name.
+HEADINGS = {
+    "rank": "rank",
+    "plate": "plate",
+    "well": "well",
+    "perturbation": "perturbation",
+    "phenotype": "phenotype",
+    "role": "role",
+    "reason": "reason",
+    "status": "status",
+    "reasons": "reasons",
+    "hit": "hit",
+    "caution": "caution",
+    "effect": "effect",
+    "effect_low": "from",
+    "effect_high": "to",
+    "p": "p",
+    "q": "q",
+    "n_wells": "wells",
+    "n_agree": "agree",
+    "n_plates": "plates",
+    "n_objects_per_field": "objects / field",
+    "rare_fraction": "rare cells",
+    "cell_percent": "cells %",
+    "cell_loss": "cell loss",
+    "n_missing": "missing",
+    "z_prime": "Z′",
+    "z_prime_robust": "robust Z′",
+    "ssmd": "SSMD",
+    "auc": "AUC",
+    "edge_effect": "edge effect",
+    "row_effect": "row effect",
+    "column_effect": "column effect",
+    "outlier": "outlier",
+    "score": "score",
+    "z": "z",
+    "position": "position",
+    "score_mean": "score",
+    "model_sd": "model sd",
+    "effect_sd": "effect sd",
 }
+#: Warnings that the page tells at the top by other words: failed plates, with a link to each.
+_TOLD_OTHERWISE = ["plate_failed"]
+#: So many warnings stand at the top of the page; there is one for each plate of some kinds.
+_SHOWN_WARNINGS = 12
 #: Columns left out: a well's name says row and column.
 _NOT_SHOWN = ["screen", "well_row", "well_column"]
 #: Columns left out where they hold one text alone.
@@ -150,6 +157,7 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
     called = samples[samples["hit"].astype("bool")].sort_values("rank")
     card = results.cards[0] if results.cards else None
     pairs = replicate_pairs(wells)
+    warnings = _warnings(results)
     return {
         "n_plates": places["plate"].nunique(),
         "n_wells": len(places),
@@ -175,6 +183,8 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
         "failed": _failed_plates(results.plates),
         "all_failed": bool(_failed(results.plates).all()),
         "n_suspects": len(results.suspects),
+        "warnings": warnings[:_SHOWN_WARNINGS],
+        "n_more_warnings": max(len(warnings) - _SHOWN_WARNINGS, 0),
     }
 
 
@@ -210,7 +220,7 @@ def page_data(results: Results, roc: pd.DataFrame) -> dict[str, Any]:
     return {
         "rows": {name: compact(table) for name, table in rows.items()},
         "charts": {name: {"rows": source, "spec": spec} for name, (source, spec) in shown.items() if len(rows[source])},
-        "tables": {name: _headings(table) for name, table in tables.items()},
+        "tables": {name: _headings(name, table) for name, table in tables.items()},
     }
 
 
@@ -293,8 +303,8 @@ def _short(value: float) -> float | int | None:
     return int(short) if short.is_integer() else short
 
 
-def _headings(table: pd.DataFrame) -> list[dict[str, str]]:
-    """Return name, heading and meaning of the columns shown of a table: the known ones first, in their order."""
+def _headings(kind: str, table: pd.DataFrame) -> list[dict[str, str]]:
+    """Return name, heading and meaning of the columns shown of a table of `TABLES`: the known ones first, in order."""
     names = [
         name
         for name in table.columns
@@ -302,9 +312,33 @@ def _headings(table: pd.DataFrame) -> list[dict[str, str]]:
         and table[name].replace("", None).notna().any()
         and not (name in _SHOWN_IF_VARIED and table[name].nunique() < 2)
     ]
-    ordered = sorted(names, key=lambda name: list(COLUMNS).index(name) if name in COLUMNS else len(COLUMNS))
-    known = [(name, *COLUMNS.get(name, (name.replace("_", " "), ""))) for name in ordered]
-    return [{"name": name, "heading": heading, "meaning": meaning} for name, heading, meaning in known]
+    order = {name: n for n, name in enumerate(HEADINGS)}
+    return [
+        {"name": name, "heading": HEADINGS.get(name, name.replace("_", " ")), "meaning": _meaning(kind, name)}
+        for name in sorted(names, key=lambda name: order.get(name, len(order)))
+    ]
+
+
+def _meaning(kind: str, name: str) -> str:
+    """Return what a column of a table of `TABLES` means, with its unit, as plain text; empty for the user's own."""
+    column = described(kind, name)
+    if column is None:
+        return ""
+    unit = f" ({column.unit})" if column.unit else ""
+    return f"{column.meaning}{unit}".replace("`", "")
+
+
+def _warnings(results: Results) -> list[dict[str, str]]:
+    """Return the warnings that stand at the top: what each is about, and its message."""
+    told = results.warnings[~results.warnings["code"].isin(_TOLD_OTHERWISE)]
+    about = [
+        ", ".join(text for text in (row["plate"] and f"Plate {row['plate']}", row["phenotype"]) if text)
+        for row in told.to_dict("records")
+    ]
+    return [
+        {"stage": stage, "about": of, "message": message}
+        for stage, of, message in zip(told["stage"], about, told["message"], strict=True)
+    ]
 
 
 def _mean_auc(roc: pd.DataFrame) -> Mapping[Any, float]:

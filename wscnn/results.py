@@ -8,7 +8,7 @@ import pandas as pd
 
 from wscnn.card import Card, read_cards
 from wscnn.errors import UserError
-from wscnn.tables import FIELDS, HISTORY, QC, WELLS, conform, read_table
+from wscnn.tables import FIELDS, HISTORY, QC, WARNINGS, WELLS, conform, read_table
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Results:
     wells: pd.DataFrame
     plates: pd.DataFrame
     suspects: pd.DataFrame
+    warnings: pd.DataFrame
     quality: pd.DataFrame
     history: pd.DataFrame
     cards: list[Card]
@@ -84,7 +85,7 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
     cards = read_cards(models)
     wells = _complete(wells)
     wells["held_out"] = _held_out(wells, cards)
-    suspects = folder / "suspects.parquet"
+    suspects, warnings = folder / "suspects.parquet", folder / "warnings.parquet"
     histories = sorted(models.glob("history-*.parquet"))
     return Results(
         folder=folder,
@@ -93,6 +94,7 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
         wells=wells,
         plates=read_table(folder / "plates.parquet"),
         suspects=read_table(suspects) if suspects.is_file() else pd.DataFrame(),
+        warnings=read_table(warnings) if warnings.is_file() else pd.DataFrame(columns=list(WARNINGS)),
         quality=concat(read_table(path, QC) for path in sorted((folder / "qc").glob("*.parquet"))),
         history=concat(read_table(path, HISTORY).assign(fold=path.stem.removeprefix("history-")) for path in histories),
         cards=cards,

@@ -25,6 +25,7 @@ from wscnn.fit import pick_device
 from wscnn.masks import Extent, extent
 from wscnn.model import WSCNN, check_fits, load_folds
 from wscnn.progress import log, progress
+from wscnn.provenance import folds_in, made_from
 from wscnn.qc import FEW_FIELDS
 from wscnn.saliency import saliency
 from wscnn.score_tasks import ScoredWell, finish_wells, read_wells
@@ -141,9 +142,10 @@ def score_plate(
     table_of_objects = _objects(plate.name, found)
     long = _long(todo, logits, cards[0].phenotypes, scales)
     per_field, per_well = _summaries(plate, screen, quality, cards, todo, long, table_of_objects)
-    write_table(table_of_objects, objects)
-    write_table(per_field, fields)
-    write_table(per_well, wells)
+    notes = made_from({"score": score}, [(f"qc/{plate.name}", qc), *folds_in(models)])
+    write_table(table_of_objects, objects, notes, kind="objects")
+    write_table(per_field, fields, notes, kind="fields")
+    write_table(per_well, wells, notes, kind="wells")
 
 
 def folds_of(well: str, cards: Sequence[Card]) -> list[int]:

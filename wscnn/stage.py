@@ -26,8 +26,9 @@ from wscnn.index import choose, duplicates, excluded_wells, plane_problems
 from wscnn.mosaic import Mosaic, arrange, block_means, block_sums, crop_centre
 from wscnn.nuclei import count_nuclei
 from wscnn.progress import log, progress
+from wscnn.provenance import made_from
 from wscnn.store import Channel, PlateWriter
-from wscnn.tables import INDEX, QC, conform, read_table, write_table
+from wscnn.tables import INDEX, read_table, types_in, write_table
 from wscnn.wells import parse_well
 
 # Files at fault that one run names, at most: a plate copied by half has thousands.
@@ -196,7 +197,11 @@ def stage_plate(
         )
     leading = pd.DataFrame({"plate": plate, "well": numbers["well"], "field": numbers["field"]}).join(flags)
     measured = [f"{name}_{channel}" for channel in channels for name in quality_control.NUMBERS]
-    write_table(conform(leading.join(numbers[["n_cells", *measured]]), QC), qc, {"digest": digest})
+    fields = leading.join(numbers[["n_cells", *measured]])
+    settings = {"acquisition": acquisition, "mosaic": mosaic, "illumination": illumination, "qc": quality}
+    notes = made_from(settings, [(f"index/{plate}", index)])
+    notes |= {"digest": digest}
+    write_table(fields.astype(types_in("qc", map(str, fields.columns))), qc, notes, kind="qc")
     done = {
         "plate": plate,
         "wells": list(table["well"].unique()),

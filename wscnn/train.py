@@ -13,11 +13,13 @@ from scipy.ndimage import maximum_filter
 
 from wscnn.calibration import fit_probability, probability, reliability
 from wscnn.card import PARTS, Card
+from wscnn.cautions import of_models
 from wscnn.errors import UserError
 from wscnn.fields import read_fields, read_quality, same_pixel_size
 from wscnn.fit import Examples, evaluate, field_auc, pick_device, recipe_of, well_auc
 from wscnn.model import NOISY_OR, WSCNN, load_model, save_model
 from wscnn.progress import log
+from wscnn.provenance import made_from
 from wscnn.store import BOX, Plate
 from wscnn.tables import CONTROLS, read_table, write_table
 from wscnn.together import fit_together
@@ -192,7 +194,11 @@ def train_fold(
             f"fold {fold}, {phenotype}, wells never seen: area under the curve {values['well_auc']:.3f} over wells, "
             f"{values['field_auc']:.3f} over fields"
         )
-    write_table(history, output.with_name(f"history-{fold}.parquet"))
+    for caution in of_models([card]):
+        log(f"warning: {caution.message}")
+    tables = [("controls", controls), *((f"qc/{name}", path) for name, path in zip(plates, qcs, strict=True))]
+    notes = made_from({"model": model, "train": train}, tables)
+    write_table(history, output.with_name(f"history-{fold}.parquet"), notes, kind="history")
     save_model(output, network, card)
     resume.unlink(missing_ok=True)
 

@@ -46,8 +46,9 @@ def test_a_plate_of_384_wells_with_masks_is_some_thousand_files(tmp_path: Path):
         size_by_numbers(plates=1, wells=384, fields=9, channels=5, planes=1, size=1080, controls=24),
         {name: section(name, "{}") for name in ("mosaic", "model", "train")},
     ).set_index("stage")["files"]
-    # The plan's `stage` and `score` also count the manifest, 4 tables, and a log and a benchmark of each job.
-    assert by_plan["stage"] + by_plan["score"] == FILES_384 + 1 + 4 + 4
+    # The plan's `stage` and `score` also count the manifest, 4 tables, and of each job a log, a benchmark and a note of
+    # the version that ran it.
+    assert by_plan["stage"] + by_plan["score"] == FILES_384 + 1 + 4 + 6
 
 
 def test_a_plate_takes_three_jobs_and_a_screen_five_more(
@@ -77,10 +78,13 @@ def test_the_plan_is_what_a_run_leaves(finished: Path, monkeypatch: pytest.Monke
     left = {
         "index": files(results / "index"),
         "stage+score": sum(files(results / name) for name in ("plates", "qc", "wells", "fields", "objects")),
-        "hits": sum((results / f"{name}.parquet").is_file() for name in ("hits", "wells", "plates", "suspects")),
+        "hits": sum(
+            (results / f"{name}.parquet").is_file() for name in ("hits", "wells", "plates", "suspects", "warnings")
+        ),
     }
-    # A log and a benchmark each job.
-    without_logs = made["files"] - 2 * made["jobs"]
+    # Of each job a log, a benchmark and a note of the version; the check of the screen is no job.
+    assert files(results / "run" / "made_by") == made.loc["total", "jobs"] + 1
+    without_logs = made["files"] - 3 * made["jobs"]
     assert without_logs["index"] == left["index"]
     assert without_logs["stage"] + without_logs["score"] == left["stage+score"]
     assert without_logs["hits"] == left["hits"]
@@ -158,5 +162,6 @@ def test_raw_images_are_read_once_and_the_store_is_written_once(
         )
     # Of each of the two labels its group, array and shard; and the list of labels.
     assert opened["write"] == wells * (2 * 3 + 1)
-    # Of a well 4 times metadata, and its shard; of the plate its group and first image.
-    assert opened["read"] == 2 + wells * (4 + 1)
+    # Of a well 4 times metadata, and its shard; of the plate its group and first image; the table of quality, for its
+    # digest.
+    assert opened["read"] == 2 + wells * (4 + 1) + 1

@@ -1,4 +1,4 @@
-# Normalised scores, p and q values, a row a perturbation and phenotype.
+# Normalised scores, p and q values, one row per perturbation and phenotype.
 rule hits:
     input:
         wells=expand(f"{RESULTS}/wells/{{plate}}.parquet", plate=IMAGES),
@@ -9,6 +9,7 @@ rule hits:
         wells=f"{RESULTS}/wells.parquet",
         plates=f"{RESULTS}/plates.parquet",
         suspects=f"{RESULTS}/suspects.parquet",
+        warnings=f"{RESULTS}/warnings.parquet",
     log:
         f"{RESULTS}/logs/hits.log",
     benchmark:
@@ -17,8 +18,12 @@ rule hits:
         "../../envs/environment.yaml"
     params:
         layout=LAYOUT,
+        # What `check` and the cards of the folds warn of.
+        warnings=WARNINGS,
+        models=lambda wildcards: MODEL,
         wells=lambda wildcards, input: repeated("--wells", input.wells),
         output=lambda wildcards, output: str(Path(output.hits).parent),
         settings=settings("hits"),
     shell:
-        "wscnn hits {params.wells:q} --layout {params.layout:q} --output {params.output:q} {params.settings:q} > {log:q} 2>&1"
+        "wscnn hits {params.wells:q} --layout {params.layout:q} --warnings {params.warnings:q} --models {params.models:q}"
+        " --output {params.output:q} {params.settings:q} > {log:q} 2>&1"

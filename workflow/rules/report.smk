@@ -5,6 +5,7 @@ rule report:
         f"{RESULTS}/wells.parquet",
         f"{RESULTS}/plates.parquet",
         f"{RESULTS}/suspects.parquet",
+        f"{RESULTS}/warnings.parquet",
         expand(
             f"{RESULTS}/{{table}}/{{plate}}.parquet",
             table=["qc", "fields", "objects"],
