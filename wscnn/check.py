@@ -16,9 +16,9 @@ from wscnn.config import load_config, load_layout, load_plates
 from wscnn.errors import UserError
 from wscnn.fields import same_pixel_size
 from wscnn.hits import HITS, SUSPECTS, reachable
-from wscnn.index import choose, duplicates
+from wscnn.index import choose, duplicates, read_index
 from wscnn.progress import log, progress
-from wscnn.tables import read_table, write_table
+from wscnn.tables import write_table
 from wscnn.wells import parse_well, plate_format
 
 T = TypeVar("T")
@@ -83,7 +83,9 @@ def check_config(config: dict[str, Any]) -> Screen:
         rows = by_plate.get(plate, layout.iloc[:0])
         table = table[~table["well"].isin(rows.loc[rows["role"] == "exclude", "well"])]
         found, doubtful = _plate_problems(plate, acquisition, table, rows, config)
-        problems += found + _unstaged(plate, rows, config)
+        problems += found
+        if isinstance(acquisition, _PutAway):
+            problems += _unstaged(plate, rows, config)
         warnings += doubtful
         told = table["pixel_size_um"].astype(float).median()
         pixel_sizes[plate] = config["acquisition"]["pixel_size_um"] if pd.isna(told) else told
@@ -155,7 +157,7 @@ class _PutAway(Acquisition):
         if not (index.is_file() and (self.results / "plates" / f"{plate}.json").is_file()):
             raise UserError(f"{self.folder}: no such folder; mend column images in the table of plates")
         log(f"plate '{plate}': {self.folder} is gone; the plate is used as it was staged")
-        return read_table(index)
+        return read_index(index, self.folder)
 
 
 def _open(images: Path, config: Mapping[str, Any]) -> Acquisition:
@@ -252,7 +254,7 @@ def _plate_problems(
 
 
 def _unstaged(plate: str, rows: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return which wells are wanted now but were excluded when the plate was staged: no rule would stage them."""
+    """Return which wells are wanted of a plate whose images are gone, but were excluded when it was staged."""
     results = Path(config["results"]) / config["screen"]
     manifest = results / "plates" / f"{plate}.json"
     if not manifest.is_file():
@@ -265,8 +267,8 @@ def _unstaged(plate: str, rows: pd.DataFrame, config: Mapping[str, Any]) -> list
     if not late:
         return []
     return [
-        f"plate '{plate}': well {_listed(late)} was excluded when the plate was staged; "
-        f"delete {results / 'index' / plate}.parquet, and the plate is staged again"
+        f"plate '{plate}': well {_listed(late)} was excluded when the plate was staged, and its images are gone; put "
+        "them back, and the plate is staged again, or give the wells role exclude"
     ]
 
 

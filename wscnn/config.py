@@ -119,6 +119,20 @@ def section(name: str, text: str) -> dict[str, Any]:
     return settings
 
 
+#: Keys that say where and how the work is done, or what to accept: no table and no weight depends on them.
+WITHOUT_EFFECT = {
+    "acquisition": ("missing_fields",),
+    "train": ("device",),
+    "score": ("device",),
+    "dask": ("cluster", "workers", "wait_s", "slurm"),
+}
+
+
+def effective(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of the config's section `name` that its results depend on."""
+    return {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT.get(name, ())}
+
+
 def _acquisition_problems(acquisition: Mapping[str, Any], source: str) -> list[str]:
     """Return what is wrong between the keys of a section ``acquisition`` that the schema finds right."""
     problems = []

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from wscnn.atomic import atomic_path
 from wscnn.errors import UserError
 
-#: A row an image file (or plane of one): where field, channel, z plane and time point of a well lie.
+#: One row per image file (or plane of one): where field, channel, z plane and time point of a well lie. Readers list
+#: paths with their folder; the index of a plate holds them without it.
 INDEX = {
     "plate": "str",
     "well": "str",
@@ -26,6 +27,10 @@ INDEX = {
     "x_um": "float64",
     "pixel_size_um": "float64",
 }
+
+#: Further columns of an index, which tell whether a file is still the one that was indexed: its size in bytes and its
+#: time of modification. For an OME-Zarr array, which is a folder, the sums over its files (of times modulo 2^63).
+ORIGINAL = {"size": "int64", "mtime_ns": "int64"}
 
 #: A row a well and phenotype, as `score` writes it; `hits` adds the layout's columns, z and p.
 WELLS = {

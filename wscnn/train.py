@@ -12,6 +12,7 @@ import torch
 from scipy.ndimage import maximum_filter
 
 from wscnn.calibration import fit_probability, probability, reliability
+from wscnn.config import effective
 from wscnn.errors import UserError
 from wscnn.fields import read_fields, same_pixel_size
 from wscnn.fit import Examples, evaluate, field_auc, pick_device, recipe_of, well_auc
@@ -415,5 +416,7 @@ def _key(
     table: pd.DataFrame, fold: int, channels: Sequence[str], model: Mapping[str, Any], train: Mapping[str, Any]
 ) -> str:
     """Return what stands for a training: the same data and settings give the same key."""
-    text = json.dumps([fold, list(channels), dict(model), dict(train), table.to_csv(index=False)], sort_keys=True)
+    text = json.dumps(
+        [fold, list(channels), dict(model), effective("train", train), table.to_csv(index=False)], sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()

@@ -153,7 +153,7 @@ def test_a_broken_image_stops_its_plate_only(screen: Path, finished: Path, tmp_p
     assert victim.name in failed.stdout + failed.stderr
     assert "Traceback" not in failed.stdout + failed.stderr
     plates = folder / "results" / "small" / "plates"
-    assert sorted(path.name for path in plates.iterdir()) == ["plate1.json", "plate1.zarr"]
+    assert sorted(path.name for path in plates.iterdir()) == ["plate1.json", "plate1.raw.parquet", "plate1.zarr"]
 
     victim.write_bytes(whole)
     done = snakemake(folder, "--configfile", "config.yaml")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from wscnn.config import complete_config, controls, load_layout, load_plates
+from wscnn.config import complete_config, controls, effective, load_layout, load_plates
 from wscnn.errors import UserError
+from wscnn.left import bring_back
 
 
 def valid(read, *arguments):
@@ -21,18 +22,23 @@ def valid(read, *arguments):
 
 
 config = valid(complete_config, config, str(workflow.configfiles[0]))
-IMAGES = (
-    valid(load_plates, Path(config["plates"])).set_index("plate")["images"].to_dict()
-)
+PLATES = valid(load_plates, Path(config["plates"]))
+IMAGES = PLATES.set_index("plate")["images"].to_dict()
 
 RESULTS = f"{config['results']}/{config['screen']}"
 MODEL = config["model"]["checkpoint"] or f"{RESULTS}/model"
-# A model that is applied was trained elsewhere: its folds are no job of this workflow, but when they change the plates
-# are scored again.
+# Weights and cards. Those of a model that is applied were trained elsewhere: they are no job of this workflow, but when
+# they change the plates are scored again.
 FOLDS = (
-    sorted(map(str, Path(MODEL).glob("fold-*.safetensors")))
+    sorted(
+        str(path)
+        for kind in ("json", "safetensors")
+        for path in Path(MODEL).glob(f"fold-*.{kind}")
+    )
     if config["model"]["checkpoint"]
-    else expand(f"{MODEL}/fold-{{fold}}.safetensors", fold=[0, 1, 2])
+    else expand(
+        f"{MODEL}/fold-{{fold}}.{{kind}}", fold=[0, 1, 2], kind=["safetensors", "json"]
+    )
 )
 MODEL_CARD = [] if config["model"]["checkpoint"] else f"{MODEL}/README.md"
 
@@ -42,14 +48,23 @@ wildcard_constraints:
     fold="[0-2]",
 
 
+# Of the params of a rule, Snakemake compares with those of an earlier run what does not depend on input or output. So a
+# function that takes `output` gives what a job needs but its results do not depend on, such as paths.
 def settings(*names):
     """Return a params function for sections of the config as options of a verb: JSON, which :q quotes."""
-    options = [
-        part
-        for name in names
-        for part in (f"--{name}", json.dumps(config[name], sort_keys=True))
-    ]
-    return lambda wildcards: options
+    options = [part for name in names for part in (f"--{name}", as_json(config[name]))]
+    return lambda wildcards, output: options
+
+
+def compared(*names):
+    """Return a params function for what results depend on in sections of the config."""
+    text = " ".join(as_json(effective(name, config[name])) for name in names)
+    return lambda wildcards: text
+
+
+def as_json(settings):
+    """Return settings as JSON; the order of keys does not count, but that of channels does."""
+    return json.dumps(dict(sorted(settings.items())))
 
 
 def repeated(flag, paths):
@@ -58,7 +73,76 @@ def repeated(flag, paths):
 
 
 @cache
+def digest_of(*paths):
+    """Return a digest of the content of files that no job makes: times of modification do not always tell a change."""
+    parts = [Path(path).read_bytes() for path in paths if Path(path).is_file()]
+    return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
+
+
+def start_files(fold):
+    """Return a digest of the weights and card that training of a fold starts from; None where it starts from chance."""
+    folder = config["train"]["start_from"]
+    return folder and digest_of(
+        *(f"{folder}/fold-{fold}.{kind}" for kind in ("safetensors", "json"))
+    )
+
+
+# What rules depend on in the layout reaches their params by content. Jobs of a cluster read this file, too; there nothing
+# is compared, and the layout of a large screen takes seconds to read.
+@cache
+def layout():
+    """Return the layout as the user's table has it now."""
+    return valid(load_layout, Path(config["layout"]), list(IMAGES))
+
+
+@cache
 def control_wells():
     """Return a digest of the control wells: training depends on these rows of the layout, not on the others."""
-    layout = valid(load_layout, Path(config["layout"]), list(IMAGES))
-    return sha256(controls(layout).to_csv().encode()).hexdigest()
+    if workflow.is_main_process:
+        return sha256(controls(layout()).to_csv().encode()).hexdigest()
+
+
+@cache
+def layout_digest():
+    """Return a digest of all that `check` writes into the screen's layout."""
+    if workflow.is_main_process:
+        tables = layout(), PLATES[["plate", "batch"]]
+        text = "\n".join(table.to_csv(index=False) for table in tables)
+        return sha256(text.encode()).hexdigest()
+
+
+@cache
+def excluded():
+    """Return the excluded wells of each plate that has some."""
+    if not workflow.is_main_process:
+        return {}
+    rows = layout().query("role == 'exclude'")
+    return {plate: tuple(wells) for plate, wells in rows.groupby("plate")["well"]}
+
+
+def excluded_wells(wildcards):
+    """Return the names of a plate's excluded wells."""
+    return ",".join(excluded().get(wildcards.plate, ()))
+
+
+@cache
+def watch():
+    """Return what has become of the raw images of the plates that were indexed; looked at once, when Snakemake starts."""
+    from wscnn.originals import Watch
+
+    return Watch(IMAGES, config["acquisition"], excluded(), Path(RESULTS))
+
+
+def images_state(wildcards):
+    """Return a word for a plate's raw images, another one when they have changed."""
+    if workflow.is_main_process:
+        return watch().states[wildcards.plate]
+
+
+# Before anything is compared: a plate that is listed again has its results still.
+if workflow.is_main_process:
+    for plate in bring_back(Path(RESULTS), IMAGES):
+        print(
+            f"plate '{plate}' is listed again: its results are back from {RESULTS}/left",
+            file=sys.stderr,
+        )

@@ -2,8 +2,6 @@
 rule hits:
     input:
         wells=expand(f"{RESULTS}/wells/{{plate}}.parquet", plate=IMAGES),
-        # What the layout that `check` writes is made of.
-        tables=[config["plates"], config["layout"]],
     output:
         hits=f"{RESULTS}/hits.parquet",
         wells=f"{RESULTS}/wells.parquet",
@@ -16,6 +14,9 @@ rule hits:
     conda:
         "../../envs/environment.yaml"
     params:
+        # What the layout that `check` writes is made of.
+        layout_digest=lambda wildcards: layout_digest(),
+        compared=compared("hits"),
         layout=LAYOUT,
         wells=lambda wildcards, input: repeated("--wells", input.wells),
         output=lambda wildcards, output: str(Path(output.hits).parent),

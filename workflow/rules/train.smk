@@ -18,11 +18,14 @@ rule train:
         controls=CONTROLS,
         # That its wells have changed.
         control_wells=lambda wildcards: control_wells(),
+        # That the weights to start from have changed.
+        start_files=lambda wildcards: start_files(wildcards.fold),
         screen=config["screen"],
         stores=repeated(
             "--store", [f"{RESULTS}/plates/{plate}.zarr" for plate in IMAGES]
         ),
         quality=lambda wildcards, input: repeated("--quality", input.qc),
+        compared=compared("model", "train"),
         settings=settings("model", "train"),
     shell:
         "wscnn train --screen {params.screen:q} --fold {wildcards.fold} --controls {params.controls:q}"
