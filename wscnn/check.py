@@ -1,6 +1,5 @@
 """Before anything runs: do config, tables and file names agree? All problems are found at once."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -84,8 +83,6 @@ def check_config(config: dict[str, Any]) -> Screen:
         table = table[~table["well"].isin(rows.loc[rows["role"] == "exclude", "well"])]
         found, doubtful = _plate_problems(plate, acquisition, table, rows, config)
         problems += found
-        if isinstance(acquisition, _PutAway):
-            problems += _unstaged(plate, rows, config)
         warnings += doubtful
         told = table["pixel_size_um"].astype(float).median()
         pixel_sizes[plate] = config["acquisition"]["pixel_size_um"] if pd.isna(told) else told
@@ -251,25 +248,6 @@ def _plate_problems(
         return problems, sentences
     advice = "copy the images there, give the well role exclude, or set acquisition.missing_fields to accept"
     return problems + [f"{sentence}; {advice}" for sentence in sentences], []
-
-
-def _unstaged(plate: str, rows: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return which wells are wanted of a plate whose images are gone, but were excluded when it was staged."""
-    results = Path(config["results"]) / config["screen"]
-    manifest = results / "plates" / f"{plate}.json"
-    if not manifest.is_file():
-        return []
-    try:
-        staged = set(json.loads(manifest.read_bytes())["wells"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return [f"{manifest}: not a readable list of what was staged; delete it, and the plate is staged again"]
-    late = [well for well in rows.loc[rows["role"] != "exclude", "well"] if well not in staged]
-    if not late:
-        return []
-    return [
-        f"plate '{plate}': well {_listed(late)} was excluded when the plate was staged, and its images are gone; put "
-        "them back, and the plate is staged again, or give the wells role exclude"
-    ]
 
 
 def _counts(table: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
