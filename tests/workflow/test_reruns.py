@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -307,3 +308,25 @@ def test_a_plate_that_left_is_out_of_the_results_and_comes_back(finished: Path, 
     assert not (results / "left" / "plate2").exists()
     for name in ("hits", "wells", "plates"):
         assert (results / f"{name}.parquet").read_bytes() == (finished / RESULTS / f"{name}.parquet").read_bytes()
+
+
+def test_a_layout_edited_during_a_run_is_used_by_the_next_one(finished: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(finished, tmp_path / "screen"))
+    checked = folder / RESULTS / "layout.parquet"
+    before = checked.read_bytes()
+    layout("plate1", "A03", perturbation="first")(folder)
+    run = subprocess.Popen(
+        command("--configfile", "config.yaml", "--until", "hits"),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while checked.read_bytes() == before:
+        assert run.poll() is None
+        time.sleep(0.02)
+    edit(folder, "layout", where("plate1", "A03", perturbation="second"), old=True)
+    assert run.wait(300) == 0
+    names = set(read_table(folder / RESULTS / "hits.parquet")["perturbation"])
+    assert "first" in names and "second" not in names
+    assert {stage for stage, plates in planned(folder).items() if plates} == {"hits", "report"}
