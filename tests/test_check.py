@@ -15,6 +15,7 @@ from tiny import tiny_tiff
 from wscnn.check import LARGE_FIELD, Screen, _ignored, check_screen, write_screen
 from wscnn.cli import main
 from wscnn.errors import UserError
+from wscnn.index import index_plate
 from wscnn.model import ARCHITECTURES, WSCNN, Card, save_model
 from wscnn.store import Channel, PlateWriter
 from wscnn.tables import read_table
@@ -122,20 +123,20 @@ def test_files_of_an_excluded_well_do_not_matter(setup: Setup) -> None:
     setup.check()
 
 
-def test_a_well_that_was_excluded_when_its_plate_was_staged(setup: Setup) -> None:
+def test_a_well_that_was_excluded_when_its_plate_was_staged_and_put_away(setup: Setup, tmp_path: Path) -> None:
     setup.config["results"] = str(setup.folder / "results")
-    manifest = setup.folder / "results/s/plates/P2.json"
-    manifest.parent.mkdir(parents=True)
-    every = [f"{row}{column:02d}" for row in ROWS for column in range(1, 13)]
-    manifest.write_text(json.dumps({"wells": every}))
+    line = setup.replace("C04", lambda row: row.replace("sample", "exclude"))
+    screen = setup.check()
+    write_screen(screen, tmp_path / "layout", tmp_path / "controls")
+    results, images = setup.folder / "results/s", setup.folder / "images/P2"
+    index_plate("P2", images, screen.config["acquisition"], results / "index/P2.parquet", tmp_path / "layout")
+    (results / "plates").mkdir()
+    (results / "plates/P2.json").write_text("{}")
+    shutil.rmtree(images)
     setup.check()
-    manifest.write_text(json.dumps({"wells": [well for well in every if well != "C04"]}))
+    setup.replace("C04", lambda row: row.replace("exclude", "sample"))
     (told,) = setup.problems()
-    assert told.startswith("plate 'P2': well C04 was excluded when the plate was staged; delete ")
-    assert f"{setup.folder}/results/s/index/P2.parquet" in told
-    manifest.write_text("{")
-    (told,) = setup.problems()
-    assert told.startswith(f"{manifest}: not a readable list")
+    assert f"plate 'P2': no image of well C04 (line {line}) in {images}; copy the images there" in told
 
 
 def test_images_without_a_row(setup: Setup) -> None:

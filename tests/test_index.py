@@ -9,7 +9,7 @@ from tiny import tiny_tiff
 from wscnn.config import section
 from wscnn.errors import UserError
 from wscnn.index import choose, duplicates, index_plate
-from wscnn.tables import INDEX, read_table, write_table
+from wscnn.tables import INDEX, ORIGINAL, read_table, write_table
 
 PATTERN = r"(?P<well>[A-Z]+\d+)_s(?P<field>\d+)_z(?P<z>\d+)_t(?P<time>\d+)_w(?P<channel>\d)\.tif"
 
@@ -40,7 +40,7 @@ def test_rows_are_sorted_as_the_config_lists_channels(tmp_path: Path) -> None:
     )
     index_plate("P", images, acquisition(), tmp_path / "out" / "P.parquet")
     table = read_table(tmp_path / "out" / "P.parquet")
-    assert table.dtypes.astype(str).to_dict() == INDEX
+    assert table.dtypes.astype(str).to_dict() == INDEX | ORIGINAL
     assert set(table["plate"]) == {"P"}
     assert table["well"].unique().tolist() == ["A02", "A10", "B02"]
     assert table[["field", "channel", "z"]].head(8).to_numpy().tolist() == [

@@ -107,7 +107,7 @@ def test_a_killed_job_leaves_nothing_that_looks_finished(images: Path, tmp_path:
     assert len(list(out.glob(".*.partial"))) == 1
 
     assert start(images, out).wait(300) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["p.json", "p.zarr", "qc.parquet"]
+    assert sorted(path.name for path in out.iterdir()) == ["p.json", "p.raw.parquet", "p.zarr", "qc.parquet"]
     for well in WELLS:
         np.testing.assert_array_equal(Plate(out / "p.zarr").read(well), pixels[well])
     assert {name: (out / name).read_bytes() for name in tables} == tables

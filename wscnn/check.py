@@ -1,6 +1,5 @@
 """Before anything runs: do config, tables and file names agree? All problems are found at once."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -20,10 +19,10 @@ from wscnn.config import draft_config, load_layout, load_plates
 from wscnn.errors import UserError, listed, merged
 from wscnn.fields import same_pixel_size
 from wscnn.hits import layout_cautions
-from wscnn.index import choose, duplicates, plane_problems
+from wscnn.index import choose, duplicates, plane_problems, read_index
 from wscnn.progress import log, progress
 from wscnn.provenance import made_from, note_version
-from wscnn.tables import HITS, LAYOUT, SUSPECTS, conform, read_table, write_table
+from wscnn.tables import HITS, LAYOUT, SUSPECTS, conform, write_table
 from wscnn.wells import parse_well
 
 T = TypeVar("T")
@@ -132,7 +131,6 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
                 images.append({"plate": plate, **_counts(table, acquisition, config["acquisition"])})
                 wrong = _stage_problems(plate, acquisition, table, config)
                 shape = shape or _shape(acquisition, table)
-            wrong += _unstaged(plate, rows, config)
             if doubtful:
                 lack = "wells lack fields that most wells of the plate have; they are empty in the mosaics"
                 cautions.append(Caution("missing_fields", lack, plate=plate))
@@ -246,7 +244,7 @@ class _PutAway(Acquisition):
         if not (index.is_file() and (self.results / "plates" / f"{plate}.json").is_file()):
             raise UserError(f"{self.folder}: no such folder; correct column images in the table of plates")
         log(f"plate '{plate}': {self.folder} is gone; the plate is used as it was staged")
-        return read_table(index)
+        return read_index(index, self.folder)
 
 
 def _open(images: Path, config: Mapping[str, Any]) -> Acquisition | None:
@@ -441,25 +439,6 @@ def _results_problems(results: Path) -> list[str]:
     except OSError as error:
         return [f"results: {results} cannot be a folder ({error.strerror}); give another one"]
     return []
-
-
-def _unstaged(plate: str, rows: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return which wells are wanted now but were excluded when the plate was staged: no rule would stage them."""
-    results = Path(config["results"]) / config["screen"]
-    manifest = results / "plates" / f"{plate}.json"
-    if not manifest.is_file():
-        return []
-    try:
-        staged = set(json.loads(manifest.read_bytes())["wells"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return [f"{manifest}: not a readable list of what was staged; delete it, and the plate is staged again"]
-    late = [well for well in rows.loc[rows["role"] != "exclude", "well"] if well not in staged]
-    if not late:
-        return []
-    return [
-        f"plate '{plate}': well {listed(late)} was excluded when the plate was staged; "
-        f"delete {results / 'index' / plate}.parquet, and the plate is staged again"
-    ]
 
 
 def _header_problems(where: str, acquisition: Acquisition, present: pd.DataFrame) -> list[str]:

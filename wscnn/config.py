@@ -154,6 +154,20 @@ def section(name: str, text: str) -> dict[str, Any]:
     return settings
 
 
+#: Keys that say where and how the work is done, or what to accept: no table and no weight depends on them.
+WITHOUT_EFFECT = {
+    "acquisition": ("missing_fields",),
+    "train": ("device",),
+    "score": ("device",),
+    "dask": ("cluster", "workers", "wait_s", "slurm"),
+}
+
+
+def effective(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of the config's section `name` that its results depend on."""
+    return {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT.get(name, ())}
+
+
 #: Where a mistake is: the keys that lead to it; and a sentence on it, without the name of the file.
 _Fault = tuple[tuple[str, ...], str]
 

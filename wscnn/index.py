@@ -9,9 +9,10 @@ import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.errors import UserError, listed
+from wscnn.originals import describe, relative, stamps
 from wscnn.progress import log
 from wscnn.provenance import made_from
-from wscnn.tables import INDEX, conform, read_table, write_table
+from wscnn.tables import INDEX, ORIGINAL, conform, read_table, write_table
 from wscnn.wells import parse_well
 
 _IMAGE = ["well", "field", "channel", "z", "time"]
@@ -31,16 +32,26 @@ def index_plate(
     acquisition
         The config's section, complete with defaults.
     output
-        The Parquet file to write, columns `wscnn.tables.INDEX`.
+        The Parquet file to write, columns `wscnn.tables.INDEX` and `wscnn.tables.ORIGINAL`; paths are relative to
+        `images`.
     layout
-        The screen's layout: wells with role ``exclude`` are left out, whatever their files are like.
+        The screen's layout: wells with role ``exclude`` are left out, whatever their files are like; each other well of
+        the plate must have images.
 
     Raises
     ------
     UserError
-        When the folder cannot be read, holds no image of the plate, or two for one place.
+        When the folder cannot be read, holds no image of the plate or of one of its wells, or two for one position.
     """
-    table = open_acquisition(images, acquisition).index(plate, excluded_wells(layout, plate))
+    reader = open_acquisition(images, acquisition)
+    excluded = excluded_wells(layout, plate)
+    files = reader.files(plate, excluded)
+    files = files[~files["well"].isin(excluded)].reset_index(drop=True)
+    names = describe(files, images)
+    # Before any is opened, so that one that is replaced meanwhile is noticed later.
+    paths = files["path"].unique().tolist()
+    found = pd.DataFrame(stamps(paths), index=paths, columns=list(ORIGINAL), dtype="int64")
+    table = reader.headers(files)
     channels = list(acquisition["channels"].values())
     if table.empty:
         raise UserError(f"{images}: no image of the channels in acquisition.channels ({', '.join(channels)})")
@@ -51,6 +62,13 @@ def index_plate(
     if (table["pixel_size_um"] <= 0).any():
         raise UserError(f"{images}: its metadata give a pixel size of {table['pixel_size_um'].min():g} um; mend them")
     places = {well: parse_well(well) for well in table["well"].unique()}
+    if lacking := sorted(_wanted_wells(layout, plate) - set(places), key=parse_well):
+        raise UserError(
+            f"{images}: no image of {len(lacking)} wells of the layout, the first is {lacking[0]}; copy the images "
+            "there, or give the wells role exclude"
+        )
+    table = table.join(found, on="path")
+    table["path"] = relative(table["path"], images)
     order = pd.DataFrame(
         {
             "well": table["well"].map(places),
@@ -60,8 +78,8 @@ def index_plate(
             "time": table["time"],
         }
     ).sort_values(_IMAGE)
-    notes = made_from({"acquisition": acquisition}, [])
-    write_table(conform(table.loc[order.index], INDEX).reset_index(drop=True), output, notes, kind="index")
+    notes = {**made_from({"acquisition": acquisition}, []), "listed": names}
+    write_table(conform(table.loc[order.index], INDEX | ORIGINAL).reset_index(drop=True), output, notes, kind="index")
     log(f"{plate}: {len(table)} images of {len(places)} wells")
 
 
@@ -71,6 +89,28 @@ def excluded_wells(layout: Path | None, plate: str) -> set[str]:
         return set()
     table = read_table(layout, {"plate": "str", "well": "str", "role": "str"})
     return set(table.loc[(table["plate"] == plate) & (table["role"] == "exclude"), "well"])
+
+
+def _wanted_wells(layout: Path | None, plate: str) -> set[str]:
+    """Return the wells of a plate that are not excluded; none without a layout."""
+    if layout is None:
+        return set()
+    table = read_table(layout)
+    return set(table.loc[(table["plate"] == plate) & (table["role"] != "exclude"), "well"])
+
+
+def read_index(path: Path, images: Path) -> pd.DataFrame:
+    """Return the index of a plate, its paths with the folder where the images lie now.
+
+    Raises
+    ------
+    UserError
+        When it is missing, damaged, or was made by a version that did not note sizes and times.
+    """
+    table = read_table(path)
+    if not set(ORIGINAL) <= set(table.columns):
+        raise UserError(f"{path}: made by an earlier version; index the plate again")
+    return table.assign(path=f"{images}/" + table["path"])
 
 
 def duplicates(table: pd.DataFrame) -> list[str]:

@@ -183,7 +183,7 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
     files = {
         "index": size.plates,
         # Group of the plate and of each row; group of the well, group of its image, array, a shard a channel.
-        "stage": 3 * size.plates + size.rows + size.wells * (3 + size.channels),
+        "stage": 4 * size.plates + size.rows + size.wells * (3 + size.channels),
         "train": 3 * jobs["train"],
         # Group of the labels; group, array and shard of each.
         "score": 3 * size.plates + size.wells * (1 + 3 * labels),

@@ -18,11 +18,9 @@ import yaml
 
 from wscnn import __version__
 from wscnn.atomic import atomic_path
+from wscnn.config import effective
 from wscnn.errors import UserError
 from wscnn.tables import read_notes
-
-#: Keys of the config's sections that say where to compute, not what.
-_NOT_CONTENT = {"device"}
 
 #: Where the tables, or model files, of each stage lie in a results folder, in the order of the data.
 _OUTPUTS = {
@@ -36,9 +34,9 @@ _OUTPUTS = {
 }
 
 
-def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a section of the config, but for what cannot change results."""
-    content = {key: value for key, value in settings.items() if key not in _NOT_CONTENT}
+def settings_digest(name: str, settings: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the config's section `name`, but for what cannot change results."""
+    content = effective(name, settings)
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
@@ -76,7 +74,7 @@ def made_from(settings: Mapping[str, Mapping[str, Any]], inputs: Iterable[tuple[
         # Tables of a user may share a name in different folders.
         n = sum(known == name or known.startswith(f"{name} (") for known in digests)
         digests[f"{name} ({n + 1})" if n else name] = _digest(path)
-    return {"settings": {name: settings_digest(values) for name, values in settings.items()}, "inputs": digests}
+    return {"settings": {name: settings_digest(name, values) for name, values in settings.items()}, "inputs": digests}
 
 
 def _digest(path: Path) -> str:
@@ -164,7 +162,7 @@ def read_provenance(results: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{run / 'config.yaml'}: not the config of a run ({error!r}); start snakemake again") from None
     digest_of = cache(_digest)
-    settings = {name: settings_digest(values) for name, values in config.items() if isinstance(values, dict)}
+    settings = {name: settings_digest(name, values) for name, values in config.items() if isinstance(values, dict)}
     rows = []
     for stage, pattern in _OUTPUTS.items():
         for output in sorted(results.glob(pattern)):

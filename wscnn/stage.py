@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,15 +20,17 @@ from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition
 from wscnn.atomic import atomic_path, remove
 from wscnn.cluster import connect
+from wscnn.config import effective
 from wscnn.errors import UserError
 from wscnn.illumination import correct, estimate, tiles
-from wscnn.index import choose, duplicates, excluded_wells, plane_problems
+from wscnn.index import choose, duplicates, excluded_wells, plane_problems, read_index
 from wscnn.mosaic import Mosaic, arrange, block_means, block_sums, crop_centre
 from wscnn.nuclei import count_nuclei
+from wscnn.originals import read_digests, relative, verified, write_record
 from wscnn.progress import log, progress
 from wscnn.provenance import made_from
 from wscnn.store import Channel, PlateWriter
-from wscnn.tables import INDEX, read_table, types_in, write_table
+from wscnn.tables import types_in, write_table
 from wscnn.wells import parse_well
 
 # Files at fault that one run names, at most: a plate copied by half has thousands.
@@ -58,11 +60,24 @@ class Reading:
         The highest raw value of each channel.
     at_highest
         The part of the raw pixels that have it.
+    digests
+        Of the content of each of its files.
     """
 
     sums: np.ndarray
     highest: np.ndarray
     at_highest: np.ndarray
+    digests: dict[str, str]
+
+
+class Source(NamedTuple):
+    """An image of the index: a page of a file, and what tells whether the file is the one that was indexed."""
+
+    path: str
+    page: int
+    size: int
+    mtime_ns: int
+    before: str
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,8 @@ class Staged:
         Why it could not be written.
     digests
         Of what was written, for `wscnn.store.PlateWriter.seal`.
+    originals
+        Digests of the content of its files.
     """
 
     numbers: list[dict[str, Any]]
@@ -102,6 +119,7 @@ class Staged:
     problems: list[str]
     unwritten: OSError | None = None
     digests: list[str] = field(default_factory=list)
+    originals: dict[str, str] = field(default_factory=dict)
 
 
 def stage_plate(
@@ -121,6 +139,8 @@ def stage_plate(
 ) -> None:
     """Stage one plate; `store`, `qc` and `manifest` appear in this order, each whole, or not at all.
 
+    Beside the manifest, ``<plate>.raw.parquet`` records the raw images that were read, with their digests.
+
     Parameters
     ----------
     plate
@@ -128,7 +148,7 @@ def stage_plate(
     index
         Its table of images (`wscnn.index`).
     images
-        Its folder.
+        Its folder, which the paths in the index are relative to.
     store
         The OME-Zarr plate to write.
     manifest
@@ -145,13 +165,17 @@ def stage_plate(
     Raises
     ------
     UserError
-        Naming the files that are missing, damaged or unlike the others (up to 20), or images that fit no field.
+        Naming the files that are missing, damaged, changed since they were indexed or unlike the others (up to 20), or
+        images that fit no field.
     """
     manifest.unlink(missing_ok=True)  # an earlier one must not vouch for a store that is being replaced
     for left in store.parent.glob(f".{glob.escape(store.name)}.*.partial"):  # by a run that was killed
         remove(left)
     channels = list(acquisition["channels"].values())
-    table = read_table(index, INDEX)
+    table = read_index(index, images)
+    before = read_digests(manifest)
+    keys = zip(relative(table["path"], images), table["size"], table["mtime_ns"], strict=True)
+    table["before"] = [before.get(key, "") for key in keys]
     reader = open_acquisition(images, acquisition)
     table = table[~table["well"].isin(excluded_wells(layout, plate))]
     table = _chosen(table, channels, acquisition, reader.projection, index)
@@ -193,7 +217,12 @@ def stage_plate(
         writer.set_windows([(float(a), float(b)) for a, b in zip(low, high, strict=True)])
         digest = writer.seal(
             {part.numbers[0]["well"]: part.digests for part in staged},
-            {"acquisition": acquisition, "mosaic": mosaic, "illumination": illumination, "qc": quality},
+            {
+                "acquisition": effective("acquisition", acquisition),
+                "mosaic": mosaic,
+                "illumination": illumination,
+                "qc": quality,
+            },
         )
     leading = pd.DataFrame({"plate": plate, "well": numbers["well"], "field": numbers["field"]}).join(flags)
     measured = [f"{name}_{channel}" for channel in channels for name in quality_control.NUMBERS]
@@ -202,6 +231,7 @@ def stage_plate(
     notes = made_from(settings, [(f"index/{plate}", index)])
     notes |= {"digest": digest}
     write_table(fields.astype(types_in("qc", map(str, fields.columns))), qc, notes, kind="qc")
+    write_record(table, {path: digest for part in staged for path, digest in part.originals.items()}, images, manifest)
     done = {
         "plate": plate,
         "wells": list(table["well"].unique()),
@@ -401,6 +431,7 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
     image = np.zeros((len(plan.channels), *plan.mosaic.shape), plan.dtype)
     records: list[dict[str, Any]] = []
     pixels: list[np.ndarray] = []
+    originals: dict[str, str] = {}
     problems: list[str] = []
     height, width = plan.mosaic.cell
     for number, y, x in zip(slots["field"].tolist(), slots["y"].tolist(), slots["x"].tolist(), strict=True):
@@ -422,6 +453,7 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
                 # As objects are: only where the mosaic shows them.
                 record["n_cells"] = float(count_nuclei(kept_part))
         records.append(record)
+        originals |= reading.digests
         pixels.append(np.stack(field_pixels))
     if problems:
         return Staged([], np.empty(0), problems)
@@ -429,7 +461,7 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
         digests = writer.write_well(well, image, slots, plan.mosaic.cell)
     except OSError as error:
         return Staged([], np.empty(0), [], error)
-    return Staged(records, np.stack(pixels), [], digests=digests)
+    return Staged(records, np.stack(pixels), [], digests=digests, originals=originals)
 
 
 def _finish(sums: np.ndarray, plan: Plan, channel: str) -> np.ndarray:
@@ -445,23 +477,30 @@ def _finish(sums: np.ndarray, plan: Plan, channel: str) -> np.ndarray:
     return np.clip(np.rint(even), 0, np.iinfo(plan.dtype).max).astype(plan.dtype)
 
 
-def _images(rows: pd.DataFrame) -> dict[int, dict[str, list[tuple[Path, int]]]]:
-    """Return file and page of every plane by field and channel."""
-    images: dict[int, dict[str, list[tuple[Path, int]]]] = {}
-    for number, channel, path, page in zip(rows["field"], rows["channel"], rows["path"], rows["page"], strict=True):
-        images.setdefault(int(number), {}).setdefault(channel, []).append((Path(path), int(page)))
+def _images(rows: pd.DataFrame) -> dict[int, dict[str, list[Source]]]:
+    """Return the planes of the index by field and channel."""
+    images: dict[int, dict[str, list[Source]]] = {}
+    sources = zip(*(rows[name].tolist() for name in Source._fields), strict=True)
+    for number, channel, source in zip(
+        rows["field"].tolist(), rows["channel"], map(Source._make, sources), strict=True
+    ):
+        images.setdefault(number, {}).setdefault(channel, []).append(source)
     return images
 
 
-def _read(images: Mapping[str, Sequence[tuple[Path, int]]], plan: Plan) -> Reading:
+def _read(images: Mapping[str, Sequence[Source]], plan: Plan) -> Reading:
     """Read all images of one field, planes projected one by one."""
     sums, highest, at_highest = [], [], []
+    digests: dict[str, str] = {}
     problems: list[str] = []
     for channel in plan.channels:
         projected: np.ndarray | None = None
-        for path, page in images[channel]:
+        for source in images[channel]:
             try:
-                image = _checked(plan, path, page)
+                # Before it is read: one that is replaced in between has another digest when it is looked at again.
+                if source.path not in digests:
+                    digests[source.path] = verified(source.path, source.size, source.mtime_ns, source.before)
+                image = _checked(plan, Path(source.path), source.page)
             except UserError as error:
                 problems += error.problems
                 continue
@@ -476,7 +515,7 @@ def _read(images: Mapping[str, Sequence[tuple[Path, int]]], plan: Plan) -> Readi
         at_highest.append(np.count_nonzero(some == top) / some.size)
     if problems:
         raise UserError(problems)
-    return Reading(np.stack(sums), np.array(highest), np.array(at_highest))
+    return Reading(np.stack(sums), np.array(highest), np.array(at_highest), digests)
 
 
 def _checked(plan: Plan, path: Path, page: int) -> np.ndarray:

@@ -33,6 +33,13 @@ class Column:
     unit: str = ""
 
 
+# What tells whether a file is still the one that was indexed. An OME-Zarr array is a folder.
+_ORIGINAL = {
+    "size": Column("int64", "Size of the file; for `omezarr` the sum over the files of the array", "bytes"),
+    "mtime_ns": Column(
+        "int64", "Time of modification; for `omezarr` the sum over the files of the array, modulo 2^63", "ns since 1970"
+    ),
+}
 _SCREEN = {"screen": Column("str", "Name of the screen")}
 _PLATE = {"plate": Column("str", "Name of the plate")}
 _WELL = {"well": Column("str", "Row and column of the well, such as `B03`")}
@@ -90,13 +97,16 @@ TABLES: dict[str, dict[str, Column]] = {
         "channel": Column("str", "Name of the channel, by the config"),
         "z": Column("int32", "Number of the plane, by the instrument"),
         "time": Column("int32", "Number of the time point, by the instrument"),
-        "path": Column("str", "File; for `omezarr` the array of full resolution"),
+        "path": Column(
+            "str", "File, below the folder of the plate's images; for `omezarr` the array of full resolution"
+        ),
         "page": Column(
             "int32", "Page of the file, counted from 0; for `omezarr` number of the plane over the leading axes"
         ),
         "y_um": Column("float64", "Vertical position of the field's centre, downwards; missing where not known", "um"),
         "x_um": Column("float64", "Horizontal position of the field's centre; missing where not known", "um"),
         "pixel_size_um": Column("float64", "Size of a raw pixel; missing where not known", "um"),
+        **_ORIGINAL,
     },
     # One row per field; the numbers of each channel follow the columns of the field.
     "qc": {
@@ -313,7 +323,9 @@ def described(table: str, name: str) -> Column | None:
 
 LAYOUT = types("layout")
 CONTROLS = types("controls")
-INDEX = types("index")
+#: What readers list; the index of a plate has `ORIGINAL` too, and paths below the folder of its images.
+INDEX = {name: kind for name, kind in types("index").items() if name not in _ORIGINAL}
+ORIGINAL = {name: column.kind for name, column in _ORIGINAL.items()}
 QC = types("qc")
 HISTORY = types("history")
 WELLS = types("wells")

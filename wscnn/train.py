@@ -14,6 +14,7 @@ from scipy.ndimage import maximum_filter
 from wscnn.calibration import fit_probability, probability, reliability
 from wscnn.card import PARTS, Card
 from wscnn.cautions import of_models
+from wscnn.config import effective
 from wscnn.errors import UserError
 from wscnn.fields import read_fields, read_quality, same_pixel_size
 from wscnn.fit import Examples, evaluate, field_auc, pick_device, recipe_of, well_auc
@@ -436,7 +437,7 @@ def _key(
     """Return what stands for a training: the same pixels, first weights and settings give the same key."""
     pixels = {name: plate.digest for name, plate in plates.items()}
     start = train["start_from"] and hashlib.sha256(_start(train, fold).read_bytes()).hexdigest()
-    parts = [fold, list(channels), dict(model), dict(train), table.to_csv(index=False), pixels, start]
+    parts = [fold, list(channels), dict(model), effective("train", train), table.to_csv(index=False), pixels, start]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 

@@ -46,9 +46,9 @@ def test_a_plate_of_384_wells_with_masks_is_some_thousand_files(tmp_path: Path):
         size_by_numbers(plates=1, wells=384, fields=9, channels=5, planes=1, size=1080, controls=24),
         {name: section(name, "{}") for name in ("mosaic", "model", "train")},
     ).set_index("stage")["files"]
-    # The plan's `stage` and `score` also count the manifest, 4 tables, and of each job a log, a benchmark and a note of
+    # The plan's `stage` and `score` also count the manifest, 5 tables, and of each job a log, a benchmark and a note of
     # the version that ran it.
-    assert by_plan["stage"] + by_plan["score"] == FILES_384 + 1 + 4 + 6
+    assert by_plan["stage"] + by_plan["score"] == FILES_384 + 1 + 5 + 6
 
 
 def test_a_plate_takes_three_jobs_and_a_screen_five_more(
@@ -144,8 +144,8 @@ def test_raw_images_are_read_once_and_the_store_is_written_once(
 
     with OPENED.below(images) as opened:
         stage()
-    # One image is opened beforehand, for shape and type.
-    assert opened == {"read": fields + 1}
+    # One image is opened beforehand, for shape and type; each for its digest, and then, from memory, for its pixels.
+    assert opened == {"read": 2 * fields + 1}
 
     remove(outputs[0])
     with OPENED.below(tmp_path) as opened:

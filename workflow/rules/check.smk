@@ -6,6 +6,42 @@ WARNINGS = f"{RESULTS}/warnings/check.parquet"
 
 onstart:
     check_once()
+    check_images_are_there()
+    put_aside_plates()
+    watch().keep()
+
+
+def check_images_are_there():
+    """Stop before a job that would need raw images that were put away: it would only delete what is there."""
+    from wscnn.acquisitions.base import entry_is
+
+    needed = {
+        job.wildcards.plate
+        for job in workflow.dag.needrun_jobs()
+        if str(next(iter(job.output), "")).startswith(
+            (f"{RESULTS}/index/", f"{RESULTS}/plates/")
+        )
+    }
+    gone = [
+        plate for plate in sorted(needed) if not entry_is(Path(IMAGES[plate]).exists)
+    ]
+    if gone:
+        raise WorkflowError(
+            f"Raw images are gone ({', '.join(gone[:10])}{' ...' if len(gone) > 10 else ''}: {len(gone)} plates), but "
+            "these plates have to be staged again, since settings, excluded wells or the program changed (snakemake -n "
+            "says which); put the images back, or undo the change"
+        )
+
+
+def put_aside_plates():
+    """Move the results of plates that left the screen out of the way: tables are read by folder."""
+    from wscnn.left import put_aside
+
+    for plate in put_aside(Path(RESULTS), IMAGES):
+        print(
+            f"plate '{plate}' left the screen: its results are in {RESULTS}/left/{plate}",
+            file=sys.stderr,
+        )
 
 
 def check_once():
@@ -16,10 +52,13 @@ def check_once():
     from wscnn.provenance import keep_run
 
     tables = [Path(config[name]).read_bytes() for name in ("plates", "layout")]
-    parts = [json.dumps(config, sort_keys=True).encode(), *tables]
+    states = json.dumps(watch().states, sort_keys=True)
+    parts = [json.dumps(config, sort_keys=True).encode(), states.encode(), *tables]
     digest = sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
     seen = Path(f"{RESULTS}/checked.txt")
+    # Without an index, images may have been removed since.
     made = [Path(LAYOUT), Path(CONTROLS), Path(WARNINGS)]
+    made += [Path(f"{RESULTS}/index/{plate}.parquet") for plate in IMAGES]
     if (
         all(path.is_file() for path in [*made, seen])
         and seen.read_text().strip() == digest
@@ -29,6 +68,6 @@ def check_once():
     for warning in screen.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     keep_run(config, Path(RESULTS))
-    write_screen(screen, *made)
+    write_screen(screen, *made[:3])
     with atomic_path(seen) as partial:
         partial.write_text(digest + "\n")

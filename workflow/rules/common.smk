@@ -8,8 +8,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from wscnn.config import complete_config, controls, load_layout, load_plates
+from wscnn.config import complete_config, controls, effective, load_layout, load_plates
 from wscnn.errors import UserError
+from wscnn.left import bring_back
 
 
 def valid(read, *arguments):
@@ -21,9 +22,8 @@ def valid(read, *arguments):
 
 
 config = valid(complete_config, config, str(workflow.configfiles[0]))
-IMAGES = (
-    valid(load_plates, Path(config["plates"])).set_index("plate")["images"].to_dict()
-)
+PLATES = valid(load_plates, Path(config["plates"]))
+IMAGES = PLATES.set_index("plate")["images"].to_dict()
 
 RESULTS = f"{config['results']}/{config['screen']}"
 MODEL = config["model"]["checkpoint"] or f"{RESULTS}/model"
@@ -48,17 +48,23 @@ wildcard_constraints:
     fold="[0-2]",
 
 
+# Of the params of a rule, Snakemake compares with those of an earlier run what does not depend on input or output. So a
+# function that takes `output` gives what a job needs but its results do not depend on, such as paths.
 def settings(*names):
     """Return a params function for sections of the config as options of a verb: JSON, which :q quotes."""
-    options = [
-        part
-        for name in names
-        for part in (
-            f"--{name}",
-            json.dumps(config[name], sort_keys=True, allow_nan=False),
-        )
-    ]
-    return lambda wildcards: options
+    options = [part for name in names for part in (f"--{name}", as_json(config[name]))]
+    return lambda wildcards, output: options
+
+
+def compared(*names):
+    """Return a params function for what results depend on in sections of the config."""
+    text = " ".join(as_json(effective(name, config[name])) for name in names)
+    return lambda wildcards: text
+
+
+def as_json(settings):
+    """Return settings as JSON; the order of keys does not count, but that of channels does."""
+    return json.dumps(dict(sorted(settings.items())), allow_nan=False)
 
 
 def repeated(flag, paths):
@@ -81,8 +87,62 @@ def start_files(fold):
     )
 
 
+# What rules depend on in the layout reaches their params by content. Jobs of a cluster read this file, too; there nothing
+# is compared, and the layout of a large screen takes seconds to read.
+@cache
+def layout():
+    """Return the layout as the user's table has it now."""
+    return valid(load_layout, Path(config["layout"]), list(IMAGES))
+
+
 @cache
 def control_wells():
     """Return a digest of the control wells: training depends on these rows of the layout, not on the others."""
-    layout = valid(load_layout, Path(config["layout"]), list(IMAGES))
-    return sha256(controls(layout).to_csv().encode()).hexdigest()
+    if workflow.is_main_process:
+        return sha256(controls(layout()).to_csv().encode()).hexdigest()
+
+
+@cache
+def layout_digest():
+    """Return a digest of all that `check` writes into the screen's layout."""
+    if workflow.is_main_process:
+        tables = layout(), PLATES[["plate", "batch"]]
+        text = "\n".join(table.to_csv(index=False) for table in tables)
+        return sha256(text.encode()).hexdigest()
+
+
+@cache
+def excluded():
+    """Return the excluded wells of each plate that has some."""
+    if not workflow.is_main_process:
+        return {}
+    rows = layout().query("role == 'exclude'")
+    return {plate: tuple(wells) for plate, wells in rows.groupby("plate")["well"]}
+
+
+def excluded_wells(wildcards):
+    """Return the names of a plate's excluded wells."""
+    return ",".join(excluded().get(wildcards.plate, ()))
+
+
+@cache
+def watch():
+    """Return what has become of the raw images of the plates that were indexed; looked at once, when Snakemake starts."""
+    from wscnn.originals import Watch
+
+    return Watch(IMAGES, config["acquisition"], excluded(), Path(RESULTS))
+
+
+def images_state(wildcards):
+    """Return a word for a plate's raw images, another one when they have changed."""
+    if workflow.is_main_process:
+        return watch().states[wildcards.plate]
+
+
+# Before anything is compared: a plate that is listed again has its results still.
+if workflow.is_main_process:
+    for plate in bring_back(Path(RESULTS), IMAGES):
+        print(
+            f"plate '{plate}' is listed again: its results are back from {RESULTS}/left",
+            file=sys.stderr,
+        )

@@ -2,8 +2,6 @@
 rule hits:
     input:
         wells=expand(f"{RESULTS}/wells/{{plate}}.parquet", plate=IMAGES),
-        # What the layout that `check` writes is made of.
-        tables=[config["plates"], config["layout"]],
     output:
         hits=f"{RESULTS}/hits.parquet",
         wells=f"{RESULTS}/wells.parquet",
@@ -17,6 +15,9 @@ rule hits:
     conda:
         "../../envs/environment.yaml"
     params:
+        # What the layout that `check` writes is made of.
+        layout_digest=lambda wildcards: layout_digest(),
+        compared=compared("hits"),
         layout=LAYOUT,
         # What `check` and the cards of the folds warn of.
         warnings=WARNINGS,

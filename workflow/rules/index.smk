@@ -1,7 +1,5 @@
-# A row an image file, from names and metadata.
+# One row per image file, from names and metadata. The folder of images is no input: paths and times are not content.
 rule index:
-    input:
-        images=lambda wildcards: IMAGES[wildcards.plate],
     output:
         f"{RESULTS}/index/{{plate}}.parquet",
     log:
@@ -11,8 +9,12 @@ rule index:
     conda:
         "../../envs/environment.yaml"
     params:
-        # Tells the excluded wells; no input, for a mended layout does not ask for every plate again.
+        # That images were overwritten, added or removed.
+        state=images_state,
+        excluded=excluded_wells,
+        compared=compared("acquisition"),
+        images=lambda wildcards, output: IMAGES[wildcards.plate],
         layout=LAYOUT,
         settings=settings("acquisition"),
     shell:
-        "wscnn index --plate {wildcards.plate:q} --images {input.images:q} --output {output:q} --layout {params.layout:q} {params.settings:q} > {log:q} 2>&1"
+        "wscnn index --plate {wildcards.plate:q} --images {params.images:q} --output {output:q} --layout {params.layout:q} {params.settings:q} > {log:q} 2>&1"

@@ -23,7 +23,8 @@ rule report:
         "../../envs/environment.yaml"
     params:
         results=lambda wildcards, output: str(Path(output[0]).parent),
-        models=lambda wildcards: MODEL,
+        models=lambda wildcards, output: MODEL,
+        compared=compared("hits"),
         settings=settings("hits"),
     shell:
         "wscnn report --results {params.results:q} --models {params.models:q} --output {output:q} {params.settings:q}"

@@ -3,7 +3,8 @@ rule score:
     input:
         manifest=f"{RESULTS}/plates/{{plate}}.json",
         qc=f"{RESULTS}/qc/{{plate}}.parquet",
-        models=FOLDS,
+        # Those of a model that was made elsewhere are no input: where they lie does not count.
+        models=FOLDS if MODEL == f"{RESULTS}/model" else [],
     output:
         wells=f"{RESULTS}/wells/{{plate}}.parquet",
         fields=f"{RESULTS}/fields/{{plate}}.parquet",
@@ -18,9 +19,10 @@ rule score:
     params:
         screen=config["screen"],
         store=lambda wildcards: f"{RESULTS}/plates/{wildcards.plate}.zarr",
-        models=lambda wildcards: MODEL,
+        models=lambda wildcards, output: MODEL,
         # That a model that was made elsewhere has changed; of one that is made here the times of its files say so.
         model_files=None if MODEL == f"{RESULTS}/model" else digest_of(*FOLDS),
+        compared=compared("score"),
         settings=settings("score", "dask"),
     shell:
         "wscnn score --screen {params.screen:q} --store {params.store:q} --quality {input.qc:q} --models {params.models:q}"

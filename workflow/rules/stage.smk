@@ -13,8 +13,10 @@ rule stage:
         "../../envs/environment.yaml"
     threads: 16
     params:
+        excluded=excluded_wells,
+        compared=compared("acquisition", "mosaic", "illumination", "qc"),
+        images=lambda wildcards, output: IMAGES[wildcards.plate],
         layout=LAYOUT,
-        images=lambda wildcards: IMAGES[wildcards.plate],
         store=lambda wildcards: f"{RESULTS}/plates/{wildcards.plate}.zarr",
         settings=settings("acquisition", "mosaic", "illumination", "qc", "dask"),
     shell:

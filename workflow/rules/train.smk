@@ -25,6 +25,7 @@ rule train:
             "--store", [f"{RESULTS}/plates/{plate}.zarr" for plate in IMAGES]
         ),
         quality=lambda wildcards, input: repeated("--quality", input.qc),
+        compared=compared("model", "train"),
         settings=settings("model", "train"),
     shell:
         "wscnn train --screen {params.screen:q} --fold {wildcards.fold} --controls {params.controls:q}"
