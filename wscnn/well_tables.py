@@ -69,23 +69,49 @@ def read_wells(paths: Sequence[Path], treated: bool) -> pd.DataFrame:
     UserError
         With one sentence for each kind of mistake in each file, naming the lines.
     """
-    parts, problems = [], []
+    # Tables of the same columns, as the stages write them, are checked together: one by one, thousands take long.
+    alike: dict[tuple, list[tuple[Path, pd.DataFrame]]] = {}
+    problems: list[str] = []
     for path in paths:
         try:
-            part = read_user_table(path, _required(treated), {*WELLS, *LAYOUT})
-            # An empty table beside others is no mistake: a plate may have no well left.
-            if len(part):
-                part = _scored(part, str(path), treated)
-                if (twice := _repeated(part)).any():
-                    raise UserError(f"{path}, {Lines.of(part.index[twice])}: {_scored_twice(part[twice])}")
-                parts.append(part)
+            table = read_user_table(path, _required(treated), {*WELLS, *LAYOUT})
         except UserError as error:
             problems += error.problems
+            continue
+        # An empty table beside others is no mistake: a plate may have no well left.
+        if len(table):
+            alike.setdefault((table.index.name, *table.dtypes.items()), []).append((path, table))
+    parts = []
+    for tables in alike.values():
+        try:
+            parts.append(_unrepeated(pd.concat([table for _, table in tables]), listed(paths, 3), treated))
+        except UserError as error:
+            # Looked at one by one, each names its own lines; what is wrong only between them does not.
+            problems += [text for path, table in tables for text in _problems(table, path, treated)] or error.problems
     if problems:
         raise UserError(problems)
     if not parts:
         raise UserError(f"{listed(paths, _NAMED)}: lists no well")
     return _joined(parts)
+
+
+def _problems(table: pd.DataFrame, path: Path, treated: bool) -> list[str]:
+    """Return what is wrong in the table of one file."""
+    try:
+        _unrepeated(table, str(path), treated)
+    except UserError as error:
+        return error.problems
+    return []
+
+
+def _unrepeated(table: pd.DataFrame, source: str, treated: bool) -> pd.DataFrame:
+    """Return what `_scored` does; no well may have several rows for one phenotype."""
+    table = _scored(table, source, treated)
+    twice = table.duplicated(["plate", "well", "phenotype"], keep=False)
+    if twice.any():
+        where = f", {Lines.of(table.index[twice])}" if table.index.is_unique and table.index.name else ""
+        raise UserError(f"{source}{where}: {_some(table[twice])}: scored twice for one phenotype; keep one row")
+    return table
 
 
 def _required(treated: bool) -> list[str]:
@@ -194,15 +220,6 @@ def _check_role(role: str) -> None:
         raise ValueError(f"role '{role}' does not exist; the roles are {', '.join(ROLES)}")
 
 
-def _repeated(table: pd.DataFrame) -> pd.Series:
-    """Return which rows are of a well that has several for one phenotype."""
-    return table.duplicated(["plate", "well", "phenotype"], keep=False)
-
-
-def _scored_twice(rows: pd.DataFrame) -> str:
-    return f"{_some(rows)}: scored twice for one phenotype; keep one row"
-
-
 def join_layout(wells: pd.DataFrame, layout: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return `wells` with the layout's columns, and the layout.
 
@@ -247,11 +264,9 @@ def check_wells(table: pd.DataFrame, source: str) -> pd.DataFrame:
     UserError
         Naming what is missing, unknown or there twice.
     """
-    table = _scored(table, source, treated=True)
+    table = _unrepeated(table, source, treated=True)
     if table.empty:
         raise UserError(f"{source}: lists no well")
-    if (twice := _repeated(table)).any():
-        raise UserError(f"{source}: {_scored_twice(table[twice])}")
     table = table.assign(**{name: "" for name in ("screen", "batch", "control_phenotype") if name not in table})
     large = table["score"].abs() > LARGEST_SCORE
     if large.any():
