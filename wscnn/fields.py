@@ -1,5 +1,6 @@
 """Fields as the network sees them."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,12 +40,13 @@ def read_quality(plate: Plate, path: Path) -> pd.DataFrame:
     ------
     UserError
         When the table has other columns or types, names another plate, holds a field twice, or carries another digest
-        than the plate; and when the plate's folder is named after another plate.
+        than the plate; and when a manifest beside the plate is of another plate or digest.
     """
-    if plate.path.suffix == ".zarr" and plate.path.stem != plate.name:
+    manifest = plate.path.with_suffix(".json")
+    if manifest.is_file() and (staged := _staged(manifest)) != (plate.name, plate.digest):
         raise UserError(
-            f"{plate.path}: holds plate '{plate.name}', but a store is named after its plate; stage plate "
-            f"'{plate.path.stem}' again"
+            f"{manifest} and {plate.path}: were not made by the same run of stage (plate '{staged[0]}' and "
+            f"'{plate.name}', or their digests differ); stage plate '{staged[0]}' again"
         )
     table = read_table(path, QC)
     again = f"stage plate '{plate.name}' again"
@@ -67,6 +69,15 @@ def read_quality(plate: Plate, path: Path) -> pd.DataFrame:
             f"same pixels cannot be verified; to be sure, {again}"
         )
     return table
+
+
+def _staged(manifest: Path) -> tuple[str, str | None]:
+    """Return name and digest of the plate that a manifest stands for."""
+    try:
+        content = json.loads(manifest.read_bytes())
+        return content["plate"], content.get("digest")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{manifest}: not the manifest of a staged plate ({error!r}); stage the plate again") from None
 
 
 def read_fields(plate: Plate, well: str, channels: Sequence[str], boxes: np.ndarray) -> np.ndarray:
