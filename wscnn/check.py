@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition, entry_is
+from wscnn.claim import claim_problems
 from wscnn.config import controls as control_wells
 from wscnn.config import load_config, load_layout, load_plates
 from wscnn.errors import UserError
@@ -56,18 +57,26 @@ class Screen:
 
 def check_screen(config_path: Path) -> Screen:
     """Return the screen that a config file describes; see `check_config`."""
-    return check_config(load_config(Path(config_path)))
+    path = Path(config_path)
+    return check_config(load_config(path), [] if path == Path("-") else [path])
 
 
-def check_config(config: dict[str, Any]) -> Screen:
+def check_config(config: dict[str, Any], configs: Sequence[Path] = ()) -> Screen:
     """Return the screen that a complete config describes, after checking all that can be known from headers and names.
+
+    Parameters
+    ----------
+    config
+        The config, complete with defaults.
+    configs
+        The config files that it was read from: no other one may have made the screen's results.
 
     Raises
     ------
     UserError
         With a sentence for every problem found: where it is, what is wrong, what to do.
     """
-    problems: list[str] = []
+    problems = claim_problems(Path(config["results"]) / config["screen"], config["screen"], configs)
     plates = _attempt(problems, lambda: load_plates(Path(config["plates"])))
     names = None if plates is None else plates["plate"].tolist()
     layout = _attempt(problems, lambda: load_layout(Path(config["layout"]), names))

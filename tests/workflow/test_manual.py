@@ -205,7 +205,12 @@ def test_yaml_in_the_manual_is_valid(folder: Path) -> None:
         given = yaml.safe_load(block)
         if "checkpoint" in block:
             continue  # followed above
-        merged = {**config, **{key: {**config.get(key, {}), **values} for key, values in given.items()}}
+        # A screen of its own, for results belong to one config file.
+        merged = {
+            **config,
+            "screen": f"block{number}",
+            **{key: {**config.get(key, {}), **values} for key, values in given.items()},
+        }
         (folder / f"block{number}.yaml").write_text(yaml.safe_dump(merged))
         done = run(f"wscnn check block{number}.yaml", folder)
         assert done.returncode == 0, done.stderr

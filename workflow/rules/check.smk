@@ -3,8 +3,28 @@
 LAYOUT, CONTROLS = f"{RESULTS}/layout.parquet", f"{RESULTS}/controls.parquet"
 
 
-onstart:
+def start():
+    """Lock the screen's results for this run and check the screen."""
+    from wscnn.claim import lock
+
+    global HELD
+    HELD = valid(lock, Path(RESULTS))
     check_once()
+
+
+onstart:
+    start()
+
+
+# Of a module Snakemake ignores `onstart`: it is put before that of the workflow that includes this one.
+if not workflow.modifier.is_main_snakefile():
+    including = workflow._onstart
+
+    def start_both(log):
+        start()
+        including(log)
+
+    workflow._onstart = start_both
 
 
 def check_once():
@@ -12,6 +32,7 @@ def check_once():
     # Every job of a cluster reads this file, too, and needs none of these.
     from wscnn.atomic import atomic_path
     from wscnn.check import check_config, write_screen
+    from wscnn.claim import claim
 
     tables = [Path(config[name]).read_bytes() for name in ("plates", "layout")]
     parts = [json.dumps(config, sort_keys=True).encode(), *tables]
@@ -23,9 +44,10 @@ def check_once():
         and seen.read_text().strip() == digest
     ):
         return
-    screen = valid(check_config, config)
+    screen = valid(check_config, config, CONFIG_FILES)
     for warning in screen.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     write_screen(screen, *made)
+    claim(Path(RESULTS), CONFIG_FILES)
     with atomic_path(seen) as partial:
         partial.write_text(digest + "\n")
