@@ -38,7 +38,7 @@ def test_as_a_module_with_a_dict_config_the_screen_is_checked_and_run_to_hits(
     snakefile = ROOT / "workflow" / "Snakefile"
 
     # What only the check finds, before any job.
-    wrong = config | {"acquisition": config["acquisition"] | {"channels": {"77": "nothing"}}}
+    wrong = config | {"acquisition": config["acquisition"] | {"channels": {"77": "DNA"}}}
     (folder / "Including").write_text(INCLUDING.format(snakefile=snakefile, config=wrong))
     failed = run_including(folder)
     assert failed.returncode != 0
