@@ -74,6 +74,63 @@ def test_killed_job_leaves_no_target(tmp_path: Path) -> None:
     assert not (tmp_path / "target").exists()
 
 
+def killed(code: str, target: Path) -> None:
+    """Run `code`, which writes to the path `target` and kills itself."""
+    start = (
+        "import os, sys; from pathlib import Path; from wscnn.atomic import atomic_path; target = Path(sys.argv[1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", start + code, str(target)], check=False)
+    assert done.returncode == -9
+
+
+BETWEEN_THE_RENAMES = """
+rename = Path.rename
+def rename_and_die(path, to):
+    rename(path, to)
+    os.kill(os.getpid(), 9)
+Path.rename = rename_and_die
+with atomic_path(target) as partial:
+    partial.mkdir()
+    (partial / "new").touch()
+"""
+
+AFTER_THE_RENAMES = """
+import shutil
+shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), 9)
+with atomic_path(target) as partial:
+    partial.mkdir()
+    (partial / "new").touch()
+"""
+
+
+def test_a_kill_between_the_renames_loses_no_good_copy(tmp_path: Path) -> None:
+    target = tmp_path / "plate.zarr"
+    target.mkdir()
+    (target / "old").touch()
+    killed(BETWEEN_THE_RENAMES, target)
+    assert not target.exists()
+    # The next job fails, too; the earlier version is back all the same, and nothing is left beside it.
+    with pytest.raises(RuntimeError), atomic_path(target):
+        raise RuntimeError
+    assert names(target) == ["old"]
+    assert names(tmp_path) == ["plate.zarr"]
+
+
+@pytest.mark.parametrize("code", [BETWEEN_THE_RENAMES, AFTER_THE_RENAMES])
+def test_the_next_job_clears_what_a_killed_one_left(tmp_path: Path, code: str) -> None:
+    target = tmp_path / "plate[1].zarr"
+    target.mkdir()
+    (target / "old").touch()
+    killed(code, target)
+    other = tmp_path / ".plate1.zarr.0123abcd.partial"
+    other.touch()
+    with atomic_path(target) as partial:
+        partial.mkdir()
+        (partial / "newest").touch()
+    assert names(target) == ["newest"]
+    assert names(tmp_path) == [other.name, "plate[1].zarr"]
+
+
 def test_remove_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").touch()

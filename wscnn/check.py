@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition, entry_is
 from wscnn.acquisitions.pattern import Pattern
 from wscnn.cautions import Caution, tabulate
+from wscnn.claim import claim_problems
 from wscnn.config import controls as control_wells
 from wscnn.config import draft_config, load_layout, load_plates
 from wscnn.errors import UserError, listed, merged
@@ -65,11 +66,17 @@ class Screen:
 
 def check_screen(config_path: Path) -> Screen:
     """Return the screen that a config file describes; see `check_config`."""
-    config, problems = draft_config(Path(config_path))
-    return check_config(config, problems, beside=Path(config_path).parent)
+    path = Path(config_path)
+    config, problems = draft_config(path)
+    return check_config(config, problems, path.parent, [] if path == Path("-") else [path])
 
 
-def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: Path | None = None) -> Screen:
+def check_config(
+    config: dict[str, Any],
+    problems: Iterable[str] = (),
+    beside: Path | None = None,
+    configs: Sequence[Path] = (),
+) -> Screen:
     """Return the screen that a config describes, after checking all that can be known from headers and names.
 
     Parameters
@@ -80,6 +87,8 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
         What is wrong with those sections.
     beside
         The folder of the config file, where a table is looked for that is not where the config says.
+    configs
+        The config files that it was read from: no other one may have made the screen's results.
 
     Raises
     ------
@@ -92,6 +101,8 @@ def check_config(config: dict[str, Any], problems: Iterable[str] = (), beside: P
     ):
         problems += found
         config = {name: value for name, value in config.items() if name != "results"}
+    elif {"results", "screen"} <= set(config):
+        problems += claim_problems(Path(config["results"]) / config["screen"], config["screen"], configs)
 
     def known(*sections: str) -> bool:
         return all(name in config for name in sections)

@@ -134,6 +134,24 @@ def complete_config(given: object, source: str) -> dict[str, Any]:
     return config
 
 
+def from_text(value: Any, rules: Mapping[str, Any]) -> Any:
+    """Return a value of the command line with text read as JSON where `rules` ask for something else than text."""
+    if isinstance(value, Mapping):
+        properties = rules.get("properties", {})
+        return {key: from_text(item, properties.get(key, {})) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_text(item, rules.get("items", {})) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        read = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    valid = jsonschema.Draft202012Validator(rules).is_valid
+    # No text that is wanted anywhere is called "null".
+    return read if valid(read) and (read is None or not valid(value)) else value
+
+
 def section(name: str, text: str) -> dict[str, Any]:
     """Return one section of the config given as JSON, valid and with its defaults.
 

@@ -4,7 +4,6 @@ Wells are tasks of a Dask cluster; a worker holds the pixels of one well. Flat-f
 from a bounded, seeded sample of fields, the same on any number of workers.
 """
 
-import glob
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from distributed import Client, as_completed
 from wscnn import qc as quality_control
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition
-from wscnn.atomic import atomic_path, remove
+from wscnn.atomic import atomic_path
 from wscnn.cluster import connect
 from wscnn.config import effective
 from wscnn.errors import UserError
@@ -169,8 +168,6 @@ def stage_plate(
         images that fit no field.
     """
     manifest.unlink(missing_ok=True)  # an earlier one must not vouch for a store that is being replaced
-    for left in store.parent.glob(f".{glob.escape(store.name)}.*.partial"):  # by a run that was killed
-        remove(left)
     channels = list(acquisition["channels"].values())
     table = read_index(index, images)
     before = read_digests(manifest)

@@ -1,11 +1,15 @@
 """The environments that jobs run in are one list."""
 
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+from runs import command, environment
 
 ROOT = Path(__file__).parents[2]
 LIST = ROOT / "envs" / "requirements.txt"
@@ -16,15 +20,10 @@ def requirements() -> dict[str, Requirement]:
     return {requirement.name: requirement for requirement in map(Requirement, lines)}
 
 
-def test_conda_file_and_container_install_the_list_that_pyproject_reads():
+def test_the_container_installs_the_list_that_pyproject_reads():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["dependencies"]
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["envs/requirements.txt"]}
-    conda = yaml.safe_load((ROOT / "envs" / "environment.yaml").read_text())
-    pip = next(entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict))
-    # Paths in a conda file are relative to it.
-    assert "-r requirements.txt" in pip
-    assert (LIST.parent / "requirements.txt").samefile(LIST)
     container = (ROOT / "envs" / "Containerfile").read_text()
     assert "pip install --no-cache-dir -r envs/requirements.txt" in container
 
@@ -43,3 +42,30 @@ def test_every_requirement_has_an_upper_bound_and_torch_stops_at_2_13_0():
     torch = requirements()["torch"].specifier
     assert Version("2.13.0") in torch and Version("2.13.0+cpu") in torch
     assert Version("2.13.1") not in torch and Version("2.14.0") not in torch
+
+
+def test_the_conda_file_names_no_other_file_and_lists_all_requirements():
+    conda = yaml.safe_load((ROOT / "envs" / "environment.yaml").read_text())
+    (pip,) = (entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict))
+    lines = [line for line in LIST.read_text().splitlines() if line and not line.startswith("#")]
+    assert pip == lines
+
+
+def test_jobs_run_in_the_environment_that_conda_makes_of_the_one_file(screen: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(screen, tmp_path / "screen"))
+    (tmp_path / "conda" / "bin").mkdir(parents=True)
+    shutil.copy(Path(__file__).parent / "conda_stand_in.sh", tmp_path / "conda" / "bin" / "conda")
+    (tmp_path / "conda" / "bin" / "conda").chmod(0o755)
+    (tmp_path / "conda" / "bin" / "activate").write_text('export PATH="$1/bin:$PATH"\n')
+    said = tmp_path / "said.txt"
+    variables = environment() | {
+        "STAND_IN_LOG": str(said),
+        "STAND_IN_PREFIX": str(tmp_path / "conda"),
+        "STAND_IN_PYTHON": sys.executable,
+    }
+    variables["PATH"] = f"{tmp_path / 'conda' / 'bin'}:{variables['PATH']}"
+    line = command("--configfile", "config.yaml", "--sdm", "conda", "--until", "index")
+    done = subprocess.run(line, cwd=folder, env=variables, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr + said.read_text()
+    assert (folder / "results/small/index/plate1.parquet").is_file()
+    assert "env create" in said.read_text() and said.read_text().count("\nran\n") == 2, said.read_text()

@@ -6,7 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ import duckdb
 import pandas as pd
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from runs import ROOT, environment, screen_of
 
 from wscnn.cli import main
@@ -77,10 +82,67 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def closure(*names: str) -> set[str]:
+    """Return the distributions that pip installs for the requirements `names`, by their normalised names."""
+    found: set[tuple[str, str]] = set()
+    wanted = [(Requirement(name), "") for name in names]
+    while wanted:
+        requirement, extra = wanted.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        for chosen in {"", *requirement.extras}:
+            if (name, chosen) not in found:
+                found.add((name, chosen))
+                try:
+                    lines = metadata.distribution(name).requires or []
+                except metadata.PackageNotFoundError:
+                    continue  # needed on another system only
+                wanted += [(Requirement(line), chosen) for line in lines]
+    return {name for name, _ in found}
+
+
+#: Put before a user's programs: modules that only the tests' requirements bring are not found.
+HIDE = """
+import sys
+class Hidden:
+    modules = {modules}
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] in cls.modules:
+            raise ModuleNotFoundError(f"No module named {{name!r}} for users", name=name)
+sys.meta_path.insert(0, Hidden)
+"""
+
+
+@cache
+def users_modules() -> str:
+    """Return a folder which, on PYTHONPATH, leaves Python programs what `pip install -e .` installs, and no more."""
+    lines = [line for line in (ROOT / "envs/requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    allowed = closure(*lines) | {"wscnn", "pip", "setuptools"}
+    hidden = {
+        module
+        for module, names in metadata.packages_distributions().items()
+        if not allowed & {canonicalize_name(name) for name in names}
+    }
+    folder = tempfile.mkdtemp(prefix="users-modules-")
+    Path(folder, "sitecustomize.py").write_text(HIDE.format(modules=hidden))
+    return folder
+
+
 def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a line as a user's shell would."""
+    """Run a line as a user's shell would, where there is only what a user has installed."""
     shell = ["bash", "-e", "-o", "pipefail", "-c", line]
-    return subprocess.run(shell, cwd=folder, env=environment(), text=True, capture_output=True, timeout=900)
+    path = os.pathsep.join(filter(None, [users_modules(), os.environ.get("PYTHONPATH")]))
+    variables = environment() | {"PYTHONPATH": path}
+    return subprocess.run(shell, cwd=folder, env=variables, text=True, capture_output=True, timeout=900)
+
+
+def test_the_commands_find_what_a_user_has_and_nothing_of_the_tests(tmp_path: Path) -> None:
+    for module in ("torch", "wscnn", "snakemake", "pygments"):
+        assert run(f"python -c 'import {module}'", tmp_path).returncode == 0, module
+    for module in ("duckdb", "polars", "pytest", "openpyxl"):
+        assert "for users" in run(f"python -c 'import {module}'", tmp_path).stderr, module
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +267,12 @@ def test_yaml_in_the_manual_is_valid(folder: Path) -> None:
         given = yaml.safe_load(block)
         if "checkpoint" in block:
             continue  # followed above
-        merged = {**config, **{key: {**config.get(key, {}), **values} for key, values in given.items()}}
+        # A screen of its own, for results belong to one config file.
+        merged = {
+            **config,
+            "screen": f"block{number}",
+            **{key: {**config.get(key, {}), **values} for key, values in given.items()},
+        }
         (folder / f"block{number}.yaml").write_text(yaml.safe_dump(merged))
         done = run(f"wscnn check block{number}.yaml", folder)
         assert done.returncode == 0, done.stderr

@@ -4,7 +4,12 @@ LAYOUT, CONTROLS = f"{RESULTS}/layout.parquet", f"{RESULTS}/controls.parquet"
 WARNINGS = f"{RESULTS}/warnings/check.parquet"
 
 
-onstart:
+def start():
+    """Lock the screen's results for this run and check the screen."""
+    from wscnn.claim import lock
+
+    global HELD
+    HELD = valid(lock, Path(RESULTS))
     check_once()
     check_images_are_there()
     put_aside_plates()
@@ -44,16 +49,32 @@ def put_aside_plates():
         )
 
 
+onstart:
+    start()
+
+
+# Of a module Snakemake ignores `onstart`: it is put before that of the workflow that includes this one.
+if not workflow.modifier.is_main_snakefile():
+    including = workflow._onstart
+
+    def start_both(log):
+        start()
+        including(log)
+
+    workflow._onstart = start_both
+
+
 def check_once():
     """Check the screen unless it was checked as it is now, and write its layout and controls for the jobs."""
     # Every job of a cluster reads this file, too, and needs none of these.
     from wscnn.atomic import atomic_path
     from wscnn.check import check_config, write_screen
+    from wscnn.claim import claim
     from wscnn.provenance import keep_run
 
     tables = [Path(config[name]).read_bytes() for name in ("plates", "layout")]
-    states = json.dumps(watch().states, sort_keys=True)
-    parts = [json.dumps(config, sort_keys=True).encode(), states.encode(), *tables]
+    states = json.dumps(watch().states, sort_keys=True, allow_nan=False)
+    parts = [json.dumps(config, sort_keys=True, allow_nan=False).encode(), states.encode(), *tables]
     digest = sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
     seen = Path(f"{RESULTS}/checked.txt")
     # Without an index, images may have been removed since.
@@ -64,10 +85,11 @@ def check_once():
         and seen.read_text().strip() == digest
     ):
         return
-    screen = valid(check_config, config)
+    screen = valid(lambda: check_config(config, configs=CONFIG_FILES))
     for warning in screen.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     keep_run(config, Path(RESULTS))
     write_screen(screen, *made[:3])
+    claim(Path(RESULTS), CONFIG_FILES)
     with atomic_path(seen) as partial:
         partial.write_text(digest + "\n")

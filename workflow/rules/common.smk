@@ -5,10 +5,22 @@ import sys
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from shlex import quote
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
+from snakemake.utils import update_config
 
-from wscnn.config import complete_config, controls, effective, load_layout, load_plates
+from wscnn.config import (
+    complete_config,
+    controls,
+    effective,
+    from_text,
+    load_layout,
+    load_plates,
+    schema,
+    shipped,
+)
 from wscnn.errors import UserError
 from wscnn.left import bring_back
 
@@ -21,7 +33,23 @@ def valid(read, *arguments):
         raise WorkflowError(f"Mend this first:\n{error}")
 
 
-config = valid(complete_config, config, str(workflow.configfiles[0]))
+# Of `--config 'hits={"fdr": 0.01}'` Snakemake keeps numbers within the braces as text. What of a module's config comes
+# from the command line is known to the including workflow only.
+CONFIG_FILES = [Path(file) for file in workflow.configfiles]
+if workflow.modifier.is_main_snakefile():
+    SOURCE = str(CONFIG_FILES[0])
+    typed = from_text(workflow.config_settings.config, schema("config"))
+    update_config(config, typed)
+else:
+    SOURCE = f"config of module {workflow.modifier.namespace}"
+    config = from_text(config, schema("config"))
+config = valid(complete_config, config, SOURCE)
+
+if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+    # Such an environment holds what wscnn needs (envs/environment.yaml); wscnn itself is this workflow's.
+    HERE = quote(str(shipped("Snakefile").parent))
+    shell.prefix(f'wscnn() {{{{ PYTHONPATH={HERE} python -m wscnn "$@"; }}}}; ')
+
 PLATES = valid(load_plates, Path(config["plates"]))
 IMAGES = PLATES.set_index("plate")["images"].to_dict()
 

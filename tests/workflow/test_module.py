@@ -1,0 +1,125 @@
+"""Use from other workflows and from the command line: as a module, with values of the config given there."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from runs import ROOT, command, environment, tables
+
+INCLUDING = """
+module wscnn:
+    snakefile: "{snakefile}"
+    config: {config}
+
+use rule * from wscnn
+
+rule both:
+    default_target: True
+    input: "results/small/hits.parquet"
+    output: touch("done")
+"""
+
+
+def run_including(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    line = command(*options)
+    line[line.index("--snakefile") + 1] = "Including"
+    return subprocess.run(line, cwd=folder, env=environment(), text=True, capture_output=True, timeout=900)
+
+
+def test_as_a_module_with_a_dict_config_the_screen_is_checked_and_run_to_hits(
+    screen: Path, finished: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(screen, tmp_path / "screen"))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").unlink()
+    snakefile = ROOT / "workflow" / "Snakefile"
+
+    # What only the check finds, before any job.
+    wrong = config | {"acquisition": config["acquisition"] | {"channels": {"77": "DNA"}}}
+    (folder / "Including").write_text(INCLUDING.format(snakefile=snakefile, config=wrong))
+    failed = run_including(folder)
+    assert failed.returncode != 0
+    assert "77" in failed.stderr.partition("Mend this first:")[2], failed.stderr
+    assert not (folder / "results/small/index").exists()
+
+    (folder / "Including").write_text(INCLUDING.format(snakefile=snakefile, config=config))
+    done = run_including(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "done").is_file() and (folder / "results/small/checked.txt").is_file()
+    ours = tables(folder)
+    assert "hits.parquet" in ours
+    assert ours == {name: content for name, content in tables(finished).items() if name in ours}
+
+
+def test_nested_values_of_the_command_line_have_their_types_and_leave_the_other_keys(
+    finished: Path, tmp_path: Path, snakemake
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "screen"))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["hits"] = {"normalize": "bscore"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    given = ["--config", 'hits={"fdr": 0.01, "min_auc": null}']
+    planned = snakemake(folder, "--configfile", "config.yaml", "-n", "--printshellcmds", *given)
+    said = planned.stdout + planned.stderr
+    assert planned.returncode == 0, said
+    assert '"fdr": 0.01' in said and '"min_auc": null' in said and '"normalize": "bscore"' in said, said
+    wrong = snakemake(folder, "--configfile", "config.yaml", "-n", "--config", 'hits={"fdr": "often"}')
+    assert wrong.returncode != 0 and "hits.fdr: 'often' is not of type 'number'" in wrong.stdout + wrong.stderr
+
+
+def test_another_config_file_of_the_same_screen_is_refused_by_name(finished: Path, tmp_path: Path, snakemake) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "screen"))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    other = config | {"score": {"mask_fraction": 0.9}}
+    (folder / "other.yaml").write_text(yaml.safe_dump(other))
+    before = tables(folder)
+    for refused in (
+        snakemake(folder, "--configfile", "other.yaml"),
+        subprocess.run(["wscnn", "check", "other.yaml"], cwd=folder, env=environment(), text=True, capture_output=True),
+    ):
+        assert refused.returncode != 0
+        said = refused.stdout + refused.stderr
+        assert f"other.yaml: its screen 'small' is also the screen of {folder / 'config.yaml'}" in said, said
+    assert tables(folder) == before
+    # The first one renamed, or naming another screen, is no reason to refuse.
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"screen": "large"}))
+    done = subprocess.run(
+        ["wscnn", "check", "other.yaml"], cwd=folder, env=environment(), text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_second_run_from_another_folder_is_refused_while_the_first_lasts(
+    finished: Path, tmp_path: Path, snakemake
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "screen"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("config.yaml", "plates.tsv", "layout.tsv", "images", "results"):
+        (elsewhere / name).symlink_to(folder / name)
+    (folder / "results/small/hits.parquet").unlink()
+    hold = (
+        "import sys; from pathlib import Path; from wscnn.claim import lock\n"
+        "held = lock(Path(sys.argv[1])); print('held'); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-u", "-c", hold, str(folder / "results/small")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(),
+    )
+    assert holder.stdout is not None and holder.stdout.readline()
+    refused = snakemake(elsewhere, "--configfile", "config.yaml")
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0
+    assert "results/small/.lock: another run is working in results/small" in said and str(holder.pid) in said, said
+    assert not (folder / "results/small/hits.parquet").exists()
+    # Killed outright, the holder leaves nothing to be deleted by hand.
+    holder.kill()
+    holder.communicate()
+    done = snakemake(elsewhere, "--configfile", "config.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(pd.read_parquet(folder / "results/small/hits.parquet"))
