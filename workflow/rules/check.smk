@@ -74,7 +74,11 @@ def check_once():
 
     tables = [Path(config[name]).read_bytes() for name in ("plates", "layout")]
     states = json.dumps(watch().states, sort_keys=True, allow_nan=False)
-    parts = [json.dumps(config, sort_keys=True, allow_nan=False).encode(), states.encode(), *tables]
+    parts = [
+        json.dumps(config, sort_keys=True, allow_nan=False).encode(),
+        states.encode(),
+        *tables,
+    ]
     digest = sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
     seen = Path(f"{RESULTS}/checked.txt")
     # Without an index, images may have been removed since.
