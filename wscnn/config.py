@@ -321,6 +321,13 @@ def _acquisition_faults(given: Mapping[str, Any], path: tuple[str, ...]) -> list
     found = []
     for twins in _twins(channels):
         found.append(("channels", f"{_quoted(twins)} are {_SAME}; give each channel its own name"))
+    numbers: dict[int, list[str]] = {}
+    for key in settings.get("channels", {}):
+        if key.isdecimal():
+            numbers.setdefault(int(key), []).append(key)
+    for same in numbers.values():
+        if len(same) > 1:
+            found.append(("channels", f"{_quoted(same)} are the same number of a channel; keep one of them"))
     if channels and settings["nuclei"] is not None and settings["nuclei"] not in channels:
         found.append(("nuclei", f"'{settings['nuclei']}' is none of the channels {', '.join(channels)}"))
     if settings["format"] == "pattern" and not settings["pattern"]:

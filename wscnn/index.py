@@ -176,20 +176,28 @@ def plane_problems(chosen: pd.DataFrame, channels: Sequence[str]) -> list[str]:
         The channels that every field needs.
     """
     chosen = chosen.drop_duplicates(_IMAGE)  # two files for one image are a fault of their own (`duplicates`)
-    fields = pd.MultiIndex.from_frame(chosen[["well", "field"]].drop_duplicates())
+    fields = list(chosen[["well", "field"]].drop_duplicates().itertuples(index=False, name=None))
     problems = []
     for channel in channels:
-        planes = chosen[chosen["channel"] == channel].groupby(["well", "field"]).size()
-        found = planes.reindex(fields, fill_value=0)
-        # Of two numbers that are as frequent, the larger.
-        frequent = Counter(planes.tolist())
-        usual = max(frequent, key=lambda n: (frequent[n], n), default=0)
-        for n in sorted(set(found) - {usual}):
-            odd = found.index[found == n].tolist()
+        planes = chosen[chosen["channel"] == channel].groupby(["well", "field"])["z"].agg(frozenset).to_dict()
+        # Of two sets that are as frequent, the larger.
+        frequent = Counter(planes.values())
+        usual: frozenset[int] = max(
+            frequent, key=lambda some: (frequent[some], len(some), sorted(some)), default=frozenset()
+        )
+        unlike: dict[frozenset[int], list[tuple[str, int]]] = {}
+        for position in fields:
+            if (some := planes.get(position, frozenset())) != usual:
+                unlike.setdefault(some, []).append(position)
+        for some, odd in sorted(unlike.items(), key=lambda item: sorted(item[0])):
             well, field = odd[0]
+            n = len(some)
             path = chosen.loc[(chosen["well"] == well) & (chosen["field"] == field), "path"].iloc[0]
             more = f" and {len(odd) - 1} more fields" if len(odd) > 1 else ""
-            has = "no image" if n == 0 else f"{n} plane{'s' if n > 1 else ''} where other fields have {usual}"
-            advice = "remove those too many" if n > usual else "copy the missing files, or remove the field's others"
+            if n == len(usual):
+                has = f"planes {listed(sorted(some))} where other fields have {listed(sorted(usual))}"
+            else:
+                has = f"{n} plane{'s' if n > 1 else ''} where other fields have {len(usual)}" if n else "no image"
+            advice = "remove those too many" if n > len(usual) else "copy the missing files, or remove the others"
             problems.append(f"well {well}, field {field}{more}: {has} of channel {channel} (beside {path}); {advice}")
     return problems

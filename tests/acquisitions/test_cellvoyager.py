@@ -9,6 +9,7 @@ import pytest
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.cellvoyager import CellVoyager
+from wscnn.errors import UserError
 
 Settings = Callable[..., dict[str, Any]]
 
@@ -49,14 +50,20 @@ def test_image_that_is_listed_but_gone(folder: Path, settings: Settings, tmp_pat
     copy = tmp_path / "copy"
     shutil.copytree(next(path for path in folder.iterdir() if path.is_dir()), copy)
     next(copy.glob("*_D08_T0001F003L01A01Z02C01.tif")).unlink()
-    table = open_acquisition(copy, settings({"1": "DNA"})).index("CV")
-    assert len(table) == 47
+    reader = open_acquisition(copy, settings({"1": "DNA"}))
+    with pytest.raises(
+        UserError, match=r"F003L01A01Z02C01.tif: this plane of well D08, field 3, channel DNA is listed"
+    ):
+        reader.index("CV")
+    assert reader.index("CV", {"D08"})["well"].nunique() > 0
+    # One plane alone does not need the others.
+    assert len(open_acquisition(copy, settings({"1": "DNA"}, z=1)).index("CV")) == 47
 
 
 def test_records_alone_tell_no_pixel_size(folder: Path, settings: Settings, tmp_path: Path) -> None:
     source = next(path for path in folder.iterdir() if path.is_dir())
     for name in ("MeasurementData.mlf", "CV8000-Minimal-DataSet-2C-3W-4S-FP2-stack_D08_T0001F001L01A01Z01C01.tif"):
         shutil.copy(source / name, tmp_path)
-    table = open_acquisition(tmp_path, settings({"1": "DNA"})).index("CV")
+    table = open_acquisition(tmp_path, settings({"1": "DNA"}, z=1)).index("CV")
     assert len(table) == 1
     assert table["pixel_size_um"].isna().all()

@@ -128,7 +128,7 @@ def broken(
             made[format_name] = tmp_path_factory.mktemp("broken") / format_name
             shutil.copytree(originals[format_name], made[format_name])
         (made[format_name] / file).write_bytes(content)
-        return attempt(made[format_name], settings({"1": "DNA"}, format=format_name))
+        return attempt(made[format_name], settings({"1": "DNA"}, format=format_name, z=1))
 
     return read
 

@@ -21,7 +21,7 @@ def folder(exports: Path) -> Path:
 
 
 def test_z_steps(folder: Path, settings: Settings) -> None:
-    reader = open_acquisition(folder / "9987_Plate_3434", settings({"DAPI": "DNA", "2": "GFP", "w3": "red"}))
+    reader = open_acquisition(folder / "9987_Plate_3434", settings({"DAPI": "DNA", "2": "GFP", "w3": "red"}, z=0))
     assert isinstance(reader, ImageXpress)
     table = reader.index("3434")
     # Two wells of two sites in three wavelengths, each with the projection (0) and two planes.

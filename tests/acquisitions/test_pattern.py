@@ -15,6 +15,7 @@ from test_stage import stage
 from tiny import tiny_tiff
 
 from wscnn.acquisitions import open_acquisition
+from wscnn.acquisitions import pattern as reader
 from wscnn.acquisitions.base import walk
 from wscnn.acquisitions.pattern import compile_pattern
 from wscnn.errors import UserError
@@ -225,3 +226,9 @@ def test_any_text_is_a_pattern_or_refused(pattern: str) -> None:
         compile_pattern(pattern, n_channels=1)
     except UserError as error:
         assert "acquisition.pattern" in str(error)
+
+
+def test_the_limit_on_slow_patterns_counts_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_PATIENCE_S", 0.05)
+    with reader._patience("a", 0):
+        time.sleep(0.2)

@@ -217,3 +217,19 @@ def test_flipped_bytes_never_end_in_anything_but_an_image_or_a_named_error(
         assert "fuzz.tif" in str(error)
     else:
         assert image.ndim == 2 and image.dtype in (np.uint8, np.uint16)
+
+
+def test_a_file_cut_before_its_directory_or_between_pages_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for n in range(3):
+            tiff.write(IMAGE + n, photometric="minisblack", contiguous=False)
+    with tifffile.TiffFile(path) as tiff:
+        directories = [page.offset for page in tiff.pages]
+    whole = path.read_bytes()
+    for size in (directories[1], directories[2], directories[2] + 5):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"stack\.tif: the file is truncated"):
+            tiff_planes(path)
+        with pytest.raises(UserError, match=r"stack\.tif: the file is truncated"):
+            read_tiff(path, 0)

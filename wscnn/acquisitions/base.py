@@ -129,40 +129,63 @@ def entry_is(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def present(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Return the rows of an index whose files are there, for metadata list what was planned.
+def without(table: pd.DataFrame, excluded: Collection[str]) -> pd.DataFrame:
+    """Return the rows of an index whose wells are not excluded."""
+    return table[~table["well"].isin(excluded)].reset_index(drop=True)
+
+
+def present(table: pd.DataFrame, listing: Path, z: str | int) -> pd.DataFrame:
+    """Return the rows of an index whose files exist, because metadata list what was planned.
 
     Parameters
     ----------
     table
-        An index whose files are said to lie in `folder`.
-    folder
-        Where the metadata are. Where it holds none of the files, they are looked for in the folders right below.
+        One row per listed image; `path` lies beside `listing`.
+    listing
+        The file that lists the images. Where none of them lies beside it, they are looked for in the folder right
+        below that holds them.
+    z
+        The planes that are staged, as in the config's section ``acquisition``.
 
     Raises
     ------
     UserError
-        When the folder cannot be read, or none of the files is there or right below.
+        When no listed file exists, several folders below hold some, or a stack that is projected lacks planes.
     """
     if table.empty:
         return table
-    names = [os.path.basename(path) for path in table["path"]]  # noqa: PTH119 - a path a file is slow
-    wanted = set(names)
+    names = table["path"].map(os.path.basename)
+    folder = _folder_of(set(names), listing)
+    table = table.assign(path=f"{folder}/" + names)
+    there = names.isin(os.listdir(folder))  # noqa: PTH208 - names alone, for many files
+    if z == "max":
+        stack = ["well", "field", "channel", "time"]
+        begun = there.groupby([table[key] for key in stack]).transform("any")
+        if (cut := begun & ~there).any():
+            first = table[cut].iloc[0]
+            raise UserError(
+                f"{first['path']}: this plane of well {first['well']}, field {first['field']}, channel "
+                f"{first['channel']} is listed in {listing} and does not exist ({int(cut.sum())} such files in all); "
+                "copy the files again, or give the wells role exclude"
+            )
+    return table[there].reset_index(drop=True)
+
+
+def _folder_of(names: set[str], listing: Path) -> Path:
+    """Return the folder that holds any of the files that `listing` lists: its own, or the only one right below."""
     try:
-        below = sorted(entry.name for entry in os.scandir(folder) if entry_is(entry.is_dir))
-        for inside in (folder, *(folder / name for name in below)):
-            found = wanted.intersection(os.listdir(inside))  # noqa: PTH208 - names alone, for many files
-            if found:
-                break
+        if not names.isdisjoint(os.listdir(listing.parent)):  # noqa: PTH208
+            return listing.parent
+        with os.scandir(listing.parent) as entries:
+            below = sorted(entry.path for entry in entries if entry_is(entry.is_dir) and not entry.name.startswith("."))
+        found = [Path(path) for path in below if not names.isdisjoint(os.listdir(path))]  # noqa: PTH208
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    if len(found) > 1:
+        raise UserError(f"{listing}: {found[0]} and {found[1]} both hold images that it lists; keep one of them")
     if not found:
         raise UserError(
-            f"{folder}: its metadata list {len(wanted)} images, such as {names[0]}, but none of them is there or in a "
-            "folder right below; copy the images beside the metadata"
+            f"{listing}: none of the {len(names)} images that it lists (such as {min(names)}) lies beside it or in a "
+            "folder right below; copy the whole export"
         )
-    there = np.array([name in found for name in names], dtype=bool)
-    table = table[there].reset_index(drop=True)
-    if inside != folder:
-        table["path"] = [str(inside / name) for name, kept in zip(names, there, strict=True) if kept]
-    return table
+    return found[0]

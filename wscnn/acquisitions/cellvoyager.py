@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from wscnn.acquisitions.base import Acquisition, present
+from wscnn.acquisitions.base import Acquisition, present, without
 from wscnn.acquisitions.metadata import attributes, elements, find, plain_name, real, well_at, whole
 from wscnn.errors import UserError
 from wscnn.tables import INDEX
@@ -70,7 +70,8 @@ class CellVoyager(Acquisition):
                 )
             except ValueError as error:
                 raise UserError(f"{self._records}: record {number}: {error}; copy it again") from None
-        return present(pd.DataFrame(rows, columns=list(INDEX)), folder)
+        table = without(pd.DataFrame(rows, columns=list(INDEX)), excluded)
+        return present(table, self._records, self.settings["z"])
 
     def _channels(self) -> tuple[dict[str, float], dict[str, list[str]]]:
         """Return pixel size and further names of the channels by number, as far as the files that tell them exist."""

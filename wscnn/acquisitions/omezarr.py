@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -12,16 +13,16 @@ import zarr
 from zarr.storage import LocalStore
 
 from wscnn.acquisitions.base import Acquisition, walk
-from wscnn.acquisitions.tiff import MAX_BYTES, MAX_PIXELS, whole_numbers
+from wscnn.acquisitions.tiff import MAX_BYTES, MAX_PIXELS, as_unsigned
 from wscnn.errors import UserError
 from wscnn.progress import log
 from wscnn.tables import INDEX
 from wscnn.wells import parse_well, well_name
 
-#: Micrometres by unit: the names of UDUNITS, which OME-Zarr asks for, and others that programs write.
 _MICROMETRES = {
-    **dict.fromkeys(("micrometer", "micrometre", "micron", "microns", "um", "\u00b5m", "\u03bcm"), 1.0),
+    **dict.fromkeys(("micrometer", "micrometre", "micron", "microns", "um", "µm", "μm"), 1.0),
     **dict.fromkeys(("nanometer", "nanometre", "nm"), 1e-3),
+    **dict.fromkeys(("angstrom", "Å", "Å"), 1e-4),
     **dict.fromkeys(("millimeter", "millimetre", "mm"), 1e3),
     **dict.fromkeys(("centimeter", "centimetre", "cm"), 1e4),
     **dict.fromkeys(("meter", "metre", "m"), 1e6),
@@ -38,7 +39,7 @@ class _Image(NamedTuple):
     y_um: float
     x_um: float
     pixel_size_um: float
-    without_unit: bool  # whether it has a position that cannot be used
+    moved: bool
 
 
 class OmeZarr(Acquisition):
@@ -52,7 +53,7 @@ class OmeZarr(Acquisition):
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         super().__init__(folder, settings)
         self._arrays: dict[Path, zarr.Array] = {}
-        self._without_unit = 0
+        self._without_unit = ""
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
@@ -60,7 +61,7 @@ class OmeZarr(Acquisition):
         return any((folder / name).is_file() for name in (".zgroup", ".zattrs", "zarr.json"))
 
     def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
-        """Return a row for every plane of every image of the plate."""
+        """Return one row per plane of every image of the plate."""
         content = _ome(self.folder)
         if not isinstance(content.get("plate"), dict):
             raise UserError(f"{self.folder}: no OME-Zarr plate; give the folder whose metadata have the key 'plate'")
@@ -74,7 +75,7 @@ class OmeZarr(Acquisition):
             raise UserError(
                 f"{self.folder}: broken metadata of the plate ({repr(error)[:200]}); convert it again"
             ) from None
-        self._without_unit = 0
+        self._without_unit = ""
         rows = [
             row
             for well, folder in wells.items()
@@ -83,8 +84,8 @@ class OmeZarr(Acquisition):
         ]
         if self._without_unit:
             log(
-                f"{self.folder}: {self._without_unit} fields have positions without a known unit of length, which are "
-                "not used; set acquisition.pixel_size_um, by which the unit is known"
+                f"{self._without_unit}: its axes have no known unit of length, so the positions of fields are not "
+                "used; set acquisition.pixel_size_um"
             )
         return pd.DataFrame(rows, columns=list(INDEX))
 
@@ -102,11 +103,6 @@ class OmeZarr(Acquisition):
             )
         return table
 
-    def inspect(self, path: Path, page: int) -> tuple[tuple[int, ...], np.dtype]:
-        """Return shape (y, x) and type of an image by its array's metadata; raise what `read` would raise of those."""
-        array = _open(Path(path))
-        return array.shape[-2:], array.dtype
-
     def read(self, path: Path, page: int) -> np.ndarray:
         """Return one plane (y, x), as uint8 or uint16."""
         path = Path(path)
@@ -120,7 +116,17 @@ class OmeZarr(Acquisition):
             raise
         except Exception as error:  # whatever a codec makes of broken bytes is the file's fault
             raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
-        return whole_numbers(image, path)
+        return as_unsigned(image, path)
+
+    def inspect(self, path: Path, page: int) -> tuple[tuple[int, ...], np.dtype]:
+        """Return shape (y, x) and type of an image by its array's metadata; raise what `read` would raise of those."""
+        try:
+            array = _open(Path(path))
+        except UserError:
+            raise
+        except Exception as error:  # whatever broken metadata lead to is the file's fault
+            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+        return array.shape[-2:], array.dtype
 
     def _well_rows(self, plate: str, well: str, folder: Path) -> list[tuple]:
         try:
@@ -131,19 +137,14 @@ class OmeZarr(Acquisition):
             raise UserError(
                 f"{folder}: broken metadata of the well ({repr(error)[:200]}); convert the plate again"
             ) from None
-        names = {str(path) for path in chosen}
-        for name in sorted(names):
-            if version := next((other for other in sorted(names) if other.startswith(f"{name}_")), None):
-                raise UserError(
-                    f"{folder}: lists the images {name} and {version} of one acquisition, by their names two versions "
-                    "of one field; leave one of them in the well's list of images"
-                )
         if len(rounds) > 1:
             log(f"{folder}: has {len(rounds)} acquisitions; only number {rounds[0]} is taken")
+        _no_derivatives(folder, [str(path) for path in chosen])
         rows = []
         for position, path in enumerate(chosen):
             image = _image(folder / path, self.settings["pixel_size_um"])
-            self._without_unit += image.without_unit
+            if image.moved and math.isnan(image.x_um):
+                self._without_unit = self._without_unit or str(folder / path)
             field = int(path.name) if path.name.isdecimal() and len(path.name) < 9 else position
             sizes = {axis: size for axis, size in image.shape.items() if axis not in "yx"}
             for page, place in enumerate(np.ndindex(*sizes.values())):
@@ -158,8 +159,23 @@ class OmeZarr(Acquisition):
         return rows
 
 
-def _image(folder: Path, known_size_um: float | None) -> _Image:
-    """Return what the metadata of an image say; where they give no unit, `known_size_um` of a pixel does.
+def _no_derivatives(well: Path, names: list[str]) -> None:
+    """Raise a `UserError` when images of one acquisition of a well look like versions of the same field."""
+    odd = [name for name in names if not name.isdecimal()]
+    numbered = len(odd) < len(names)
+    versions = [(a, b) for a in names for b in odd if numbered or (a != b and re.match(re.escape(a) + r"[\W_]", b))]
+    if versions:
+        raise UserError(
+            f"{well}: lists the images {', '.join(names[:10])}, all of one acquisition; '{versions[0][1]}' looks like "
+            "a processed version of another field, which would count twice; remove the images that are not to be "
+            "staged from the list in the well's metadata"
+        )
+
+
+def _image(folder: Path, pixel_size_um: float | None) -> _Image:
+    """Return what the metadata of an image say.
+
+    `pixel_size_um` gives the unit of an image whose axes have none.
 
     Raises
     ------
@@ -184,13 +200,13 @@ def _image(folder: Path, known_size_um: float | None) -> _Image:
             elif change["type"] == "translation":
                 steps = [float(step) for step in change["translation"]]
                 shift = [a + b for a, b in zip(shift or [0.0] * len(axes), steps, strict=True)]
-        unit = _MICROMETRES.get(multiscale["axes"][-1].get("unit", ""), math.nan)
-        if math.isnan(unit) and known_size_um is not None and scale[-1] > 0:
-            unit = known_size_um / scale[-1]
+        # A unit that is missing or unknown follows from the size of a pixel.
+        assumed = math.nan if pixel_size_um is None or not scale[-1] > 0 else pixel_size_um / scale[-1]
+        units = [_MICROMETRES.get(axis.get("unit") or "", assumed) for axis in multiscale["axes"][-2:]]
         labelled = content.get("omero", {}).get("channels", [])
         channels = [[str(entry[key]) for key in ("label", "wavelength_id") if entry.get(key)] for entry in labelled]
         y, x = (
-            math.nan if shift is None else (shift[axis] + scale[axis] * (shape[axis] - 1) / 2) * unit
+            math.nan if shift is None else (shift[axis] + scale[axis] * (shape[axis] - 1) / 2) * units[axis]
             for axis in (-2, -1)
         )
         if any(map(math.isinf, (y, x, scale[-1]))):
@@ -198,8 +214,7 @@ def _image(folder: Path, known_size_um: float | None) -> _Image:
     except _MALFORMED as error:
         reason = repr(error)[:200]
         raise UserError(f"{folder}: broken metadata of the image ({reason}); convert the plate again") from None
-    without_unit = shift is not None and math.isnan(unit)
-    return _Image(array, dict(zip(axes, shape, strict=True)), channels, y, x, scale[-1] * unit, without_unit)
+    return _Image(array, dict(zip(axes, shape, strict=True)), channels, y, x, scale[-1] * units[-1], shift is not None)
 
 
 def _ome(folder: Path) -> dict[str, Any]:
@@ -254,7 +269,7 @@ def _open(path: Path) -> zarr.Array:
     _shape(path)
     array = zarr.open_array(LocalStore(path, read_only=True), mode="r")
     if array.dtype.kind not in "iuf":
-        raise UserError(f"{path}: holds values of type {array.dtype}; only numbers can be staged, convert it again")
+        raise UserError(f"{path}: pixels of type {array.dtype}; only 8 and 16 bit grayscale can be staged")
     if math.prod(array.chunks) * array.dtype.itemsize > MAX_BYTES:
         raise UserError(f"{path}: has chunks of {array.chunks} {array.dtype}, too large to read; convert it again")
     return array

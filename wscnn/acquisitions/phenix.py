@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 import pandas as pd
 
-from wscnn.acquisitions.base import Acquisition, present
+from wscnn.acquisitions.base import Acquisition, present, without
 from wscnn.acquisitions.metadata import children, elements, find, local, plain_name, real, well_at, whole
 from wscnn.acquisitions.tiff import MAX_PIXELS
 from wscnn.errors import UserError
@@ -76,7 +76,8 @@ class Phenix(Acquisition):
                 path = str(self._path.parent / image.name)
                 where = (path, 0, image.y_um, image.x_um, size)
                 rows.append((plate, image.well, image.field, channel, image.plane, image.time, *where))
-        return present(pd.DataFrame(rows, columns=list(INDEX)), self._path.parent)
+        table = without(pd.DataFrame(rows, columns=list(INDEX)), excluded)
+        return present(table, self._path, self.settings["z"])
 
     def flatfield(self, channel: str) -> np.ndarray | None:
         """Return the gain map of the background profile (a polynomial) that Harmony fitted to the measurement."""

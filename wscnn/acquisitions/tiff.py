@@ -1,17 +1,14 @@
 """Grayscale images from TIFF files, or an error that names the file."""
 
 import math
-import re
 import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import tifffile
-from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from wscnn.errors import UserError
@@ -53,10 +50,10 @@ def read_tiff(path: Path, page: int | None = None) -> np.ndarray:
 
 
 def inspect_tiff(path: Path, page: int | None = None) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and type of a page by its header; raise the UserError that `read_tiff` would raise of that."""
+    """Return shape and type of a page by its header; raise the `UserError` that `read_tiff` would raise of that."""
 
     def seen(tiff: tifffile.TiffFile, size: int) -> tuple[tuple[int, ...], np.dtype]:
-        found = _checked_page(tiff, page, size, path)
+        found = _page(tiff, page, size, path)
         return found.shape, np.dtype(found.dtype).newbyteorder("=")
 
     return _opened(path, seen)
@@ -70,12 +67,12 @@ def tiff_planes(path: Path) -> list[int]:
     Raises
     ------
     UserError
-        When the file cannot be read, was cut off, or its pages are something else than planes by its own words.
+        When the file cannot be read, was cut off, or its pages are something else than planes by its own metadata.
     """
 
     def planes(tiff: tifffile.TiffFile, size: int) -> list[int]:
         found = _planes(tiff)
-        _checked_page(tiff, found[0], size, path)
+        _page(tiff, found[0] if found else 0, size, path)
         return found
 
     return _opened(path, planes)
@@ -90,8 +87,7 @@ def _opened(path: Path, use: Callable[[tifffile.TiffFile, int], T]) -> T:
         if status.st_size == 0:
             raise UserError(f"{path}: the file is empty; copy it again from the instrument")
         with tifffile.TiffFile(path) as tiff:
-            if not len(tiff.pages) or _continues_outside(tiff, status.st_size):
-                raise UserError(f"{path}: the file was cut off; copy it again from the instrument")
+            _check_directories(tiff, status.st_size, path)
             return use(tiff, status.st_size)
     except UserError:
         raise
@@ -101,19 +97,28 @@ def _opened(path: Path, use: Callable[[tifffile.TiffFile, int], T]) -> T:
         raise UserError(f"{path}: not a readable TIFF ({' '.join(str(error).split())[:200]})") from None
 
 
-def _continues_outside(tiff: tifffile.TiffFile, size: int) -> bool:
-    """Return whether the last page that was found names a next one beyond the end of the file.
-
-    The reader ends a chain of pages there without an error, so that a stack that was cut has fewer planes.
-    """
-    form = tiff.tiff
-    file = tiff.filehandle
-    last = tiff.pages[-1].aspage().offset
-    file.seek(last)
-    (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
-    file.seek(last + form.tagnosize + n_tags * form.tagsize)
-    text = file.read(form.offsetsize)
-    return len(text) < form.offsetsize or struct.unpack(form.offsetformat, text)[0] >= size
+def _check_directories(tiff: tifffile.TiffFile, size: int, path: Path) -> None:
+    """Raise a `UserError` when the chain of directories leads out of the file: tifffile leaves out such pages."""
+    file, form = tiff.filehandle, tiff.tiff
+    file.seek(8 if form.is_bigtiff else 4)
+    seen: set[int] = set()
+    while True:
+        (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+        if offset == 0 and seen:
+            return
+        if offset in seen:
+            raise UserError(f"{path}: its directories form a circle; the file is broken, export it again")
+        seen.add(offset)
+        file.seek(offset)
+        count = file.read(form.tagnosize) if 0 < offset < size else b""
+        n = struct.unpack(form.tagnoformat, count)[0] if len(count) == form.tagnosize else 0
+        end = offset + form.tagnosize + n * form.tagsize
+        if n == 0 or end + form.offsetsize > size:
+            raise UserError(
+                f"{path}: the file is truncated ({size} bytes), directory {len(seen)} of its images lies at byte "
+                f"{offset}; copy it again"
+            )
+        file.seek(end)
 
 
 def _planes(tiff: tifffile.TiffFile) -> list[int]:
@@ -121,64 +126,76 @@ def _planes(tiff: tifffile.TiffFile) -> list[int]:
     return [i for i, page in enumerate(pages) if (page.shape, page.dtype) == (pages[0].shape, pages[0].dtype)]
 
 
-def _sizes(tiff: tifffile.TiffFile) -> dict[str, int]:
-    """Return how many ``images`` in all, planes ``z``, channels ``c`` and time points ``t`` a file's metadata tell."""
+def _sizes(tiff: tifffile.TiffFile, path: Path) -> dict[str, int]:
+    """Return how many ``images``, ``fields``, planes ``z``, channels ``c`` and time points ``t`` the metadata give."""
     if tiff.is_imagej:
         found = tiff.imagej_metadata or {}
         names = {"images": "images", "slices": "z", "channels": "c", "frames": "t"}
         return {name: int(found[key]) for key, name in names.items() if key in found}
     if tiff.is_ome:
-        pixels = re.search(r"<(?:\w+:)?Pixels\s[^>]*>", tiff.pages.first.description)
-        return {
-            axis.lower(): int(n) for axis, n in re.findall(r'\sSize([ZCT])="(\d{1,9})"', pixels[0] if pixels else "")
-        }
+        images = _ome_images(tiff, path)
+        return {**images[0], "fields": len(images)} if images else {}
     if tiff.is_stk:
         return {"images": int((tiff.stk_metadata or {}).get("NumberPlanes", 1))}
     return {}
 
 
 def _local(tag: str) -> str:
-    """Return an XML name without its namespace."""
     return tag.rpartition("}")[2]
 
 
-def _n_ome_images(tiff: tifffile.TiffFile, path: Path) -> int:
-    """Return how many images of an OME-TIFF lie in this file.
+def _ome_images(tiff: tifffile.TiffFile, path: Path) -> list[dict[str, int]]:
+    """Return the sizes ``z``, ``c`` and ``t`` of the images that OME metadata place in this file.
 
-    A set of files repeats in each the images of all; which lie in a file its elements ``TiffData`` say.
+    Each file of a set may repeat the metadata of all: an image whose ``TiffData`` name other files is not in this one.
     """
-    try:
-        root = fromstring(tiff.pages.first.description)
-    except (ParseError, DefusedXmlException, ValueError):
-        return 1
-    own = root.attrib.get("UUID")
-    n = 0
+    root = fromstring(tiff.pages.first.description)
+    every, here = [], []
     for image in root.iter():
         if _local(image.tag) != "Image":
             continue
-        blocks = [block for block in image.iter() if _local(block.tag) == "TiffData"]
-        named = [child for block in blocks for child in block if _local(child.tag) == "UUID"]
-        here = [
-            child for child in named if (child.text or "").strip() == own or child.attrib.get("FileName") == path.name
-        ]
-        n += bool(here) or len(named) < len(blocks)
-    return max(n, 1)
-
-
-def _checked_page(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) -> tifffile.TiffPage:
-    """Return a page whose header says that it can be read."""
-    says, n_pages = _sizes(tiff), len(tiff.pages)
-    if n_pages > 1 and tiff.is_ome and (n := _n_ome_images(tiff, path)) > 1:
-        raise UserError(
-            f"{path}: its {n_pages} pages are {n} images (fields, positions), by its own words; save each as a file of "
-            "its own"
+        pixels = next((part for part in image if _local(part.tag) == "Pixels"), None)
+        if pixels is None:
+            continue
+        wanted = {axis.lower(): int(pixels.get(f"Size{axis}", "1")) for axis in "ZCT"}
+        wanted |= {"x": int(pixels.get("SizeX", "0")), "y": int(pixels.get("SizeY", "0"))}
+        every.append(wanted)
+        if any(_local(part.tag) == "MetadataOnly" for part in pixels):
+            continue
+        data = [part for part in pixels if _local(part.tag) == "TiffData"]
+        named = [next((part for part in entry if _local(part.tag) == "UUID"), None) for entry in data]
+        own = (
+            name is None
+            or (name.text or "").strip() == root.get("UUID", "-")
+            or name.get("FileName", "").rpartition("/")[2] == path.name
+            for name in named
         )
+        if not data or any(own):
+            here.append(wanted)
+    # Of a file that was renamed and has no UUID it is not known which image it is.
+    here = here or every
+    return [image for image in here if (image["y"], image["x"]) == (here[0]["y"], here[0]["x"])]
+
+
+def _decode(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) -> np.ndarray:
+    image = _page(tiff, number, size, path).asarray(maxworkers=1)
+    return as_unsigned(image.astype(image.dtype.newbyteorder("="), copy=False), path)
+
+
+def _page(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) -> tifffile.TiffPage:
+    """Return a page that can be decoded, as far as headers show."""
+    says, n_pages = _sizes(tiff, path), len(tiff.pages)
     if says.get("images", 1) > n_pages:
         raise UserError(f"{path}: its {says['images']} images are not pages; save them as an ordinary TIFF stack")
     if n_pages > 1 and says.get("c", 1) * says.get("t", 1) > 1 and says.get("z", 1) != n_pages:
         raise UserError(
             f"{path}: its {n_pages} pages are channels or time points, by its own words; "
             "save each channel and time point as a file of its own"
+        )
+    if n_pages > 1 and says.get("fields", 1) > 1:
+        raise UserError(
+            f"{path}: its {n_pages} pages are {says['fields']} images (fields or positions), by its OME metadata; "
+            "save each field as a file of its own"
         )
     if number is None:
         number = 0
@@ -216,19 +233,8 @@ def _checked_page(tiff: tifffile.TiffFile, number: int | None, size: int, path: 
     return page
 
 
-def _decode(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) -> np.ndarray:
-    image = _checked_page(tiff, number, size, path).asarray(maxworkers=1)
-    return whole_numbers(image.astype(image.dtype.newbyteorder("="), copy=False), path)
-
-
-def whole_numbers(image: np.ndarray, path: Path) -> np.ndarray:
-    """Return `image` as uint8 or uint16 with its values unchanged.
-
-    Raises
-    ------
-    UserError
-        Naming `path`, when a value is no whole number from 0 to 65535.
-    """
+def as_unsigned(image: np.ndarray, path: Path) -> np.ndarray:
+    """Return `image` as uint8 or uint16 with its values unchanged."""
     if image.dtype in (np.uint8, np.uint16):
         return image
     if image.dtype.kind == "f" and not np.isfinite(image).all():
