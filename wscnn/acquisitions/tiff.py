@@ -6,9 +6,11 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import tifffile
+from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from wscnn.errors import UserError
@@ -149,7 +151,10 @@ def _ome_images(tiff: tifffile.TiffFile, path: Path) -> list[dict[str, int]]:
 
     Each file of a set may repeat the metadata of all: an image whose ``TiffData`` name other files is not in this one.
     """
-    root = fromstring(tiff.pages.first.description)
+    try:
+        root = fromstring(tiff.pages.first.description)
+    except (ParseError, DefusedXmlException, ValueError):
+        return []
     every, here = [], []
     for image in root.iter():
         if _local(image.tag) != "Image":
