@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import kstest
 
+from wscnn.card import Card, card_text
 from wscnn.cautions import of_models, tabulate
 from wscnn.cli import main
 from wscnn.config import section
@@ -412,7 +413,19 @@ def edge_screen(**keys):
 
 
 def weak(fold=1, auc=0.5):
-    return {"fold": fold, "metrics": {"test": {"rare": {"well_auc": auc, "field_auc": auc}}}}
+    return Card(
+        architecture="compact",
+        pool="noisy_or",
+        score_pool="topk",
+        channels=["DNA"],
+        pixel_size_um=None,
+        classes=["negative", "rare"],
+        screen="made-up",
+        fold=fold,
+        parts={"train": ["P0/A01"], "select": ["P0/A02"], "test": ["P0/A03"]},
+        thresholds={"rare": {"field": 0.0, "place": 0.0}},
+        metrics={"test": {"rare": {"well_auc": auc, "field_auc": auc}}},
+    )
 
 
 def test_warnings_of_the_layout_stand_beside_each_row_they_are_about():
@@ -433,7 +446,7 @@ def test_a_class_of_positive_controls_at_the_edge_is_about_its_phenotype():
 
 
 def test_cautions_say_what_is_wrong_with_one_perturbation():
-    table = screen(n_plates=2)
+    table = screen(n_plates=2, n_negative=8)
     name = table.loc[table["role"] == "sample", "perturbation"].iloc[0]
     lonely = table["perturbation"].eq(name) & table["plate"].eq("P1")
     table.loc[lonely, "score"] = np.nan
@@ -463,18 +476,18 @@ def test_folds_that_learned_nothing_are_named_whoever_trained_them():
     assert tables.warnings[["stage", "code", "phenotype"]].to_numpy().tolist() == [["train", "learned_nothing", "rare"]]
     assert tables.warnings["fold"].tolist() == [1]
     assert set(tables.hits["caution"]) == {"weak model"}
-    assert of_models([{"fold": 0}, weak(1, np.nan)]) == []
+    assert of_models([weak(1, np.nan)]) == []
 
 
 @pytest.mark.parametrize(
     ("option", "content", "message"),
     [
         ("--models", None, "holds no card of a fold"),
-        ("--models", "[1]", "a fold's card is not complete"),
-        ("--models", '{"fold": 1, "metrics": {"test": {"a": {}}}}', "a fold's card is not complete"),
+        ("--models", "[1]", "not the card of a model"),
+        ("--models", '{"fold": 1, "metrics": {"test": {"a": {}}}}', "not the card of a model"),
         ("--models", "{", "not the card of a model"),
         ("--warnings", "{", "not a readable Parquet file"),
-        ("--warnings", None, "no table of warnings: it has no column stage, plate, fold"),
+        ("--warnings", None, "has no column stage; has no column plate; has no column fold"),
     ],
 )
 def test_warnings_that_cannot_be_read_are_named(tmp_path: Path, option: str, content: str | None, message: str):
@@ -498,7 +511,7 @@ def test_what_check_warned_of_is_gathered_and_the_same_bytes_come_out_again(tmp_
     checked = tabulate("check", reachable(screen(n_plates=1).assign(phenotype=""), settings()))
     write_table(checked, tmp_path / "check.parquet")
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "fold-1.json").write_text(json.dumps(weak()))
+    (tmp_path / "model" / "fold-1.json").write_text(card_text(weak(), Path("fold-1.json")))
     for output in ("one", "two"):
         options = ["--wells", "scores.csv", "--output", output, "--warnings", "check.parquet", "--models", "model"]
         options = [str(tmp_path / option) if not option.startswith("--") else option for option in options]

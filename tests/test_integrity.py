@@ -28,7 +28,7 @@ WELLS = ("A01", "B02")
 
 def config(**sections: Any) -> dict[str, Any]:
     acquisition = {"pattern": r"(?P<well>[A-Z]\d\d)_s(?P<field>\d+)\.tif", "channels": {"1": "DNA"}}
-    given = {"screen": "s", "plates": "", "layout": "", "acquisition": acquisition, "mosaic": {"downsample": 1}}
+    given = {"screen": "s", "plates": "p", "layout": "l", "acquisition": acquisition, "mosaic": {"downsample": 1}}
     return complete_config(given | sections, "test")
 
 

@@ -237,7 +237,8 @@ def test_all_bad_files_are_named_and_nothing_is_left(images: Path, tmp_path: Pat
     assert len(caught.value.problems) == 4
     for name in ("A01_s1_w2.tif", "B02_s3_w1.tif", "B11_s1_w1.tif", "B11_s3_w2.tif"):
         assert sum(name in problem for problem in caught.value.problems) == 1
-    assert sorted(entry.name for entry in out.iterdir()) == ["index.parquet", "qc.parquet"]
+    # The record of raw images stays: it knows which files have not changed.
+    assert sorted(entry.name for entry in out.iterdir()) == ["index.parquet", "p.raw.parquet", "qc.parquet"]
 
 
 def test_excluded_wells_are_neither_read_nor_staged(images: Path, tmp_path: Path) -> None:

@@ -155,9 +155,8 @@ def test_a_column_of_one_name_has_one_type_everywhere() -> None:
     for columns in TABLES.values():
         for name, column in columns.items():
             kinds.setdefault(name, set()).add(column.kind)
-    # Nuclei of a field are NaN where they are not counted; those of a well are whole numbers or missing. A plane's z is
-    # a number, a score's z is not.
-    assert {name for name, several in kinds.items() if len(several) > 1} == {"n_cells", "z"}
+    # A plane's z is a whole number, a score's z is not.
+    assert {name for name, several in kinds.items() if len(several) > 1} == {"z"}
 
 
 def test_notes_say_unit_and_meaning_of_each_column(tmp_path: Path) -> None:

@@ -152,7 +152,9 @@ def check_config(
         problems += merged(faults)
         warnings += merged(doubts)
     if shape is not None and known("mosaic", "model"):
-        problems += _field_size_problems(shape, config)
+        small = _field_size_warnings(shape, config)
+        warnings += small
+        cautions += [Caution("small_fields", warning) for warning in small]
     if known("model") and config["model"]["checkpoint"] is None:
         if plates is not None and layout is not None:
             problems += _training_problems(layout, config["layout"])
@@ -411,7 +413,7 @@ def _shape(acquisition: Acquisition, table: pd.DataFrame) -> tuple[int, int] | N
     return height, width
 
 
-def _field_size_problems(shape: tuple[int, int], config: Mapping[str, Any]) -> list[str]:
+def _field_size_warnings(shape: tuple[int, int], config: Mapping[str, Any]) -> list[str]:
     """Return whether raw images of this height and width make fields that the network is too large for."""
     height, width = (side // config["mosaic"]["downsample"] for side in shape)
     if min(height, width) >= LARGE_FIELD:
@@ -434,8 +436,8 @@ def _field_size_problems(shape: tuple[int, int], config: Mapping[str, Any]) -> l
         return []
     return [
         f"mosaic.downsample: {config['mosaic']['downsample']} makes fields of {height} x {width} pixels out of "
-        f"{shape[0]} x {shape[1]}, but the network '{network.architecture}' needs {needed}; lower it or choose another "
-        "model.architecture"
+        f"{shape[0]} x {shape[1]}, but the network '{network.architecture}' needs {needed} and will refuse them; "
+        "lower it or choose another model.architecture"
     ]
 
 

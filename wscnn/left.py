@@ -19,6 +19,9 @@ _FILES = (
     "logs/benchmarks/index-{}.tsv",
     "logs/benchmarks/stage-{}.tsv",
     "logs/benchmarks/score-{}.tsv",
+    "run/made_by/index-{}.json",
+    "run/made_by/stage-{}.json",
+    "run/made_by/score-{}.json",
 )
 _LEFT = "left"
 

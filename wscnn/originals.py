@@ -135,7 +135,7 @@ def write_record(index: pd.DataFrame, digests: Mapping[str, str], images: Path, 
     """Record the images that were staged: path below the folder, size and time as in the index, digest."""
     table = index.drop_duplicates("path")[["path", *ORIGINAL]]
     table = table.assign(digest=table["path"].map(digests)).sort_values("path")
-    write_table(table.assign(path=relative(table["path"], images)), record_of(manifest))
+    write_table(table.assign(path=relative(table["path"], images)), record_of(manifest), kind="raw")
 
 
 def read_digests(manifest: Path) -> dict[tuple[str, int, int], str]:

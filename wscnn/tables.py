@@ -108,6 +108,12 @@ TABLES: dict[str, dict[str, Column]] = {
         "pixel_size_um": Column("float64", "Size of a raw pixel; missing where not known", "um"),
         **_ORIGINAL,
     },
+    # One row per raw image file that was staged.
+    "raw": {
+        "path": Column("str", "File, below the folder of the plate's images"),
+        **_ORIGINAL,
+        "digest": Column("str", "CRC-32C of the content when it was staged"),
+    },
     # One row per field; the numbers of each channel follow the columns of the field.
     "qc": {
         **_PLATE,
@@ -327,7 +333,8 @@ CONTROLS = types("controls")
 INDEX = {name: kind for name, kind in types("index").items() if name not in _ORIGINAL}
 ORIGINAL = {name: column.kind for name, column in _ORIGINAL.items()}
 QC = types("qc")
-HISTORY = types("history")
+#: What the report needs of a history.
+HISTORY = {name: kind for name, kind in types("history").items() if name not in ("learning_rate", "seconds")}
 WELLS = types("wells")
 FIELDS = types("fields")
 OBJECTS = types("objects")
@@ -456,13 +463,15 @@ def _type_problem(data: pa.Table, name: str, kind: str) -> str | None:
     column = data[name]
     found = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     nullable = kind == "float64" or kind.startswith("Int")
+    # Whole numbers of which some are missing are floating-point numbers in tables of earlier versions.
+    whole_or_missing = kind.startswith("Int") and pa.types.is_floating(found)
     what, fits = {
         "str": ("text", lambda: pa.types.is_string(found) or pa.types.is_large_string(found)),
         "bool": ("true or false", lambda: pa.types.is_boolean(found)),
         "float64": ("numbers", lambda: pa.types.is_floating(found) or pa.types.is_integer(found)),
     }.get(kind, ("whole numbers", lambda: pa.types.is_integer(found)))
     # A column without any value has no type of its own.
-    if not fits() and not (pa.types.is_null(found) and (nullable or not len(column))):
+    if not fits() and not whole_or_missing and not (pa.types.is_null(found) and (nullable or not len(column))):
         return f"column {name} holds {found} where {what} should be"
     if column.null_count and not nullable:
         return f"column {name} has missing values"

@@ -42,7 +42,7 @@ def test_as_a_module_with_a_dict_config_the_screen_is_checked_and_run_to_hits(
     (folder / "Including").write_text(INCLUDING.format(snakefile=snakefile, config=wrong))
     failed = run_including(folder)
     assert failed.returncode != 0
-    assert "77" in failed.stderr.partition("Mend this first:")[2], failed.stderr
+    assert "has no image of the channels" in failed.stderr.partition("Fix these problems first:")[2], failed.stderr
     assert not (folder / "results/small/index").exists()
 
     (folder / "Including").write_text(INCLUDING.format(snakefile=snakefile, config=config))

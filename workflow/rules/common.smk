@@ -30,7 +30,7 @@ def valid(read, *arguments):
     try:
         return read(*arguments)
     except UserError as error:
-        raise WorkflowError(f"Mend this first:\n{error}")
+        raise WorkflowError(f"Fix these problems first:\n{error}")
 
 
 # Of `--config 'hits={"fdr": 0.01}'` Snakemake keeps numbers within the braces as text. What of a module's config comes

@@ -155,9 +155,11 @@ def gain_map(profile: str) -> np.ndarray:
                 gain += value * np.outer(y**power, x ** max(degree - power, 0))
     except (TypeError, IndexError, OverflowError) as error:
         raise ValueError(f"not a polynomial ({error})") from None
-    if not gain.min() > 0:
-        raise ValueError("the gain is not positive everywhere")
-    return (gain / gain.mean()).astype(np.float32)
+    with np.errstate(over="ignore"):
+        mean = gain.mean()
+    if not (gain.min() > 0 and np.isfinite(mean)):
+        raise ValueError("the gain is not positive and finite everywhere")
+    return (gain / mean).astype(np.float32)
 
 
 def _image(parts: Mapping[str, Element]) -> _Image:
