@@ -473,7 +473,7 @@ def test_names_that_differ_by_case_alone(tmp_path: Path) -> None:
     told = str(raised.value)
     for part in ("phenotypes 'big', 'Big'", "cannot be called 'Negative'"):
         assert part in told
-    with pytest.raises(UserError, match="two columns have the same name; the columns are .*Dose, dose"):
+    with pytest.raises(UserError, match=r"two columns have the same name; the columns are .*Dose, dose"):
         load_layout(write(tmp_path / "l.csv", "well,perturbation,role,Dose,dose\nA1,x,sample,1,1\n"), ["P1"])
     with pytest.raises(UserError, match="column Score: the results have columns of that name"):
         load_layout(write(tmp_path / "l.csv", "well,perturbation,role,Score\nA1,x,sample,1\n"), ["P1"])

@@ -150,8 +150,8 @@ def test_raw_images_are_read_once_and_the_store_is_written_once(
     remove(outputs[0])
     with OPENED.below(tmp_path) as opened:
         stage()
-    # The plate's group and those of its rows, the manifest and the record of raw images; of a well its group, that of its image (once more for
-    # the display window, which all wells decide), the array and a shard a channel.
+    # The plate's group and those of its rows, the manifest and the record of raw images; of a well its group, that of its
+    # image (once more for the display window, which all wells decide), the array and one shard per channel.
     assert opened["write"] == 1 + rows + 2 + wells * (1 + 2 + 1 + 1)
     assert opened["read"] == wells
 
