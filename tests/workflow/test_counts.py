@@ -150,10 +150,11 @@ def test_raw_images_are_read_once_and_the_store_is_written_once(
     remove(outputs[0])
     with OPENED.below(tmp_path) as opened:
         stage()
-    # The plate's group and those of its rows, the manifest and the record of raw images; of a well its group, that of its
-    # image (once more for the display window, which all wells decide), the array and one shard per channel.
+    # The plate's group and those of its rows, the manifest and the record of raw images; of a well its group, that of
+    # its image (once more for the display window, which all wells decide), the array and one shard per channel.
     assert opened["write"] == 1 + rows + 2 + wells * (1 + 2 + 1 + 1)
-    assert opened["read"] == wells
+    # Besides each well's group for the window: of the plate's attributes and of one well's, when the store is sealed.
+    assert opened["read"] == wells + 3
 
     tables = [tmp_path / f"{name}.parquet" for name in ("wells", "fields", "objects")]
     with OPENED.below(tmp_path) as opened:

@@ -189,7 +189,7 @@ def test_every_command_works(followed: dict[str, subprocess.CompletedProcess[str
     assert (results / "report.html").is_file() and (results / "model" / "README.md").is_file()
     assert (folder / "B03.png").read_bytes().startswith(b"\x89PNG")
     assert "no problem found" in followed["wscnn check config/config.yaml"].stderr
-    assert "report: results/my_screen/report.html" in followed["wscnn show results/my_screen"].stdout
+    assert "report:   results/my_screen/report.html" in followed["wscnn show results/my_screen"].stdout
 
 
 def test_json_is_all_that_is_printed(followed: dict[str, subprocess.CompletedProcess[str]], folder: Path) -> None:
