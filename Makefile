@@ -27,6 +27,7 @@ lint: $(BIN)/pytest
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 

@@ -12,11 +12,11 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 
-from wscnn.config import section
-from wscnn.hits import call_hits
-from wscnn.store import Channel, Plate, PlateWriter
-from wscnn.tables import FIELDS, OBJECTS, WELLS, conform, read_table, write_table
-from wscnn.wells import PLATE_FORMATS, well_name
+from wscnn.core.config import section
+from wscnn.core.tables import FIELDS, OBJECTS, WELLS, conform, read_table, write_table
+from wscnn.core.wells import PLATE_FORMATS, well_name
+from wscnn.plates.store import Channel, Plate, PlateWriter
+from wscnn.statistics.hits import call_hits
 
 CHROMIUM = Path("/usr/bin/chromium")
 #: Names that would break a page that writes them as HTML, script or SVG.

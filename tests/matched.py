@@ -2,7 +2,7 @@
 
 import torch
 
-from wscnn.model import WSCNN
+from wscnn.network.model import WSCNN
 
 
 def matched_filter(gain: float = 20.0, channels: tuple[float, ...] = (1.0,), pool: str = "max") -> WSCNN:

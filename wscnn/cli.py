@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from wscnn import __version__
-from wscnn.config import section
-from wscnn.errors import UserError
+from wscnn.core.config import section
+from wscnn.core.errors import UserError
 
 # Threads of torch that wait for each other sleep, where they would spin: on a machine whose cores others use, too,
 # spinning makes a step several times as long. OpenMP reads this when torch is imported.
@@ -105,7 +105,7 @@ def check(config: Path, layout: Path | None, controls: Path | None, as_json: boo
     All that is wrong is reported at once, with what to do. The exit status is 0 where nothing is wrong (there may be
     warnings), 1 where something is, and 2 for a wrong command line.
     """
-    from wscnn.check import check_screen, write_screen
+    from wscnn.preflight.check import check_screen, write_screen
 
     try:
         screen = check_screen(config)
@@ -142,11 +142,11 @@ def plan(config: Path | None, plates: int | None, measured: Path | None, as_json
     For the screen of CONFIG, from its tables and file names; or with --plates for a screen of that size, whose images
     need not be there (CONFIG then gives the settings only, and may be left out).
     """
-    from wscnn.check import check_screen
-    from wscnn.config import load_config
-    from wscnn.plan import PLANNED, RATES, describe, size_by_numbers, size_of
-    from wscnn.plan import measured as measure
-    from wscnn.plan import plan as make
+    from wscnn.core.config import load_config
+    from wscnn.preflight.check import check_screen
+    from wscnn.preflight.plan import PLANNED, RATES, describe, size_by_numbers, size_of
+    from wscnn.preflight.plan import measured as measure
+    from wscnn.preflight.plan import plan as make
 
     if plates:
         settings = load_config(config) if config else {name: section(name, "{}") for name in PLANNED}
@@ -172,8 +172,8 @@ def plan(config: Path | None, plates: int | None, measured: Path | None, as_json
 @_settings("acquisition")
 def index(plate: str, images: Path, output: Path, layout: Path | None, acquisition: dict[str, Any]) -> None:
     """List a plate's images from names and metadata; no pixel is read."""
-    from wscnn.index import index_plate
-    from wscnn.provenance import note_version
+    from wscnn.acquisitions.index import index_plate
+    from wscnn.core.provenance import note_version
 
     index_plate(plate, images, acquisition, output, layout)
     note_version(output.parent.parent, "index", plate, output)
@@ -207,8 +207,8 @@ def stage(
     dask: dict[str, Any],
 ) -> None:
     """Write a plate as OME-Zarr, each well's fields one mosaic."""
-    from wscnn.provenance import note_version
-    from wscnn.stage import stage_plate
+    from wscnn.core.provenance import note_version
+    from wscnn.staging.stage import stage_plate
 
     stage_plate(
         plate,
@@ -252,8 +252,8 @@ def train(
 
     Started again, it goes on where an interrupted run stopped.
     """
-    from wscnn.provenance import note_version
-    from wscnn.train import train_fold
+    from wscnn.core.provenance import note_version
+    from wscnn.training.train import train_fold
 
     train_fold(fold, controls, list(stores), list(qualities), output, screen=screen, model=model, train=train)
     note_version(output.parent.parent, "train", str(fold), output.with_name(f"history-{fold}.parquet"))
@@ -264,7 +264,7 @@ def train(
 @_path("--output", "The model card to write (Markdown).")
 def card(models: Path, output: Path) -> None:
     """Write the model card, for a person to read, from the cards of the folds."""
-    from wscnn.model_card import write_model_card
+    from wscnn.reporting.model_card import write_model_card
 
     write_model_card(models, output)
 
@@ -291,8 +291,8 @@ def score(
     dask: dict[str, Any],
 ) -> None:
     """Score a plate's wells, find the rare cells and write their masks."""
-    from wscnn.provenance import note_version
-    from wscnn.score import score_plate
+    from wscnn.core.provenance import note_version
+    from wscnn.scoring.score import score_plate
 
     score_plate(store, quality, models, wells, fields, objects, screen=screen, score=score, dask=dask)
     note_version(wells.parent.parent, "score", wells.stem, wells)
@@ -321,8 +321,8 @@ def hits(
 
     Works on any table with the documented columns.
     """
-    from wscnn.hits import call_hits
-    from wscnn.provenance import note_version
+    from wscnn.core.provenance import note_version
+    from wscnn.statistics.hits import call_hits
 
     call_hits(wells, layout, output, hits=hits, checked=warnings, models=models)
     note_version(output, "hits", "", output / "hits.parquet")
@@ -335,8 +335,8 @@ def hits(
 @_settings("hits")
 def report(results: Path, output: Path, models: Path | None, hits: dict[str, Any]) -> None:
     """Write the report: one HTML file that opens offline."""
-    from wscnn.provenance import note_version
-    from wscnn.report import write_report
+    from wscnn.core.provenance import note_version
+    from wscnn.reporting.report import write_report
 
     write_report(results, output, hits=hits, models=models)
     note_version(output.parent, "report", "", output)
@@ -355,9 +355,9 @@ def show(results: Path, top: int, jobs: bool, provenance: bool, as_json: bool) -
 
     Below it stands where the table, the report and the warnings are.
     """
-    from wscnn.jobs import read_jobs
-    from wscnn.provenance import commit, read_provenance
-    from wscnn.tables import read_table
+    from wscnn.core.provenance import commit, read_provenance
+    from wscnn.core.tables import read_table
+    from wscnn.preflight.jobs import read_jobs
 
     if jobs and provenance:
         raise click.UsageError("--jobs and --provenance are two tables; ask for one at a time")
@@ -404,7 +404,7 @@ def view(results: Path, well: str, output: Path | None, occlusion: bool, models:
 
     napari opens where it is installed and neither --output nor --occlusion is given.
     """
-    from wscnn.view import view_well
+    from wscnn.reporting.view import view_well
 
     plate, _, name = well.rpartition("/")
     if not plate:
@@ -431,7 +431,7 @@ def reproduce(table: str, folder: Path, pools: tuple[str, ...], **knobs: Any) ->
     1: pools on the paper's simulated data. 2: multinucleate cells. 3: circles found by the saliency. prevalence: real
     nuclei of which 1, 2 and 5 % are mitotic. pools: tests of whether presence is learnt.
     """
-    from wscnn.reproduce import reproduce as make
+    from wscnn.paper.reproduce import reproduce as make
 
     click.echo(make(table, folder, pools=pools or None, **knobs).to_string(index=False, float_format="{:.4f}".format))
 

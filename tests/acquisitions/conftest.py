@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wscnn.config import section
+from wscnn.core.config import section
 
 ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "acquisitions.tar.xz"
 

@@ -12,11 +12,11 @@ import pytest
 import tifffile
 import zarr
 
-from wscnn.check import check_config
-from wscnn.config import complete_config, section
-from wscnn.errors import UserError
-from wscnn.index import index_plate
-from wscnn.stage import stage_plate
+from wscnn.acquisitions.index import index_plate
+from wscnn.core.config import complete_config, section
+from wscnn.core.errors import UserError
+from wscnn.preflight.check import check_config
+from wscnn.staging.stage import stage_plate
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
 DNA = {"channels": {"1": "DNA"}}

@@ -9,7 +9,7 @@ import pytest
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.cellvoyager import CellVoyager
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 
 Settings = Callable[..., dict[str, Any]]
 

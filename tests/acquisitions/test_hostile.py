@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wscnn.acquisitions import open_acquisition
-from wscnn.errors import UserError
-from wscnn.wells import parse_well
+from wscnn.core.errors import UserError
+from wscnn.core.wells import parse_well
 
 Complete = Callable[..., dict[str, Any]]
 

@@ -10,7 +10,7 @@ import tifffile
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.imagexpress import ImageXpress, read_wave_names
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 
 Settings = Callable[..., dict[str, Any]]
 

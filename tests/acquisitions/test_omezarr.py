@@ -13,10 +13,10 @@ import pytest
 import zarr
 
 from wscnn.acquisitions import open_acquisition
+from wscnn.acquisitions.index import index_plate
 from wscnn.acquisitions.omezarr import OmeZarr
-from wscnn.errors import UserError
-from wscnn.index import index_plate
-from wscnn.tables import read_table
+from wscnn.core.errors import UserError
+from wscnn.core.tables import read_table
 
 Settings = Callable[..., dict[str, Any]]
 #: Shape of an image: time, channel, z, y, x.

@@ -18,8 +18,8 @@ from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions import pattern as reader
 from wscnn.acquisitions.base import walk
 from wscnn.acquisitions.pattern import compile_pattern
-from wscnn.errors import UserError
-from wscnn.store import Plate
+from wscnn.core.errors import UserError
+from wscnn.plates.store import Plate
 
 Settings = Callable[..., dict[str, Any]]
 PATTERN = r"(?P<plate>[^_]+)_(?P<well>[A-Z]{1,2}\d{2})_s(?P<field>\d+)_w(?P<channel>\d+)\.tif"

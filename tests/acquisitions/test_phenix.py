@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.phenix import Phenix, gain_map
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 
 Settings = Callable[..., dict[str, Any]]
 

@@ -11,7 +11,7 @@ import tifffile
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.scanr import ScanR
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 
 Settings = Callable[..., dict[str, Any]]
 ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "scanr_export.tar.xz"

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wscnn.acquisitions.tiff import MAX_PIXELS, read_tiff, tiff_planes
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 
 IMAGE = np.random.default_rng(0).integers(0, 4096, (70, 90)).astype(np.uint16)
 

@@ -20,12 +20,12 @@ import zarr
 from skimage.io import imread
 from skimage.transform import downscale_local_mean
 
+from wscnn.acquisitions.index import index_plate
 from wscnn.acquisitions.tiff import read_tiff
-from wscnn.cluster import cpus
-from wscnn.config import complete_config
-from wscnn.index import index_plate
-from wscnn.stage import stage_plate
-from wscnn.wells import well_name
+from wscnn.core.cluster import cpus
+from wscnn.core.config import complete_config
+from wscnn.core.wells import well_name
+from wscnn.staging.stage import stage_plate
 
 DOWNSAMPLE = 2
 

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from wscnn.config import section
-from wscnn.hits import call_hits
-from wscnn.normalize import by_group, centre_and_scale
-from wscnn.tables import WELLS, conform, write_table
-from wscnn.wells import well_name
+from wscnn.core.config import section
+from wscnn.core.tables import WELLS, conform, write_table
+from wscnn.core.wells import well_name
+from wscnn.statistics.hits import call_hits
+from wscnn.statistics.normalize import by_group, centre_and_scale
 
 ROWS, COLUMNS, REPLICATES = 16, 24, 3
 

@@ -15,7 +15,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from made_up import CALLING, chromium, make_results, open_report
 
-from wscnn.report import write_report
+from wscnn.reporting.report import write_report
 
 
 def measure(n_plates: int, n_wells: int, repeats: int) -> dict[str, float]:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wscnn.config import section
-from wscnn.fields import read_fields
-from wscnn.store import BOX, Channel, Plate, PlateWriter
-from wscnn.tables import write_table
-from wscnn.wells import well_name
+from wscnn.core.config import section
+from wscnn.core.tables import write_table
+from wscnn.core.wells import well_name
+from wscnn.plates.fields import read_fields
+from wscnn.plates.store import BOX, Channel, Plate, PlateWriter
 
 
 def make_plate(folder: Path, n_wells: int, n_fields: int, size: int) -> Plate:
@@ -48,7 +48,7 @@ def bare(networks: list[Any], fields: list[np.ndarray], device: Any) -> float:
     """Return the seconds that one forward and one backward pass of each network over all fields take."""
     import torch
 
-    from wscnn.model import score_fields
+    from wscnn.network.model import score_fields
 
     start = time.perf_counter()
     for images in fields:
@@ -63,7 +63,7 @@ def bare(networks: list[Any], fields: list[np.ndarray], device: Any) -> float:
 
 def main() -> None:
     """Print one table a size of fields."""
-    from wscnn.model import ARCHITECTURES
+    from wscnn.network.model import ARCHITECTURES
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wells", type=int, default=48)
@@ -82,9 +82,11 @@ def measure(given: argparse.Namespace, size: int) -> None:
     """Print the table of one size."""
     import torch
 
-    from wscnn.fit import pick_device
-    from wscnn.model import WSCNN, Card, save_model, score_fields
-    from wscnn.score import score_plate
+    from wscnn.network.card import Card
+    from wscnn.network.device import pick_device
+    from wscnn.network.model import WSCNN, score_fields
+    from wscnn.network.weights import save_model
+    from wscnn.scoring.score import score_plate
 
     device = pick_device("auto")
     torch.manual_seed(0)

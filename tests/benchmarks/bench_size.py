@@ -19,10 +19,12 @@ import numpy as np
 import tifffile
 import torch
 
-from wscnn.model import WSCNN, Card, save_model
+from wscnn.core.wells import PLATE_FORMATS, well_name
+from wscnn.network.card import Card
+from wscnn.network.model import WSCNN
+from wscnn.network.weights import save_model
 from wscnn.simulate.cells import Nuclei
 from wscnn.simulate.fields import compose, expose, optics
-from wscnn.wells import PLATE_FORMATS, well_name
 
 ACQUISITION = {"pattern": r"(?P<well>[A-Z]\d\d)_s(?P<field>\d+)\.tif", "channels": {"1": "DNA"}}
 

@@ -17,19 +17,19 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from wscnn import qc
+from wscnn.acquisitions.index import index_plate
 from wscnn.acquisitions.tiff import read_tiff
-from wscnn.cluster import cpus
-from wscnn.config import complete_config
-from wscnn.illumination import correct
-from wscnn.index import index_plate
-from wscnn.mosaic import block_sums
-from wscnn.nuclei import count_nuclei
+from wscnn.core.cluster import cpus
+from wscnn.core.config import complete_config
+from wscnn.core.wells import well_name
+from wscnn.plates.shards import pack
 from wscnn.simulate.cells import Nuclei
 from wscnn.simulate.fields import compose, expose, optics
-from wscnn.stage import stage_plate
-from wscnn.store import pack
-from wscnn.wells import well_name
+from wscnn.staging import field_qc as qc
+from wscnn.staging.illumination import correct
+from wscnn.staging.mosaic import block_sums
+from wscnn.staging.nuclei import count_nuclei
+from wscnn.staging.stage import stage_plate
 
 SIZE, DOWNSAMPLE, FIELDS, ROUNDS = 2160, 4, 9, 3
 
@@ -88,7 +88,7 @@ def steps(originals: dict[str, Path]) -> None:
     work["copy in memory (for comparison)"] = [lambda image=image: image.copy() for image in raw]
     work["block sums"] = [lambda image=image: block_sums(image, DOWNSAMPLE) for image in raw]
     work["saturation"] = [
-        lambda some=image[::DOWNSAMPLE]: np.count_nonzero(some == some.max())  # as in `wscnn.stage`
+        lambda some=image[::DOWNSAMPLE]: np.count_nonzero(some == some.max())  # as in `wscnn.staging.stage`
         for image in raw
     ]
     work["means of blocks"] = [lambda part=part: ((part + 8) // 16).astype(np.uint16) for part in sums]

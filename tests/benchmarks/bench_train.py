@@ -13,10 +13,13 @@ import time
 import numpy as np
 import torch
 
-from wscnn.bags import Bags
-from wscnn.config import section
-from wscnn.fit import Examples, Replayed, fast_bfloat16, fit, pick_device, recipe_of
-from wscnn.model import ARCHITECTURES, WSCNN
+from wscnn.core.config import section
+from wscnn.network.device import fast_bfloat16, pick_device
+from wscnn.network.model import ARCHITECTURES, WSCNN
+from wscnn.training.bags import Bags
+from wscnn.training.cuda_graph import Replayed
+from wscnn.training.fit import Examples, fit
+from wscnn.training.recipe import recipe_of
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from wscnn.config import complete_config
-from wscnn.index import index_plate
+from wscnn.acquisitions.index import index_plate
+from wscnn.core.config import complete_config
+from wscnn.plates.store import Plate
 from wscnn.simulate.cells import Nuclei
 from wscnn.simulate.fields import compose, expose, optics
-from wscnn.stage import stage_plate
-from wscnn.store import Plate
+from wscnn.staging.stage import stage_plate
 
 #: Background polynomial of a real Operetta export (Harmony 5): of degree d powers of x fall, those of y rise.
 COEFFICIENTS = [

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, kstest, mannwhitneyu, ttest_ind
 
-from wscnn.config import section
-from wscnn.hits import analyse
-from wscnn.normalize import Array
-from wscnn.wells import well_name
+from wscnn.core.config import section
+from wscnn.core.wells import well_name
+from wscnn.statistics.arrays import Array
+from wscnn.statistics.hits import analyse
 
 ROWS, COLUMNS, POSITIVES, SETS = 8, 12, 4, 4
 FDR = 0.05

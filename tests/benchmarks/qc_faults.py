@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from wscnn.config import load_config
-from wscnn.index import index_plate
-from wscnn.qc import FLAGS
+from wscnn.acquisitions.index import index_plate
+from wscnn.core.config import load_config
+from wscnn.core.tables import read_table
 from wscnn.simulate.screen import simulate_screen
-from wscnn.stage import stage_plate
-from wscnn.tables import read_table
+from wscnn.staging.field_qc import FLAGS
+from wscnn.staging.stage import stage_plate
 
 #: The flag that each planted fault should get.
 MEANT = {

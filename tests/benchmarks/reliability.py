@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from wscnn.calibration import reliability
-from wscnn.results import read_results
-from wscnn.tables import read_table
+from wscnn.core.tables import read_table
+from wscnn.reporting.results import read_results
+from wscnn.statistics.calibration import reliability
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage.io import imread
 from skimage.morphology import disk
 
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 from wscnn.simulate.cells import NUCLEI_PHENOTYPES, Nuclei, cut_out, nuclei_crops, pair
 from wscnn.simulate.multinucleate import MultinucleateCells, draw_multinucleate
 

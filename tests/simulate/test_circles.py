@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import label, regionprops
 
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 from wscnn.simulate.circles import BOXES, draw_circles, simulate_circles
 
 

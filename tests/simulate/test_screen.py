@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from wscnn.config import load_config, load_layout, load_plates
-from wscnn.errors import UserError
+from wscnn.core.config import load_config, load_layout, load_plates
+from wscnn.core.errors import UserError
 from wscnn.simulate.fields import FAULTS
 from wscnn.simulate.screen import CELLS, Knobs, simulate_screen
 

@@ -11,7 +11,8 @@ from runs import screen_of
 from test_slurm import on_slurm
 from test_slurm import pytestmark as needs_slurm
 
-from wscnn.model import Card, save_model
+from wscnn.network.card import Card
+from wscnn.network.weights import save_model
 
 pytestmark = [*needs_slurm, pytest.mark.long]
 

@@ -10,7 +10,7 @@ from runs import tables
 from test_slurm import FOLLOW, on_slurm, screen  # noqa: F401
 from test_slurm import pytestmark as needs_slurm
 
-from wscnn.atomic import remove
+from wscnn.core.atomic import remove
 
 # About a minute each.
 pytestmark = [*needs_slurm, pytest.mark.long]

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wscnn.atomic import remove
-from wscnn.check import check_screen
-from wscnn.config import load_config, section
-from wscnn.jobs import UNITS
-from wscnn.plan import FOLDS, plan, size_by_numbers, size_of
-from wscnn.score import score_plate
-from wscnn.stage import stage_plate
-from wscnn.store import Channel, Plate, PlateWriter
-from wscnn.wells import well_name
+from wscnn.core.atomic import remove
+from wscnn.core.config import load_config, section
+from wscnn.core.wells import well_name
+from wscnn.plates.store import Channel, Plate, PlateWriter
+from wscnn.preflight.check import check_screen
+from wscnn.preflight.jobs import UNITS
+from wscnn.preflight.plan import FOLDS, plan, size_by_numbers, size_of
+from wscnn.scoring.score import score_plate
+from wscnn.staging.stage import stage_plate
 
 #: Files of a 384-well plate of five channels with masks and saliency of one phenotype: the plate's group and those of
 #: 16 rows; for each well 3 groups, 5 shards, and for the labels a group and 3 files each. The promise is 10,000.

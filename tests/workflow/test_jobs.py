@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from wscnn.cli import main
-from wscnn.errors import UserError
-from wscnn.jobs import read_jobs
-from wscnn.plan import RATES, measured
+from wscnn.core.errors import UserError
+from wscnn.preflight.jobs import read_jobs
+from wscnn.preflight.plan import RATES, measured
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from runs import ROOT, environment, screen_of
 from tiny import tiny_tiff
 
 from wscnn.cli import main
-from wscnn.config import schema
+from wscnn.core.config import schema
 
 MANUALS = ("README.md", "config/README.md")
 

@@ -102,7 +102,7 @@ def test_a_second_run_from_another_folder_is_refused_while_the_first_lasts(
         (elsewhere / name).symlink_to(folder / name)
     (folder / "results/small/hits.parquet").unlink()
     hold = (
-        "import sys; from pathlib import Path; from wscnn.claim import lock\n"
+        "import sys; from pathlib import Path; from wscnn.preflight.claim import lock\n"
         "held = lock(Path(sys.argv[1])); print('held'); sys.stdin.read()"
     )
     holder = subprocess.Popen(

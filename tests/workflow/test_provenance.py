@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from wscnn import __version__
 from wscnn.cli import main
-from wscnn.config import load_config
-from wscnn.tables import read_notes, read_table, write_table
+from wscnn.core.config import load_config
+from wscnn.core.tables import read_notes, read_table, write_table
 
 
 @pytest.fixture

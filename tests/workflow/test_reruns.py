@@ -13,7 +13,7 @@ import pytest
 import yaml
 from runs import ROOT, command, environment
 
-from wscnn.tables import read_table
+from wscnn.core.tables import read_table
 
 STAGES = ["index", "stage", "train", "score", "hits", "report"]
 PLATES = {"plate1", "plate2"}

@@ -6,7 +6,7 @@ WARNINGS = f"{RESULTS}/warnings/check.parquet"
 
 def start():
     """Lock the screen's results for this run and check the screen."""
-    from wscnn.claim import lock
+    from wscnn.preflight.claim import lock
 
     global HELD
     HELD = valid(lock, Path(RESULTS))
@@ -40,7 +40,7 @@ def check_images_are_there():
 
 def put_aside_plates():
     """Move the results of plates that left the screen out of the way: tables are read by folder."""
-    from wscnn.left import put_aside
+    from wscnn.preflight.left import put_aside
 
     for plate in put_aside(Path(RESULTS), IMAGES):
         print(
@@ -67,10 +67,10 @@ if not workflow.modifier.is_main_snakefile():
 def check_once():
     """Check the screen unless it was checked as it is now, and write its layout and controls for the jobs."""
     # Every job of a cluster reads this file, too, and needs none of these.
-    from wscnn.atomic import atomic_path
-    from wscnn.check import check_config, write_screen
-    from wscnn.claim import claim
-    from wscnn.provenance import keep_run
+    from wscnn.core.atomic import atomic_path
+    from wscnn.preflight.check import check_config, write_screen
+    from wscnn.preflight.claim import claim
+    from wscnn.core.provenance import keep_run
 
     tables = [Path(config[name]).read_bytes() for name in ("plates", "layout")]
     states = json.dumps(watch().states, sort_keys=True, allow_nan=False)

@@ -11,18 +11,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
-from wscnn.config import (
-    complete_config,
-    controls,
-    effective,
-    from_text,
-    load_layout,
-    load_plates,
-    schema,
-    shipped,
-)
-from wscnn.errors import UserError
-from wscnn.left import bring_back
+from wscnn.core.config import complete_config, controls, effective, from_text, load_layout, load_plates, schema, shipped
+from wscnn.core.errors import UserError
+from wscnn.preflight.left import bring_back
 
 
 def valid(read, *arguments):
@@ -156,7 +147,7 @@ def excluded_wells(wildcards):
 @cache
 def watch():
     """Return what has become of the raw images of the plates that were indexed; looked at once, when Snakemake starts."""
-    from wscnn.originals import Watch
+    from wscnn.acquisitions.originals import Watch
 
     return Watch(IMAGES, config["acquisition"], excluded(), Path(RESULTS))
 

@@ -11,7 +11,7 @@ from wscnn.acquisitions.omezarr import OmeZarr
 from wscnn.acquisitions.pattern import Pattern
 from wscnn.acquisitions.phenix import Phenix
 from wscnn.acquisitions.scanr import ScanR
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 
 _READERS: dict[str, type[Acquisition]] = {
     "pattern": Pattern,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from wscnn.acquisitions.tiff import inspect_tiff, read_tiff
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 
 #: Field, z plane or time point of an instrument that does not number them.
 ONLY = 1
@@ -45,7 +45,7 @@ class Acquisition(ABC):
 
     @abstractmethod
     def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
-        """Return one row per image of `plate`, without opening any (columns `wscnn.tables.INDEX`).
+        """Return one row per image of `plate`, without opening any (columns `wscnn.core.tables.INDEX`).
 
         Only channels that the config lists, under the names given there; every z plane and time point found;
         `path` begins with `folder`. Stage positions are those of the field's centre in micrometres, y downwards;

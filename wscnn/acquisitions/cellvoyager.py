@@ -10,8 +10,8 @@ import pandas as pd
 
 from wscnn.acquisitions.base import Acquisition, present, without
 from wscnn.acquisitions.metadata import attributes, elements, find, plain_name, real, well_at, whole
-from wscnn.errors import UserError
-from wscnn.tables import INDEX
+from wscnn.core.errors import UserError
+from wscnn.core.tables import INDEX
 
 _RECORDS = "measurementdata.mlf"
 _DETAIL = "measurementdetail.mrf"

@@ -11,10 +11,10 @@ import pandas as pd
 import tifffile
 
 from wscnn.acquisitions.base import ONLY, Acquisition, walk
-from wscnn.errors import UserError
-from wscnn.progress import progress
-from wscnn.tables import INDEX
-from wscnn.wells import parse_well, well_name
+from wscnn.core.errors import UserError
+from wscnn.core.progress import progress
+from wscnn.core.tables import INDEX
+from wscnn.core.wells import parse_well, well_name
 
 # What follows the wavelength is an identifier that MetaXpress adds where it exports from its database.
 _NAME = re.compile(

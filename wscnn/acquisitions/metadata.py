@@ -10,8 +10,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from wscnn.acquisitions.base import entry_is
-from wscnn.errors import UserError
-from wscnn.wells import well_name
+from wscnn.core.errors import UserError
+from wscnn.core.wells import well_name
 
 
 def find(folder: Path, names: Collection[str]) -> Path | None:

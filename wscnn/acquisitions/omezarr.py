@@ -14,10 +14,10 @@ from zarr.storage import LocalStore
 
 from wscnn.acquisitions.base import Acquisition, walk
 from wscnn.acquisitions.tiff import MAX_BYTES, MAX_PIXELS, as_unsigned
-from wscnn.errors import UserError
-from wscnn.progress import log
-from wscnn.tables import INDEX
-from wscnn.wells import parse_well, well_name
+from wscnn.core.errors import UserError
+from wscnn.core.progress import log
+from wscnn.core.tables import INDEX
+from wscnn.core.wells import parse_well, well_name
 
 _MICROMETRES = {
     **dict.fromkeys(("micrometer", "micrometre", "micron", "microns", "um", "µm", "μm"), 1.0),

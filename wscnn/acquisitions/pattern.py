@@ -16,10 +16,10 @@ import pandas as pd
 
 from wscnn.acquisitions.base import ONLY, Acquisition, walk
 from wscnn.acquisitions.tiff import tiff_planes
-from wscnn.errors import UserError
-from wscnn.progress import progress
-from wscnn.tables import INDEX
-from wscnn.wells import parse_well, row_letters, well_name
+from wscnn.core.errors import UserError
+from wscnn.core.progress import progress
+from wscnn.core.tables import INDEX
+from wscnn.core.wells import parse_well, row_letters, well_name
 
 _GROUPS = {"plate", "well", "row", "column", "field", "channel", "z", "time"}
 _LARGEST = 2**31 - 1

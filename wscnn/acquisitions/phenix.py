@@ -15,8 +15,8 @@ import pandas as pd
 from wscnn.acquisitions.base import Acquisition, present, without
 from wscnn.acquisitions.metadata import children, elements, find, local, plain_name, real, well_at, whole
 from wscnn.acquisitions.tiff import MAX_PIXELS
-from wscnn.errors import UserError
-from wscnn.tables import INDEX
+from wscnn.core.errors import UserError
+from wscnn.core.tables import INDEX
 
 _NAMES = ("index.idx.xml", "index.xml")
 _MICROMETRES = {"m": 1e6, "mm": 1e3, "um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 1e-3}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from wscnn.acquisitions.base import Acquisition, walk
-from wscnn.errors import UserError
-from wscnn.tables import INDEX
-from wscnn.wells import parse_well, well_name
+from wscnn.core.errors import UserError
+from wscnn.core.tables import INDEX
+from wscnn.core.wells import parse_well, well_name
 
 _NAME = re.compile(
     r"(?:(?P<well>[A-Z]{1,2}\d{1,2})--)?W\d{1,6}--P(?P<field>\d{1,6})--Z(?P<z>\d{1,6})--T(?P<time>\d{1,6})"

@@ -13,7 +13,7 @@ import tifffile
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 
 #: No camera makes more pixels; a header that claims more is broken or made to fill the memory.
 MAX_PIXELS = 2**28

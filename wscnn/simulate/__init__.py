@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 
 
 def check_new(folder: Path) -> None:

@@ -11,8 +11,8 @@ from skimage.io import imread
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
-from wscnn.config import shipped
-from wscnn.errors import UserError
+from wscnn.core.config import shipped
+from wscnn.core.errors import UserError
 
 #: The phenotypes that nuclei can show and the classes of nuclei that count as each.
 NUCLEI_PHENOTYPES: dict[str, tuple[str, ...]] = {

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from wscnn.atomic import atomic_path
-from wscnn.errors import UserError
+from wscnn.core.atomic import atomic_path
+from wscnn.core.errors import UserError
+from wscnn.core.tables import conform, write_table
 from wscnn.simulate import check_new
-from wscnn.tables import conform, write_table
 
 #: A row an object: `circle` tells it from an ellipse; places in pixels, boxes half open.
 BOXES = {

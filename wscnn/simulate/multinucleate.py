@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from wscnn.errors import UserError
+from wscnn.core.errors import UserError
 from wscnn.simulate.cells import Drawn
 from wscnn.simulate.fields import compose, expose, optics
 

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from wscnn.atomic import atomic_path
-from wscnn.errors import UserError
-from wscnn.progress import progress
+from wscnn.core.atomic import atomic_path
+from wscnn.core.errors import UserError
+from wscnn.core.progress import progress
+from wscnn.core.tables import conform, write_table
+from wscnn.core.wells import PLATE_FORMATS, check_name, well_name
 from wscnn.simulate import check_new
 from wscnn.simulate.cells import NUCLEI_PHENOTYPES, CellBank, Nuclei, check_phenotypes
 from wscnn.simulate.fields import FAULTS, Optics, compose, expose, optics
 from wscnn.simulate.multinucleate import MULTINUCLEATE_PHENOTYPES, MultinucleateCells
-from wscnn.tables import conform, write_table
-from wscnn.wells import PLATE_FORMATS, check_name, well_name
 
 #: What can be rare among each kind of cells, and the classes of cells that count as it.
 PHENOTYPES: dict[str, dict[str, tuple[str, ...]]] = {

@@ -1,0 +1,516 @@
+"""The user's three files: config, plates and layout; validated, defaults filled in."""
+
+import copy
+import json
+import math
+import re
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import yaml
+
+from wscnn.core.errors import UserError, listed, merged
+from wscnn.core.tables import WELLS
+from wscnn.core.user_tables import Lines, as_text, at, by_value, read_user_table, short, typed
+from wscnn.core.wells import SALIENCY, check_name, parse_well, well_name
+
+_HERE = Path(__file__).parent.parent
+
+#: The phenotype of a positive control whose layout row names none.
+DEFAULT_PHENOTYPE = "rare"
+
+#: Columns of the results, which a layout's own further columns must not be called.
+RESERVED = {*WELLS, "batch", "z", "p", "q", "hit", "rank"} - {"plate", "well", "phenotype"}
+
+#: Kinds of JSON Schema that are numbers.
+_NUMBERS = {"integer", "number"}
+#: Numbers in YAML 1.2 and JSON that YAML 1.1, which Python and Snakemake read, takes for text.
+_EXPONENT = re.compile(r"[-+]?[0-9]+([.][0-9]*)?[eE][-+]?[0-9]+")
+#: Categories of characters that stand in no name or path: controls, surrogates, separators of lines.
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+#: What is said of names that are equal but for case.
+_SAME = "the same name where case does not count, as on some file systems and in SQL"
+
+
+def shipped(name: str) -> Path:
+    """Return a file that ships beside the package: ``workflow/schemas/...`` or ``resources/...``.
+
+    Raises
+    ------
+    UserError
+        When the package was taken out of its repository.
+    """
+    path = _HERE.parent / name
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file: the program was installed without its repository; install it in the repository's "
+            "folder by pip install -e . (the -e is needed) and leave that folder where it is"
+        )
+    return path
+
+
+@cache
+def schema(name: str) -> dict[str, Any]:
+    """Return the schema ``config``, ``plates`` or ``layout``."""
+    return yaml.safe_load(shipped(f"workflow/schemas/{name}.schema.yaml").read_text())
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Return the config file at `path` (``-``: from standard input), valid and with all defaults.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, is no YAML mapping, or holds an unknown key or a wrong value.
+    """
+    config, problems = draft_config(path)
+    if problems:
+        raise UserError(problems)
+    return config
+
+
+def draft_config(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return a config file as far as it is right, and what is wrong with it.
+
+    Returns
+    -------
+    config
+        Complete with defaults, but without the top-level keys (sections) that hold a mistake or are missing.
+    problems
+        One sentence for each mistake.
+
+    Raises
+    ------
+    UserError
+        When the file is missing or is no YAML mapping, so that nothing is known.
+    """
+    try:
+        text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8-sig")
+        given = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML: {short(error)}") from None
+    source = "config" if path == Path("-") else str(path)
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"{source}: holds no keys such as 'screen: my_screen'; config/config.yaml shows how to write one"
+        )
+    return _complete(given, schema("config"), source)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that means what it shows: no key twice (the first would be lost), no aliases (a few grow beyond memory)."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next node, which must not be an alias."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported; write it out", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping whose keys all differ."""
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.MarkedYAMLError(problem=f"key '{key[1]}' is given twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def complete_config(given: object, source: str) -> dict[str, Any]:
+    """Return the config mapping `given`, valid and with all defaults; `source` names it in errors."""
+    config, problems = _complete(given, schema("config"), source)
+    if problems:
+        raise UserError(problems)
+    return config
+
+
+def from_text(value: Any, rules: Mapping[str, Any]) -> Any:
+    """Return a value of the command line with text read as JSON where `rules` ask for something else than text."""
+    if isinstance(value, Mapping):
+        properties = rules.get("properties", {})
+        return {key: from_text(item, properties.get(key, {})) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_text(item, rules.get("items", {})) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        read = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    valid = jsonschema.Draft202012Validator(rules).is_valid
+    # No text that is wanted anywhere is called "null".
+    return read if valid(read) and (read is None or not valid(value)) else value
+
+
+def section(name: str, text: str) -> dict[str, Any]:
+    """Return one section of the config given as JSON, valid and with its defaults.
+
+    Parameters
+    ----------
+    name
+        The section: ``acquisition``, ``mosaic``, ``train``, ...
+    text
+        A JSON object, as a rule passes it to a verb.
+    """
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--{name}: not valid JSON: {error}") from None
+    settings, problems = _complete(given, schema("config")["properties"][name], f"--{name}")
+    if problems:
+        raise UserError(problems)
+    return settings
+
+
+#: Keys that say where and how the work is done, or what to accept: no table and no weight depends on them.
+WITHOUT_EFFECT = {
+    "acquisition": ("missing_fields",),
+    "train": ("device",),
+    "score": ("device",),
+    "dask": ("cluster", "workers", "wait_s", "slurm"),
+}
+
+
+def effective(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of the config's section `name` that its results depend on."""
+    return {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT.get(name, ())}
+
+
+#: Where a mistake is: the keys that lead to it; and a sentence on it, without the name of the file.
+_Fault = tuple[tuple[str, ...], str]
+
+
+def _complete(given: object, rules: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list[str]]:
+    """Return `given` with the defaults of `rules`, without the keys that hold a mistake, and all mistakes."""
+    faults = list(_unusable(given))
+    given = _plain(given, rules)
+    validator = jsonschema.Draft202012Validator(rules, format_checker=_FORMATS)
+    for error in validator.iter_errors(given):
+        path = tuple(str(part) for part in error.absolute_path)
+        if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
+            known = error.schema["properties"]
+            faults += [
+                ((*path, key), f"unknown key '{'.'.join((*path, key))}'; known here: {', '.join(known)}")
+                for key in sorted(set(error.instance) - set(known))
+            ]
+        else:
+            faults.append((path, f"{'.'.join(path)}: {_explained(error)}" if path else _explained(error)))
+    if not isinstance(given, Mapping):
+        return {}, [f"{source}: {sentence}" for _, sentence in faults]
+    for path, settings in _acquisitions(given, rules):
+        wrong = {fault[len(path)] for fault, _ in faults if fault[: len(path)] == path and len(fault) > len(path)}
+        faults += _acquisition_faults({key: value for key, value in settings.items() if key not in wrong}, path)
+    wrong = {fault[0] for fault, _ in faults if fault}
+    right = _with_defaults({key: value for key, value in given.items() if key not in wrong}, rules)
+    # A default is no substitute for what the user meant.
+    config = {key: value for key, value in right.items() if key not in wrong}
+    return config, [f"{source}: {sentence}" for _, sentence in faults]
+
+
+def _unusable(value: Any, path: tuple[str, ...] = ()) -> Iterable[_Fault]:
+    """Yield what no rule of a schema can say: numbers that are none, text that cannot be shown, keys that are one."""
+    where = ".".join(path)
+    if isinstance(value, Mapping):
+        for key, n in Counter(map(str, value)).items():
+            if n > 1:
+                yield (*path, key), f"{'.'.join((*path, key))}: this key is given as text and as a number; keep one"
+        for key, item in value.items():
+            yield from _unusable(item, (*path, str(key)))
+            yield from _unusable(str(key), (*path, str(key)))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _unusable(item, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield path, f"{where}: {value} is not a number to work with"
+    elif isinstance(value, str) and any(unicodedata.category(letter) in _UNPRINTABLE for letter in value):
+        yield (
+            path,
+            f"{repr(where)[1:-1]}: {short(repr(value))} holds a line break or another control character; remove it",
+        )
+
+
+def _plain(value: Any, rules: Mapping[str, Any]) -> Any:
+    """Return `value` with every key as text, and numbers such as 1e-3 as numbers, which YAML reads the other way."""
+    if isinstance(value, Mapping):
+        known = rules.get("properties", {})
+        return {str(key): _plain(item, known.get(str(key), {})) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, {}) for item in value]
+    if isinstance(value, str) and _NUMBERS & set(_kinds(rules)) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value
+
+
+def _explained(error: jsonschema.ValidationError) -> str:
+    """Return what is wrong with a value and what to write instead."""
+    value, shown = error.instance, short(repr(error.instance))
+    rule: Mapping[str, Any] = error.schema if isinstance(error.schema, Mapping) else {}
+    kinds = set(_kinds(rule))
+    if error.validator == "format":
+        return str(error.cause)
+    if error.validator in ("type", "pattern"):
+        if kinds & _NUMBERS and isinstance(value, str) and (number := _as_number(value)) is not None:
+            return f"{shown} is text, not a number; write {number}"
+        if "string" in kinds and not kinds & _NUMBERS and isinstance(value, bool | int | float | date):
+            return f"YAML reads {shown} here, which is not text; put what you wrote in quotes"
+        if "object" in kinds and value is None:
+            return "no key is given below it; give one, or delete this line"
+    if error.validator == "pattern":
+        return f"{shown} is not allowed; {rule['description']}"
+    return short(error.message)
+
+
+def _as_number(text: str) -> int | float | None:
+    """Return the number that a text holds, None where it holds none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() and abs(number) < 1e15 else number
+
+
+def _kinds(rule: Mapping[str, Any]) -> list[str]:
+    """Return the types that a rule allows."""
+    kinds = rule.get("type", [])
+    return [kinds] if isinstance(kinds, str) else kinds
+
+
+def _with_defaults(value: Any, rules: Mapping[str, Any]) -> Any:
+    """Return a valid `value` with the defaults of every object in `rules`, in the one form that stands for it.
+
+    Equal settings are then equal as JSON too, in which 2 and 2.0, or results and ./results/, differ.
+    """
+    if isinstance(value, Mapping) and "properties" in rules:
+        filled = dict(value)
+        for key, rule in rules["properties"].items():
+            if key not in filled and "default" in rule:
+                filled[key] = copy.deepcopy(rule["default"])
+            if key in filled:
+                filled[key] = _with_defaults(filled[key], rule)
+        return filled
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value) if "integer" in _kinds(rules) else float(value) + 0.0
+    return str(Path(value)) if rules.get("format") == "path" and isinstance(value, str) else value
+
+
+def _acquisitions(given: Mapping[str, Any], rules: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], Mapping]]:
+    """Yield the section ``acquisition`` and the keys that lead to it, where `given` is or holds one."""
+    sections = schema("config")["properties"]
+    if rules is sections["acquisition"]:
+        yield (), given
+    elif isinstance(given.get("acquisition"), Mapping) and "acquisition" in rules["properties"]:
+        yield ("acquisition",), given["acquisition"]
+
+
+def _acquisition_faults(given: Mapping[str, Any], path: tuple[str, ...]) -> list[_Fault]:
+    """Return what is wrong between keys of a section ``acquisition`` each of which is right by itself."""
+    settings = _with_defaults(given, schema("config")["properties"]["acquisition"])
+    channels = list(settings.get("channels", {}).values())
+    found = []
+    for twins in _twins(channels):
+        found.append(("channels", f"{_quoted(twins)} are {_SAME}; give each channel its own name"))
+    numbers: dict[int, list[str]] = {}
+    for key in settings.get("channels", {}):
+        if key.isdecimal():
+            numbers.setdefault(int(key), []).append(key)
+    for same in numbers.values():
+        if len(same) > 1:
+            found.append(("channels", f"{_quoted(same)} are the same number of a channel; keep one of them"))
+    if channels and settings["nuclei"] is not None and settings["nuclei"] not in channels:
+        found.append(("nuclei", f"'{settings['nuclei']}' is none of the channels {', '.join(channels)}"))
+    if settings["format"] == "pattern" and not settings["pattern"]:
+        found.append(("pattern", "format 'pattern' needs a regular expression here"))
+    return [((*path, key), f"{'.'.join((*path, key))}: {sentence}") for key, sentence in found]
+
+
+def _twins(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that are equal but for case: some file systems and SQL take them for one."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(name.casefold(), []).append(name)
+    return [group for group in alike.values() if len(group) > 1]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return listed(f"'{name}'" for name in names)
+
+
+_FORMATS = jsonschema.FormatChecker(())
+
+
+@_FORMATS.checks("name", ValueError)
+def _is_name(value: object) -> bool:
+    """Return True, or raise a ValueError that says why a text cannot name a folder."""
+    return not isinstance(value, str) or bool(check_name(value))
+
+
+@_FORMATS.checks("path", ValueError)
+def _is_path(value: object) -> bool:
+    """Return True, or raise a ValueError that says why a text is no path that every stage reads the same way."""
+    if not isinstance(value, str):
+        return True
+    if not value.strip("/ ") or value != value.strip():
+        raise ValueError(f"'{value}' is not a path: it is empty, the root of the disk, or begins or ends with a space")
+    if value.startswith("~"):
+        raise ValueError(f"'{value}': ~ is not expanded; write the path out in full")
+    if "://" in value:
+        raise ValueError(f"'{value}' is a URL; give a file or folder of this machine")
+    if found := sorted(set(value) & set("{}$\\")):
+        raise ValueError(
+            f"'{value}' holds {' '.join(found)}: Snakemake takes {{...}} for a wildcard, $ is not expanded and \\ does "
+            "not separate folders; write the path out, with / between folders"
+        )
+    return True
+
+
+def load_plates(path: Path) -> pd.DataFrame:
+    """Return the table of plates: ``plate, images, batch`` and any further columns, all as text.
+
+    Raises
+    ------
+    UserError
+        Naming every row at fault.
+    """
+    table = _read(path, "plates")
+    problems = _value_problems(table, "plates", path)
+    by_name = by_value(table["plate"])
+    for name, lines in by_name:
+        if len(lines) > 1:
+            problems.append(f"{path}, {lines}: plate '{name}' is listed twice; keep one")
+    for twins in _twins(name for name, _ in by_name):
+        problems.append(f"{path}: plates {_quoted(twins)} are {_SAME}; rename one, also in the layout")
+    if table.empty:
+        problems.append(f"{path}: lists no plate")
+    if problems:
+        raise UserError(problems)
+    return table.reset_index(drop=True)
+
+
+def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = False) -> pd.DataFrame:
+    """Return the layout with a row for every plate and well, sorted; its index is the line of the file.
+
+    Columns are ``plate, well, well_row, well_column, perturbation, role, phenotype`` (empty but for positives) and any
+    further ones, which become numbers where `wscnn.core.user_tables.typed` says so; wells are named as in ``B03``. Rows
+    without a plate hold for every plate that has no row of its own for that well. Where `plates` is None, the rows are
+    checked as far as they can be without.
+
+    Parameters
+    ----------
+    path
+        The file.
+    plates
+        Names of the plates; None where they are not known.
+    checked
+        Whether the file may be one that `check` wrote: its columns ``well_row, well_column`` are derived anew, others
+        that the results have are kept, and it may name plates beyond `plates`. Positive wells without a phenotype keep
+        none.
+
+    Raises
+    ------
+    UserError
+        Naming every row at fault.
+    """
+    table = _read(path, "layout")
+    problems = _value_problems(table, "layout", path)
+    if checked:
+        table = table.drop(columns=["well_row", "well_column"], errors="ignore")
+    elif reserved := sorted(name for name in table.columns if name.lower() in RESERVED):
+        problems.append(f"{path}: column {', '.join(reserved)}: the results have columns of that name; rename it")
+    if table.empty:
+        problems.append(f"{path}: lists no well")
+    places, misnamed = {}, []
+    for well, lines in by_value(table["well"]):
+        try:
+            places[well] = parse_well(well)
+        except ValueError as error:
+            if well:
+                misnamed.append(("well", f"{path}, {lines}: {error}", at(well, lines)))
+    problems += merged(misnamed)
+    problems += merged(
+        ("plate", f"{path}, {lines}: plate '{name}' is not in the table of plates", at(name, lines))
+        for name, lines in by_value(table["plate"])
+        if name and plates is not None and not checked and name not in plates
+    )
+    positive = table["role"] == "positive"
+    default = "" if checked else DEFAULT_PHENOTYPE
+    table["phenotype"] = table["phenotype"].where(table["phenotype"] != "", default).where(positive, "")
+    phenotypes = by_value(table.loc[positive & (table["phenotype"] != ""), "phenotype"])
+    faults = [
+        (kind, f"{path}, {lines}: {sentence}", at(name, lines))
+        for name, lines in phenotypes
+        for kind, sentence in _phenotype_faults(name)
+    ]
+    problems += merged(faults)
+    for twins in _twins(name for name, _ in phenotypes):
+        problems.append(f"{path}: phenotypes {_quoted(twins)} are {_SAME}; write them alike")
+    if problems:
+        raise UserError(problems)
+    for axis, name in enumerate(("well_row", "well_column")):
+        table.insert(2 + axis, name, table["well"].map({well: place[axis] for well, place in places.items()}))
+    table = table.astype({name: WELLS[name] for name in ("well_row", "well_column")})
+    table["well"] = table["well"].map({well: well_name(*place) for well, place in places.items()})
+    repeated = []
+    for place, rows in table[table.duplicated(["plate", "well"], keep=False)].groupby(["plate", "well"]):
+        name, well = map(str, place)
+        of_plate, there = f" of plate '{name}'" if name else "", Lines.of(rows.index)
+        sentence = f"{path}, {there}: well {well}{of_plate} has several rows; keep one"
+        repeated.append((name, sentence, f"well {well} ({there})"))
+    if repeated:
+        raise UserError(merged(repeated))
+    everywhere, own = table[table["plate"] == ""], table[table["plate"] != ""]
+    # A plate's own rows come first, so that they win over those that hold for every plate.
+    expanded = pd.concat([own, *(everywhere.assign(plate=plate) for plate in plates or [])])
+    return expanded.drop_duplicates(["plate", "well"]).sort_values(["plate", "well_row", "well_column"], kind="stable")
+
+
+def controls(layout: pd.DataFrame) -> pd.DataFrame:
+    """Return what training depends on in a layout: the control wells, their places, roles and phenotypes."""
+    chosen = layout[layout["role"].isin(["negative", "positive"])]
+    return chosen[["plate", "well", "well_row", "well_column", "role", "phenotype"]].reset_index(drop=True)
+
+
+def _read(path: Path, kind: str) -> pd.DataFrame:
+    """Return a user's table with all columns of its schema, which are text, before any others."""
+    rules = schema(kind)
+    properties = rules["properties"]
+    table = read_user_table(path, rules["required"], properties)
+    # Cells of a text file may be numbers; a Parquet file says itself what they are.
+    further = typed if table.index.name == "line" and kind == "layout" else lambda column: column
+    own = {name: as_text(table[name]) if name in table else "" for name in properties}
+    others = {name: further(table[name]) for name in table.columns if name not in properties}
+    return pd.DataFrame({**own, **others}, index=table.index)
+
+
+def _value_problems(table: pd.DataFrame, kind: str, path: Path) -> list[str]:
+    """Return what the schema says against the values of each column."""
+    return merged(
+        ((column, error.validator), f"{path}, {lines}: {column}: {_explained(error)}", at(value, lines))
+        for column, rule in schema(kind)["properties"].items()
+        for validator in [jsonschema.Draft202012Validator(rule, format_checker=_FORMATS)]
+        for value, lines in by_value(table[column])
+        for error in validator.iter_errors(value)
+    )
+
+
+def _phenotype_faults(name: str) -> Iterable[tuple[str, str]]:
+    """Yield why a phenotype cannot be called `name`: the kind of fault, and a sentence."""
+    try:
+        check_name(name)
+    except ValueError as error:
+        yield "name", f"phenotype: {error}"
+    if name.casefold() == "negative":
+        yield "negative", f"a phenotype cannot be called '{name}', as the class of negative controls is"
+    if name.endswith(SALIENCY):
+        yield "saliency", f"phenotype '{name}' ends in {SALIENCY}, as the images of saliency do; rename it"

@@ -1,0 +1,482 @@
+"""The tables between stages: which columns each has, and how they are read and written."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wscnn.core.atomic import atomic_path
+from wscnn.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of a table holds.
+
+    Attributes
+    ----------
+    kind
+        Its type in pandas.
+    meaning
+        One sentence.
+    unit
+        Empty where it has none.
+    """
+
+    kind: str
+    meaning: str
+    unit: str = ""
+
+
+# What tells whether a file is still the one that was indexed. An OME-Zarr array is a folder.
+_ORIGINAL = {
+    "size": Column("int64", "Size of the file; for `omezarr` the sum over the files of the array", "bytes"),
+    "mtime_ns": Column(
+        "int64", "Time of modification; for `omezarr` the sum over the files of the array, modulo 2^63", "ns since 1970"
+    ),
+}
+_SCREEN = {"screen": Column("str", "Name of the screen")}
+_PLATE = {"plate": Column("str", "Name of the plate")}
+_WELL = {"well": Column("str", "Row and column of the well, such as `B03`")}
+_POSITION = {
+    "well_row": Column("int16", "Row of the well, counted from 0"),
+    "well_column": Column("int16", "Column of the well, counted from 0"),
+}
+_FIELD = {"field": Column("int32", "Number of the field within the well, by the instrument")}
+_PHENOTYPE = {"phenotype": Column("str", "Phenotype that was scored")}
+_PERTURBATION = {"perturbation": Column("str", "What was done to the well, as in the layout")}
+_ROLE = {"role": Column("str", "`negative`, `positive`, `sample` or `exclude`, as in the layout")}
+_LABEL = {"phenotype": Column("str", "Phenotype that a positive control shows; empty for other wells")}
+_BATCH = {"batch": Column("str", "Batch of the plate, as in the table of plates")}
+
+_WELL_SCORES = {
+    **_PHENOTYPE,
+    "n_fields": Column("Int32", "Fields staged", "count"),
+    "n_fields_used": Column("Int32", "Fields that quality control kept", "count"),
+    "score": Column(
+        "float64", "Mean over used fields; missing where no field is used or no fold may score the well", "log-odds"
+    ),
+    "score_sd": Column(
+        "float64", "Standard deviation of the score over folds; missing where one fold scored the well", "log-odds"
+    ),
+    "score_max": Column("float64", "Highest score of a used field", "log-odds"),
+    "fraction_positive_fields": Column(
+        "float64",
+        "Used fields whose score, before the folds are aligned, exceeds the folds' field threshold",
+        "fraction, 0 to 1",
+    ),
+    "n_objects": Column("Int32", "Detected cells in used fields", "count"),
+    "object_area_fraction": Column("float64", "Area of masks over area of used fields", "fraction, 0 to 1"),
+    "n_cells": Column("Int64", "Cells in used fields; missing where not counted in one of them", "count"),
+    "fold": Column("Int8", "Fold that scored the well; missing where all did"),
+    "why_no_score": Column(
+        "str",
+        "Empty where there is a score; else `no good field`, `too few good fields` (fewer than `qc.min_fields`) or "
+        "`no fold may score it`",
+    ),
+}
+
+#: Every table between stages and in the results: its columns, in order. The layout's further columns follow those of
+#: ``layout``, ``screen_wells`` and ``hits``. A name that ends in ``*`` stands for all columns that begin so: the table
+#: of quality has one for each channel.
+TABLES: dict[str, dict[str, Column]] = {
+    # One row per well, as `check` writes it.
+    "layout": {**_PLATE, **_WELL, **_POSITION, **_PERTURBATION, **_ROLE, **_LABEL, **_BATCH},
+    # The control wells of the layout: what training depends on.
+    "controls": {**_PLATE, **_WELL, **_POSITION, **_ROLE, **_LABEL},
+    # One row per image file, or plane of one.
+    "index": {
+        **_PLATE,
+        **_WELL,
+        **_FIELD,
+        "channel": Column("str", "Name of the channel, by the config"),
+        "z": Column("int32", "Number of the plane, by the instrument"),
+        "time": Column("int32", "Number of the time point, by the instrument"),
+        "path": Column(
+            "str", "File, below the folder of the plate's images; for `omezarr` the array of full resolution"
+        ),
+        "page": Column(
+            "int32", "Page of the file, counted from 0; for `omezarr` number of the plane over the leading axes"
+        ),
+        "y_um": Column("float64", "Vertical position of the field's centre, downwards; missing where not known", "um"),
+        "x_um": Column("float64", "Horizontal position of the field's centre; missing where not known", "um"),
+        "pixel_size_um": Column("float64", "Size of a raw pixel; missing where not known", "um"),
+        **_ORIGINAL,
+    },
+    # One row per raw image file that was staged.
+    "raw": {
+        "path": Column("str", "File, below the folder of the plate's images"),
+        **_ORIGINAL,
+        "digest": Column("str", "CRC-32C of the content when it was staged"),
+    },
+    # One row per field; the numbers of each channel follow the columns of the field.
+    "qc": {
+        **_PLATE,
+        **_WELL,
+        **_FIELD,
+        "used": Column("bool", "Whether quality control kept the field"),
+        "flags": Column("str", "What is wrong with the field, separated by commas; empty where nothing is"),
+        "n_cells": Column("Int64", "Nuclei in the field; missing where they are not counted", "count"),
+        "mean_*": Column("float64", "Mean", "intensity"),
+        "median_*": Column("float64", "Median", "intensity"),
+        "low_*": Column("float64", "1st percentile", "intensity"),
+        "high_*": Column("float64", "99.5th percentile", "intensity"),
+        "saturated_*": Column(
+            "float64", "Raw pixels at the plate's highest value; 0 where that is no camera's limit", "fraction, 0 to 1"
+        ),
+        "focus_slope_*": Column(
+            "float64",
+            "Slope of the power spectrum, noise taken off; more negative with less fine detail",
+            "log per log",
+        ),
+        "focus_gradient_*": Column(
+            "float64", "Mean square difference of neighbouring pixels over the variance, noise taken off"
+        ),
+        "contrast_*": Column("float64", "99.9th percentile of the field seen coarsely, less its median", "intensity"),
+        "bright_*": Column("float64", "Highest value of the field seen coarsely, less its median", "intensity"),
+        "extent_*": Column(
+            "float64", "Longest side of the largest bright object", "fraction of the field's side, 0 to 1"
+        ),
+        "line_jumps_*": Column("float64", "Rows and columns that are darker or brighter as a whole", "count"),
+    },
+    # One row per evaluation while a fold is trained.
+    "history": {
+        "step": Column("int64", "Steps of training so far", "count"),
+        "loss": Column("float64", "Mean loss since the row before"),
+        "select_auc": Column("float64", "Area under the ROC curve on the wells that choose the weights", "0 to 1"),
+        "learning_rate": Column("float64", "Learning rate"),
+        "seconds": Column("float64", "Time of training so far, over restarts", "s"),
+        "best": Column("bool", "Whether these weights replaced the ones kept before"),
+    },
+    # One row per well and phenotype of a plate, as `score` writes it.
+    "wells": {**_SCREEN, **_PLATE, **_WELL, **_POSITION, **_WELL_SCORES},
+    # One row per field and phenotype.
+    "fields": {
+        **_SCREEN,
+        **_PLATE,
+        **_WELL,
+        **_FIELD,
+        **_PHENOTYPE,
+        "used": Column("bool", "Whether quality control kept the field; others have no score"),
+        "score": Column("float64", "That the field holds the phenotype, mean of the folds", "log-odds"),
+        "score_sd": Column(
+            "float64", "Standard deviation of the score over folds; missing where one fold scored it", "log-odds"
+        ),
+        "probability": Column(
+            "float64",
+            "That the field is of a positive well: the mean over folds, each by its card's `probabilities` from its "
+            "score before the folds are aligned",
+            "0 to 1",
+        ),
+        "n_objects": Column("Int32", "Detected cells", "count"),
+        "object_area_px": Column("int64", "Area of masks", "mosaic pixels"),
+    },
+    # One row per detected cell.
+    "objects": {
+        **_PLATE,
+        **_WELL,
+        **_FIELD,
+        **_PHENOTYPE,
+        "object": Column("int32", "Number within well and phenotype, from 1: the value of its mask in the label image"),
+        "y": Column("float64", "Vertical position of the mask's centroid in the well's mosaic", "mosaic pixels"),
+        "x": Column("float64", "Horizontal position of the mask's centroid in the well's mosaic", "mosaic pixels"),
+        "y0": Column("int32", "First row of the mask's box", "mosaic pixels"),
+        "x0": Column("int32", "First column of the mask's box", "mosaic pixels"),
+        "y1": Column("int32", "Row after the last of the mask's box", "mosaic pixels"),
+        "x1": Column("int32", "Column after the last of the mask's box", "mosaic pixels"),
+        "area_px": Column("int32", "Area of the mask", "mosaic pixels"),
+        "score": Column("float64", "Peak of the detector, mean of the folds", "log-odds"),
+    },
+    # One row per perturbation, role and phenotype.
+    "hits": {
+        "rank": Column("Int32", "From 1, by p and then by effect; missing for controls and where there is no p"),
+        **_PERTURBATION,
+        **_PHENOTYPE,
+        "role": Column("str", "`sample`, or `positive`: positive controls are listed below the samples, untested"),
+        "hit": Column("bool", "Whether q is at most `hits.fdr`"),
+        "caution": Column("str", "What speaks against trusting the row, separated by semicolons; empty where nothing"),
+        "effect": Column("float64", "Median of its wells' z; 0 is the plate's negative controls", "z"),
+        "effect_low": Column("float64", "Lower end of the effect's 95 % interval; missing for one well", "z"),
+        "effect_high": Column("float64", "Upper end of the effect's 95 % interval; missing for one well", "z"),
+        "effect_sd": Column("float64", "Standard deviation of z over wells; missing for one well", "z"),
+        "p": Column("float64", "One-sided p-value: a higher score is more of the phenotype", "0 to 1"),
+        "q": Column("float64", "p corrected for all tests (Benjamini-Hochberg)", "0 to 1"),
+        "smallest_p": Column("float64", "Smallest p that its wells and controls could reach", "0 to 1"),
+        "null_kind": Column("str", "What p was ranked among: `plate`, `pooled`, or empty"),
+        "n_wells": Column("int32", "Wells with a score on plates that count", "count"),
+        "n_plates": Column("int32", "Plates of these wells", "count"),
+        "n_agree": Column("int32", "Wells above 95 % of the screen's negative controls, held out", "count"),
+        "ssmd": Column(
+            "float64", "Strictly standardised mean difference of z from the negative controls of its plates"
+        ),
+        "score_mean": Column("float64", "Mean score of its wells", "log-odds, or that of the table of scores"),
+        "model_sd": Column("float64", "Root mean square of `score_sd`: spread over the folds", "as `score_mean`"),
+        "n_objects_per_field": Column("float64", "Detected cells per used field", "count"),
+        "rare_fraction": Column("float64", "Detected cells over nuclei, where nuclei were counted", "fraction"),
+        "n_cells_per_field": Column("float64", "Nuclei per used field", "count"),
+        "cell_percent": Column("float64", "Nuclei per field, relative to the plate's negative controls", "percent"),
+        "cell_loss": Column("bool", "Whether `cell_percent` is below 100 (1 - `hits.cell_loss`)"),
+    },
+    # One row per well and phenotype of the screen.
+    "screen_wells": {
+        **_SCREEN,
+        **_PLATE,
+        **_BATCH,
+        **_WELL,
+        **_POSITION,
+        **_PERTURBATION,
+        **_ROLE,
+        "control_phenotype": Column("str", "Phenotype that a positive control shows, as in the layout"),
+        **_WELL_SCORES,
+        "used": Column("bool", "Whether the well counts: scored, on a plate that counts, not excluded"),
+        "z": Column("float64", "Score, normalised by the plate's negative controls or its samples", "z"),
+        "p": Column("float64", "p-value of this well alone; a control is ranked among the others", "0 to 1"),
+    },
+    # One row per plate and phenotype.
+    "plates": {
+        **_SCREEN,
+        **_PLATE,
+        **_BATCH,
+        **_PHENOTYPE,
+        "status": Column("str", "`ok`, or `failed`: the plate is kept out of the calls"),
+        "reasons": Column("str", "Why the plate failed; empty where it did not"),
+        "n_wells": Column("int32", "Wells that should have a score: those with a role other than `exclude`", "count"),
+        "n_missing": Column("int32", "Of these, wells without a score", "count"),
+        "n_negative": Column("int32", "Negative controls with a score", "count"),
+        "n_positive": Column("int32", "Positive controls of this phenotype with a score", "count"),
+        "negative_median": Column("float64", "Median of the negative controls", "as the score"),
+        "negative_spread": Column(
+            "float64",
+            "1.4826 MAD of the negative controls (mean absolute deviation x 1.2533 where the MAD is 0); missing where "
+            "all are equal",
+            "as the score",
+        ),
+        "z_prime": Column("float64", "Z' of the controls, by mean and standard deviation (Zhang et al. 1999)", "<= 1"),
+        "z_prime_robust": Column("float64", "Z' of the controls, by median and MAD", "<= 1"),
+        "ssmd": Column("float64", "Strictly standardised mean difference of the controls (Zhang 2007)"),
+        "auc": Column("float64", "Chance that a positive control scores above a negative one", "0 to 1"),
+        "sample_shift": Column(
+            "float64", "Median sample less median negative control", "robust SDs of the negative controls"
+        ),
+        "edge_effect": Column(
+            "float64",
+            "Median of the border's samples less that of the inner ones; missing with fewer than 3 on a side",
+            "robust SDs of the inner samples",
+        ),
+        "row_effect": Column(
+            "float64", "Root mean square row effect of the samples' median polish", "robust SDs of the residuals"
+        ),
+        "column_effect": Column(
+            "float64", "Root mean square column effect of the samples' median polish", "robust SDs of the residuals"
+        ),
+        "outlier": Column(
+            "float64",
+            "How far the negative controls' median or log spread lies from the other plates'; missing below 5 plates",
+            "robust z",
+        ),
+        "replicate_correlation": Column(
+            "float64", "Rank correlation of its samples' z with the mean z of the same perturbations on other plates"
+        ),
+    },
+    # One row per control well and phenotype whose score contradicts its label.
+    "suspects": {
+        **_SCREEN,
+        **_PLATE,
+        **_BATCH,
+        **_WELL,
+        **_POSITION,
+        **_PERTURBATION,
+        **_ROLE,
+        **_PHENOTYPE,
+        "score": Column("float64", "Score of the well", "log-odds, or that of the table of scores"),
+        "z": Column("float64", "Distance from the plate's negative controls", "robust SDs of the negative controls"),
+        "position": Column("float64", "0 at the plate's negative controls, 100 at its positive ones", "percent"),
+        "reason": Column("str", "How the score contradicts the label"),
+    },
+    # One row per warning of a stage.
+    "warnings": {
+        "stage": Column("str", "`check`, `train` or `hits`"),
+        "plate": Column("str", "Plate that it is about; empty where it is about all"),
+        "fold": Column("Int8", "Fold of the model that it is about; missing where it is about none"),
+        "phenotype": Column("str", "Phenotype that it is about; empty where it is about all"),
+        "code": Column("str", "Kind of the warning, for programs"),
+        "message": Column("str", "What is wrong and what to do"),
+    },
+}
+
+
+def types(table: str) -> dict[str, str]:
+    """Return the pandas type of each column of the table `table` of `TABLES`, but for families of columns."""
+    return {name: column.kind for name, column in TABLES[table].items() if name[-1] != "*"}
+
+
+def types_in(table: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the pandas type of those columns among `names` that the table `table` of `TABLES` has."""
+    return {name: column.kind for name in names if (column := described(table, name))}
+
+
+def described(table: str, name: str) -> Column | None:
+    """Return what the column `name` of the table `table` of `TABLES` holds; None where it is the user's own."""
+    columns = TABLES[table]
+    families = (column for family, column in columns.items() if family[-1] == "*" and name.startswith(family[:-1]))
+    return columns.get(name) or next(families, None)
+
+
+LAYOUT = types("layout")
+CONTROLS = types("controls")
+#: What readers list; the index of a plate has `ORIGINAL` too, and paths below the folder of its images.
+INDEX = {name: kind for name, kind in types("index").items() if name not in _ORIGINAL}
+ORIGINAL = {name: column.kind for name, column in _ORIGINAL.items()}
+QC = types("qc")
+#: What the report needs of a history.
+HISTORY = {name: kind for name, kind in types("history").items() if name not in ("learning_rate", "seconds")}
+WELLS = types("wells")
+FIELDS = types("fields")
+OBJECTS = types("objects")
+HITS = types("hits")
+SCREEN_WELLS = types("screen_wells")
+PLATES = types("plates")
+SUSPECTS = types("suspects")
+WARNINGS = types("warnings")
+
+# Rows per group of a Parquet file that is searched: what a reader skips or reads as one.
+_ROW_GROUP = 16_384
+# The key of a Parquet file's metadata under which a table's notes lie.
+_NOTES = b"wscnn"
+
+
+def conform(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """Return `table` with exactly these columns first, in this order and with these types, then any others."""
+    others = [name for name in table.columns if name not in columns]
+    return table[[*columns, *others]].astype(columns)
+
+
+def write_table(
+    table: pd.DataFrame,
+    path: Path,
+    notes: Mapping[str, Any] | None = None,
+    *,
+    kind: str | None = None,
+    searched: Sequence[str] = (),
+) -> None:
+    """Write `table` to the Parquet file `path` atomically; equal tables and notes give equal bytes.
+
+    Parameters
+    ----------
+    table
+        Its index is not written.
+    path
+        The file to write.
+    notes
+        What is to be known of the table beside its rows, as JSON in the file's metadata (see `read_notes`).
+    kind
+        Which of `TABLES` it is: name, and meaning and unit of every column, are added to the notes as ``table`` and
+        ``columns``.
+    searched
+        Columns by which rows are looked up: they get Bloom filters, and the file small row groups, so that readers
+        skip what they can.
+    """
+    data = pa.Table.from_pandas(table, preserve_index=False)
+    notes = {**(_description(kind, table.columns) if kind else {}), **(notes or {})}
+    if notes:
+        text = json.dumps(notes, sort_keys=True, allow_nan=False)
+        data = data.replace_schema_metadata({**(data.schema.metadata or {}), _NOTES: text.encode()})
+    lookup: dict[str, Any] = {}
+    if searched:
+        bloom = {"ndv": min(max(len(table), 1), _ROW_GROUP), "fpp": 0.01}
+        lookup = {"row_group_size": _ROW_GROUP, "bloom_filter_options": dict.fromkeys(searched, bloom)}
+    with atomic_path(path) as partial:
+        # Checksums make a flipped bit an error instead of a wrong number.
+        pq.write_table(data, partial, compression="zstd", write_page_checksum=True, **lookup)
+
+
+def _description(kind: str, names: Iterable[str]) -> dict[str, Any]:
+    """Return the notes that say what a table and its columns are."""
+    own = Column("", "The user's own column, carried along")
+    columns = {name: described(kind, name) or own for name in names}
+    return {
+        "table": kind,
+        "columns": {name: {"unit": column.unit, "meaning": column.meaning} for name, column in columns.items()},
+    }
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """Return the notes that a Parquet file written by `write_table` holds; none where it has none.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, is no Parquet file, or its notes are damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            text = (file.schema_arrow.metadata or {}).get(_NOTES, b"{}")
+        notes = json.loads(text)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that makes it first") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error}); delete it and run again") from None
+    return notes if isinstance(notes, dict) else {}
+
+
+def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Return the Parquet file at `path` as a table.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        Columns that the table must have, with their types, such as `INDEX`; numbers may be narrower or wider than
+        declared. These columns come first, in this order and with these types, then any others.
+
+    Raises
+    ------
+    UserError
+        When it is missing or is no Parquet file, lacks a column, or a column has another type or missing values.
+    """
+    try:
+        # Not `pq.read_table`: it reads a folder as one table, and columns into names such as `screen=1`.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            data = file.read()
+        problems = [_type_problem(data, name, kind) for name, kind in (columns or {}).items()]
+        table = data.to_pandas()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that makes it first") from None
+    except Exception as error:  # whatever comes of broken metadata or pages is the file's fault
+        reason = " ".join(f"{error}".split())[:200]
+        raise UserError(f"{path}: not a readable Parquet file ({reason}); delete it and run again") from None
+    if found := [problem for problem in problems if problem]:
+        raise UserError(f"{path}: {'; '.join(found)}; run the stage that makes it again")
+    return table if columns is None else conform(table, dict(columns))
+
+
+def _type_problem(data: pa.Table, name: str, kind: str) -> str | None:
+    """Return why column `name` of `data` cannot be read as `kind`; None where it can."""
+    if name not in data.column_names:
+        return f"has no column {name}"
+    column = data[name]
+    found = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    nullable = kind == "float64" or kind.startswith("Int")
+    # Whole numbers of which some are missing are floating-point numbers in tables of earlier versions.
+    whole_or_missing = kind.startswith("Int") and pa.types.is_floating(found)
+    what, fits = {
+        "str": ("text", lambda: pa.types.is_string(found) or pa.types.is_large_string(found)),
+        "bool": ("true or false", lambda: pa.types.is_boolean(found)),
+        "float64": ("numbers", lambda: pa.types.is_floating(found) or pa.types.is_integer(found)),
+    }.get(kind, ("whole numbers", lambda: pa.types.is_integer(found)))
+    # A column without any value has no type of its own.
+    if not fits() and not whole_or_missing and not (pa.types.is_null(found) and (nullable or not len(column))):
+        return f"column {name} holds {found} where {what} should be"
+    if column.null_count and not nullable:
+        return f"column {name} has missing values"
+    try:
+        column.cast(pa.type_for_alias(kind.lower()))
+    except pa.ArrowInvalid:
+        return f"column {name} holds numbers that do not fit into {kind}"
+    return None

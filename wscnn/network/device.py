@@ -1,0 +1,24 @@
+"""The device that networks run on, and what it computes quickly."""
+
+import torch
+
+from wscnn.core.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; ``auto`` is the GPU where there is one.
+
+    Raises
+    ------
+    UserError
+        When a GPU is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("train.device: 'cuda' is asked for but torch finds no GPU; use auto or cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16 faster than in float32."""
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()

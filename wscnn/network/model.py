@@ -1,0 +1,298 @@
+"""The network: fully convolutional, one map a class, pooled over places to one score a class.
+
+Follows Sailem, Arias-Garcia, Bakal, Zisserman and Rittscher, "Discovery of Rare Phenotypes in Cellular Images Using
+Weakly Supervised Deep Learning" (ICCV Workshops 2017). A model file is safetensors, beside it a card in JSON; loading
+runs no code.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wscnn.core.errors import UserError
+
+
+class Layer(NamedTuple):
+    """A convolution, batch norm and ReLU, which as a rule halve the image.
+
+    Attributes
+    ----------
+    filters, kernel, padding
+        Of the convolution.
+    halve
+        ``pool``: a 2 x 2 max pool. It stands before the ReLU, which gives the same from a quarter of the work.
+        ``stride``: the convolution is made at every second pixel only. Empty: not at all.
+    """
+
+    filters: int
+    kernel: int
+    padding: int = 0
+    halve: str = "pool"
+
+
+class Architecture(NamedTuple):
+    """The layers up to the features, and kernel and padding of the last convolution, which makes the class maps."""
+
+    layers: tuple[Layer, ...]
+    kernel: int
+    padding: int = 0
+
+
+#: By name. The paper gives `wscnn4` (simulated data) and `wscnn4_cells`; of its network of six convolutions it gives
+#: the number only: here the 3 x 3 layers that follow the first and second layer are our choice. `compact` and
+#: `compact6` are ours, of four and six convolutions, for a seventeenth of the work.
+ARCHITECTURES = {
+    "wscnn4": Architecture((Layer(50, 11), Layer(100, 3), Layer(100, 5, 1)), 5, 1),
+    "wscnn4_cells": Architecture((Layer(50, 11), Layer(100, 7), Layer(100, 5, 1)), 5, 1),
+    "wscnn6": Architecture(
+        (Layer(50, 11), Layer(50, 3, 1, ""), Layer(100, 7), Layer(100, 3, 1, ""), Layer(100, 5, 1)), 5, 1
+    ),
+    "compact": Architecture((Layer(16, 6, halve="stride"), Layer(32, 3), Layer(32, 3)), 3),
+    "compact6": Architecture(
+        (Layer(16, 6, halve="stride"), Layer(32, 3), Layer(64, 3, halve=""), Layer(64, 3), Layer(64, 3, halve="")), 3
+    ),
+}
+
+#: A map of less than this sum of probabilities counts as empty (keeps logarithms finite).
+_TINY = 1e-30
+#: Places that the pool `topk` averages.
+_TOP = 8
+#: Sharpness of the pool `lse`.
+_SHARPNESS = 5.0
+#: Places along y and x that the pool `fc` has a weight for: those of the paper's 210 x 280 px under `wscnn4`.
+_DENSE = (21, 30)
+#: Where the detector of a noisy-or network starts, so that an empty image starts near "no".
+_EMPTY = -6.0
+#: Where the leak starts, in log-odds: one in four. Being one number that has far to go, it learns this many times as
+#: fast as the weights.
+_LEAK, _LEAK_PACE = -1.1, 10.0
+
+
+def _noisy_or(maps: Tensor, leak: Tensor | None = None) -> Tensor:
+    """Return the log-odds of P = 1 - prod(1 - sigmoid(map)): any place is positive. In log space, never infinite.
+
+    A `leak` (C,), in log-odds, is one place more, which no image has.
+    """
+    total = functional.softplus(maps).sum((-2, -1))  # -log(1 - P)
+    if leak is not None:
+        total = total + functional.softplus(leak)
+    total = total.clamp_min(_TINY)
+    return torch.log(-torch.expm1(-total)) + total
+
+
+def _count(maps: Tensor) -> Tensor:
+    """Return the logarithm of the expected number of positive places."""
+    return torch.log(torch.sigmoid(maps).sum((-2, -1)).clamp_min(_TINY))
+
+
+def topk(maps: Tensor) -> Tensor:
+    """Return the mean over the 8 highest places of maps (N, C, h, w), (N, C)."""
+    flat = maps.flatten(-2)
+    return flat.topk(min(_TOP, flat.shape[-1])).values.mean(-1)
+
+
+def _lse(maps: Tensor) -> Tensor:
+    flat = maps.flatten(-2)
+    return (torch.logsumexp(_SHARPNESS * flat, -1) - torch.tensor(float(flat.shape[-1])).log()) / _SHARPNESS
+
+
+#: Pools without weights: maps (N, C, h, w) to scores (N, C).
+_POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda maps: maps.amax((-2, -1)),
+    "avg": lambda maps: maps.mean((-2, -1)),
+    "noisy_or": _noisy_or,
+    "lse": _lse,
+    "topk": topk,
+}
+#: Pools to train with, and to score with.
+POOLS = (*_POOLS, "leaky_noisy_or", "fc", "attention")
+#: Pools of probabilities, by which phenotypes do not exclude each other.
+NOISY_OR = ("noisy_or", "leaky_noisy_or")
+SCORE_POOLS = ("same", *_POOLS, "count")
+
+
+class WSCNN(nn.Module):
+    """A weakly supervised network: where is what tells a positive image from a negative one?
+
+    Parameters
+    ----------
+    architecture
+        A key of `ARCHITECTURES`.
+    pool
+        How class maps become a score in training, one of `POOLS`: ``max``, ``avg`` and ``fc`` as in the paper,
+        ``noisy_or``, ``lse`` (log-sum-exp), ``topk``, ``attention`` (gated attention of Ilse et al., ICML 2018, over
+        places). ``leaky_noisy_or`` learns beside it a leak for each phenotype (Henrion, Uncertainty in Artificial
+        Intelligence 1987): the chance that an image is of a positive well though no place shows it. Without, images of
+        positive wells that hold no such cell ask for one, which only learning them by heart can give; with it, a few
+        images are too easily explained by chance.
+    n_channels, n_classes
+        Of the images; class 0 is the negative one.
+    score_pool
+        How the detector becomes a score in evaluation, one of `SCORE_POOLS`; ``same`` is the pool of training.
+
+    Attributes
+    ----------
+    stride
+        Pixels between two places of a map.
+    receptive_field
+        Pixels along an axis that one place sees.
+    smallest
+        Pixels along an axis that an image to train on needs.
+    margin
+        Pixels by which `score_fields` widens a field at each side, at least.
+    """
+
+    def __init__(self, architecture: str, pool: str, n_channels: int, n_classes: int, score_pool: str = "same") -> None:
+        super().__init__()
+        for what, name, known in (
+            ("architecture", architecture, ARCHITECTURES),
+            ("pool", pool, POOLS),
+            ("score_pool", score_pool, SCORE_POOLS),
+        ):
+            if name not in known:
+                raise UserError(f"model.{what}: '{name}' is unknown; choose one of {', '.join(known)}")
+        self.architecture, self.pool, self.score_pool = architecture, pool, score_pool
+        self.n_channels, self.n_classes = n_channels, n_classes
+        layers, kernel, padding = ARCHITECTURES[architecture]
+        self._steps = [*layers, Layer(n_classes, kernel, padding, halve="")]
+        blocks = []
+        before = n_channels
+        for layer in layers:
+            stride = 2 if layer.halve == "stride" else 1
+            parts: list[nn.Module] = [
+                nn.Conv2d(before, layer.filters, layer.kernel, stride, layer.padding, bias=False),
+                nn.BatchNorm2d(layer.filters),
+                *([nn.MaxPool2d(2)] if layer.halve == "pool" else []),
+                nn.ReLU(),
+            ]
+            blocks.append(nn.Sequential(*parts))
+            before = layer.filters
+        self.blocks = nn.Sequential(*blocks)
+        self.classify = nn.Conv2d(before, n_classes, kernel, padding=padding)
+        if pool == "leaky_noisy_or":
+            self.leak = nn.Parameter(torch.full((n_classes - 1,), _LEAK / _LEAK_PACE))
+        if pool in NOISY_OR:
+            with torch.no_grad():
+                self.classify.bias.copy_(torch.tensor([0.0] + [_EMPTY] * (n_classes - 1)))  # type: ignore[union-attr]
+        if pool == "attention":
+            self.attend = nn.Conv2d(before, 2 * 64, kernel, padding=padding)
+            self.weigh = nn.Conv2d(64, 1, 1)
+        if pool == "fc":
+            # It begins as the mean over places: with random signs neighbouring places pull the detector opposite ways.
+            self.dense = nn.Parameter(torch.eye(n_classes)[:, :, None, None].repeat(1, 1, *_DENSE))
+
+        self.stride = 2 ** sum(layer.halve != "" for layer in layers)
+        self.receptive_field = self._pixels(1, padded=False)
+        self.smallest = self._pixels(1, padded=True)
+        # The field is widened so that places that see a convolution's zero padding can be cut off, and so that place
+        # 0 is centred on the middle of the field's first `stride` pixels.
+        self._cut = self._tainted()
+        self.margin = (self._pixels(1 + 2 * self._cut, padded=True) - self.stride) // 2
+
+    def class_map(self, x: Tensor) -> Tensor:
+        """Return the class maps (N, K, h', w') of images (N, C, h, w)."""
+        return self._maps(x)[0]
+
+    def detector(self, x: Tensor) -> Tensor:
+        """Return the log-odds of each phenotype against negative at each place, (N, K-1, h', w')."""
+        maps = self.class_map(x)
+        return maps[:, 1:] - maps[:, :1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the log-odds of each phenotype in images (N, C, h, w), (N, K-1)."""
+        return self.pooled(*self._maps(x))
+
+    def pooled(self, maps: Tensor, attention: Tensor | None = None) -> Tensor:
+        """Return log-odds (N, K-1) of class maps (N, K, h', w') and attention logits (N, 1, h', w') where there are."""
+        detector = maps[:, 1:] - maps[:, :1]
+        if not self.training and self.score_pool == "count":
+            return _count(detector)
+        if not self.training and self.score_pool != "same":
+            return _POOLS[self.score_pool](detector)
+        if self.pool in NOISY_OR:
+            # How often an image of a positive well holds no such cell is of the wells, not of the image.
+            leaks = self.training and self.pool == "leaky_noisy_or"
+            return _noisy_or(detector, _LEAK_PACE * self.leak if leaks else None)
+        if attention is not None:
+            weights = attention.flatten(2).softmax(-1)  # (N, 1, places)
+            scores = (maps.flatten(2) * weights).sum(-1)
+        elif self.pool == "fc":
+            places = functional.adaptive_avg_pool2d(maps, _DENSE)
+            scores = (places[:, None] * self.dense).mean((-2, -1)).sum(-1)
+        else:
+            scores = _POOLS[self.pool](maps)
+        return scores[:, 1:] - scores[:, :1]
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of log-odds (N, K-1) under class labels (N,).
+
+        Softmax cross-entropy over the pooled class scores as in the paper; with noisy-or, where phenotypes do not
+        exclude each other, the mean over phenotypes of the binary cross-entropy.
+        """
+        if self.pool in NOISY_OR:
+            targets = functional.one_hot(labels, self.n_classes)[:, 1:].to(logits.dtype)
+            return functional.binary_cross_entropy_with_logits(logits, targets)
+        return functional.cross_entropy(functional.pad(logits, (1, 0)), labels)
+
+    def _maps(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return class maps (N, K, h', w') and, for attention, the places' logits (N, 1, h', w')."""
+        features = self.blocks(x)
+        maps = self.classify(features).float()
+        if self.pool != "attention":
+            return maps, None
+        content, gate = self.attend(features).chunk(2, dim=1)
+        return maps, self.weigh(torch.tanh(content) * torch.sigmoid(gate)).float()
+
+    def _pixels(self, places: int, padded: bool) -> int:
+        """Return the pixels along an axis from which a map of so many places comes, with or without zero padding."""
+        for layer in reversed(self._steps):
+            # Every second place of a convolution reaches a pixel less far than the pairs of places that a pool takes.
+            places = places * (2 if layer.halve else 1) - (layer.halve == "stride")
+            places += layer.kernel - 1 - (2 * layer.padding if padded else 0)
+        return places
+
+    def _tainted(self) -> int:
+        """Return how many places at a map's edge see zero padding."""
+        places = 0
+        for layer in self._steps:
+            places += layer.padding
+            if layer.halve:
+                places = -(-places // 2)
+        return places
+
+
+def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-odds (n, P) and detector maps (n, P, h', w') of fields (n, C, h, w).
+
+    Each field is widened by repeating its outermost pixels, so that its map covers it whole: h' = ceil(h / stride), and
+    place (i, j) is centred on pixel (i * stride + offset, j * stride + offset) with offset = (stride - 1) / 2. (Not by
+    reflection: a nucleus beside its mirror image looks like a cell of two.) Gradients flow where they are enabled, to a
+    field's own pixels, not through what it is widened by. P is the number of phenotypes.
+
+    Raises
+    ------
+    UserError
+        When a field is smaller than the margin.
+    """
+    height, width = images.shape[-2:]
+    if min(height, width) <= model.margin + model.stride:
+        raise UserError(
+            f"fields of {height} x {width} px are too small for the network '{model.architecture}', which sees "
+            f"{model.receptive_field} px; lower mosaic.downsample"
+        )
+    margin = model.margin
+    sides = []
+    for size in (width, height):
+        places = -(-size // model.stride) + 2 * model._cut
+        sides += [margin, model._pixels(places, padded=True) - size - margin]
+    widened = functional.pad(images.detach(), sides, mode="replicate")
+    widened[..., margin : margin + height, margin : margin + width] = images
+    maps, attention = model._maps(widened)
+    inner = slice(model._cut, -model._cut or None)
+    maps = maps[..., inner, inner]
+    if attention is not None:
+        attention = attention[..., inner, inner]
+    return model.pooled(maps, attention), maps[:, 1:] - maps[:, :1]

@@ -1,0 +1,101 @@
+"""Where in an image the network sees a phenotype: the gradient of its detector, and a check of it by covering.
+
+The way of Sailem, Arias-Garcia, Bakal, Zisserman and Rittscher, "Discovery of Rare Phenotypes in Cellular Images Using
+Weakly Supervised Deep Learning" (ICCV Workshops 2017), who back-propagate the phenotype's score to the input. One thing
+differs. The gradient of the globally pooled score reaches one place, and so one cell, of an image; here the pass starts
+from the class map, at all places where the phenotype beats the negative class, and finds every instance at once.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wscnn.network.model import WSCNN, score_fields
+
+
+def saliency(models: Sequence[WSCNN], images: Tensor, thresholds: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return scores, detector maps and saliency of images, by one forward and one backward pass for each model.
+
+    Several models are one detector: the mean of their maps. Its gradient starts from the sum over all places above the
+    threshold, so that all instances of an image are found together; a phenotype that is nowhere above it costs no
+    backward pass. With several phenotypes each has a backward pass of its own.
+
+    Parameters
+    ----------
+    models
+        In evaluation mode, with the same stride and classes.
+    images
+        Shape (n, C, h, w).
+    thresholds
+        One a phenotype: the detector's value above which a place belongs to an object.
+
+    Returns
+    -------
+    logits
+        Log-odds of each phenotype, shape (models, n, P).
+    maps
+        Detector, mean over models, shape (n, P, h', w'); place (i, j) is centred on pixel
+        ((i + 1/2) * stride - 1/2, (j + 1/2) * stride - 1/2).
+    gradients
+        Magnitude over channels of the detector's gradient, shape (n, P, h, w).
+    """
+    images = images.detach().requires_grad_(True)
+    views = [score_fields(model, images) for model in models]
+    logits = torch.stack([scores.detach() for scores, _ in views])
+    maps = torch.stack([detector for _, detector in views]).mean(0)
+    fires = maps > maps.new_tensor(thresholds)[:, None, None]
+    gradients = images.new_zeros((len(images), len(thresholds), *images.shape[-2:]))
+    firing = [p for p in range(len(thresholds)) if bool(fires[:, p].any())]
+    for p in firing:
+        total = maps[:, p][fires[:, p]].sum()
+        (gradient,) = torch.autograd.grad(total, images, retain_graph=p != firing[-1])
+        gradients[:, p] = gradient.norm(dim=1)
+    return logits, maps.detach(), gradients
+
+
+def occlusion(model: WSCNN, image: Tensor, size: int, step: int, fill: float | None = None) -> np.ndarray:
+    """Return by how much the score falls when a square of the image is covered: a check of what the gradient says.
+
+    Nothing is differentiated, so the two agree only where both speak of the network (Zeiler and Fergus, ECCV 2014,
+    covered images so).
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    image
+        Shape (C, h, w).
+    size
+        Side of the square, in pixels.
+    step
+        Pixels between two squares.
+    fill
+        What covers; None takes each channel's median, which is background.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (P, rows, columns): the fall in log-odds where the square from (i * step, j * step) is covered, those of
+        the last row and column moved back to end at the image's edge; positive where the square holds what the score
+        rests on.
+    """
+    height, width = image.shape[-2:]
+    background = image.flatten(1).median(1).values[:, None, None] if fill is None else fill
+    ys, xs = (squares(length, size, step) for length in (height, width))
+    with torch.no_grad():
+        whole = score_fields(model, image[None])[0][0]
+        falls = image.new_empty((len(whole), len(ys), len(xs)))
+        for i, y in enumerate(ys):
+            covered = image.repeat(len(xs), 1, 1, 1)
+            for j, x in enumerate(xs):
+                covered[j, :, y : y + size, x : x + size] = background
+            falls[:, i] = (whole - score_fields(model, covered)[0]).T
+    return falls.cpu().numpy()
+
+
+def squares(length: int, size: int, step: int) -> list[int]:
+    """Return where along an axis of so many pixels the squares of `occlusion` begin; together they cover it whole."""
+    last = max(length - size, 0)
+    return [*range(0, last, step), last]

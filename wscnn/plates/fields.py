@@ -1,0 +1,120 @@
+"""Fields as the network sees them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from wscnn.core.errors import UserError
+from wscnn.core.progress import log
+from wscnn.core.tables import QC, read_notes, read_table
+from wscnn.plates.store import Plate
+
+#: By how much two pixel sizes may differ and count as one: metadata of one objective differ in their last digits.
+_TOLERANCE = 0.01
+
+
+def same_pixel_size(one: float | None, other: float | None) -> bool:
+    """Return whether two pixel sizes are the same within 1 %; one that is not known is not compared."""
+    return one is None or other is None or abs(one / other - 1) <= _TOLERANCE
+
+
+def read_quality(plate: Plate, path: Path) -> pd.DataFrame:
+    """Return the table of fields of a staged plate, verified to be of these pixels and settings.
+
+    Parameters
+    ----------
+    plate
+        The plate.
+    path
+        Its table of fields, as `stage` wrote it beside the plate.
+
+    Returns
+    -------
+    table
+        One row per field, with the columns of `wscnn.core.tables.QC` first.
+
+    Raises
+    ------
+    UserError
+        When the table has other columns or types, names another plate, holds a field twice, or carries another digest
+        than the plate; and when a manifest beside the plate is of another plate or digest.
+    """
+    manifest = plate.path.with_suffix(".json")
+    if manifest.is_file() and (staged := _staged(manifest)) != (plate.name, plate.digest):
+        raise UserError(
+            f"{manifest} and {plate.path}: were not made by the same run of stage (plate '{staged[0]}' and "
+            f"'{plate.name}', or their digests differ); stage plate '{staged[0]}' again"
+        )
+    table = read_table(path, QC)
+    again = f"stage plate '{plate.name}' again"
+    if others := sorted(set(table["plate"]) - {plate.name}):
+        raise UserError(
+            f"{path}: holds fields of plate '{others[0]}', but {plate.path} is plate "
+            f"'{plate.name}'; give the table of that plate, or {again}"
+        )
+    if (twice := table.duplicated(["well", "field"])).any():
+        row = table[twice].iloc[0]
+        raise UserError(f"{path}: well {row['well']}, field {row['field']} has two rows; {again}")
+    digest = read_notes(path).get("digest")
+    if digest != plate.digest:
+        raise UserError(
+            f"{path} and {plate.path}: were not made by the same run of stage (their digests differ); {again}"
+        )
+    if digest is None:
+        log(
+            f"warning: {plate.path}: staged by an earlier version, without a digest; whether {path} was made from the "
+            f"same pixels cannot be verified; to be sure, {again}"
+        )
+    return table
+
+
+def _staged(manifest: Path) -> tuple[str, str | None]:
+    """Return name and digest of the plate that a manifest stands for."""
+    try:
+        content = json.loads(manifest.read_bytes())
+        return content["plate"], content.get("digest")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{manifest}: not the manifest of a staged plate ({error!r}); stage the plate again") from None
+
+
+def read_fields(plate: Plate, well: str, channels: Sequence[str], boxes: np.ndarray) -> np.ndarray:
+    """Return fields of a well, shape (field, channel, y, x), float32.
+
+    Each channel is scaled so that the plate's window (its robust range of intensities) becomes 0..1. Values outside
+    the window are kept. A channel without contrast (an empty window) is only shifted.
+
+    Parameters
+    ----------
+    plate, well
+        Where they are.
+    channels
+        Those to return, in this order.
+    boxes
+        Shape (n, 4): `wscnn.plates.store.BOX` of each field, one at least, as in ``plate.fields(well)``.
+
+    Raises
+    ------
+    UserError
+        When the plate has no such channel, the well's pixels are damaged, or fields differ in size or lie outside the
+        mosaic.
+    """
+    windows = {channel.name: channel.window for channel in plate.channels}
+    missing = [name for name in channels if name not in windows]
+    if missing:
+        raise UserError(f"{plate.path}: has no channel {', '.join(missing)}; it has {', '.join(windows)}")
+    low, high = np.array([windows[name] for name in channels], dtype=np.float32).T[:, :, None, None]
+    span = np.where(high > low, high - low, 1)
+    mosaic = plate.read(well, channels)
+    height, width = boxes[0, 2:]
+    if (boxes[:, 2:] != boxes[0, 2:]).any() or (boxes[:, :2] + boxes[:, 2:] > mosaic.shape[1:]).any():
+        raise UserError(
+            f"{plate.path}, well {well}: fields differ in size or lie outside the mosaic; stage the plate again"
+        )
+    fields = np.empty((len(boxes), len(channels), height, width), np.float32)
+    for field, (y, x) in zip(fields, boxes[:, :2].tolist(), strict=True):
+        np.subtract(mosaic[:, y : y + height, x : x + width], low, out=field, dtype=np.float32)
+        field /= span
+    return fields

@@ -1,0 +1,163 @@
+"""What the networks saw in whole fields: class maps and saliency of the controls' highest fields, for the report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wscnn.core.wells import SALIENCY
+from wscnn.plates.fields import read_fields
+from wscnn.plates.store import BOX, Plate
+from wscnn.reporting.pictures import compose, jpeg_uri, outlines, png_uri, saliency_layer, svg_path
+from wscnn.reporting.results import Results
+
+#: Longest side of a picture in pixels.
+SIDE = 360
+# Log-odds below which a place is surely negative: how far below would only take colours from what matters.
+_SURELY_NOT = -10.0
+#: Anchors of viridis, evenly spaced: https://bids.github.io/colormap, public domain (CC0).
+_VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], float)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A field as it is, as the detector sees it, and what moved the detector.
+
+    Attributes
+    ----------
+    phenotype, role, plate, well, field
+        What was looked for, and where.
+    score
+        The field's.
+    low, high
+        Log-odds shown in the map's darkest and brightest colour, the same for all examples of a phenotype.
+    threshold
+        Log-odds above which a place belongs to a detected object.
+    height, width
+        Of the pictures, pixels.
+    image, class_map, saliency
+        As ``data:`` addresses; the last is empty where nothing was detected.
+    masks, above
+        Outlines of the masks, and of the places above the threshold: SVG paths in pixels of the pictures.
+    """
+
+    phenotype: str
+    role: str
+    plate: str
+    well: str
+    field: int
+    score: float
+    low: float
+    high: float
+    threshold: float
+    height: int
+    width: int
+    image: str
+    class_map: str
+    saliency: str
+    masks: str
+    above: str
+
+
+def make_examples(results: Results) -> list[Example]:
+    """Return for each phenotype the highest-scoring held-out field of its positive and of the negative controls.
+
+    Empty where the model's weights, the staged plates or the table of fields are not there.
+    """
+    fields = results.held_out_fields
+    staged = [plate for plate in fields["plate"].unique() if _store(results, plate).is_dir()]
+    best = fields[fields["plate"].isin(staged)].sort_values(
+        ["score", "plate", "well", "field"], ascending=[False, True, True, True]
+    )
+    best = best.drop_duplicates(["phenotype", "role"]).sort_values(["phenotype", "role"], ascending=[True, False])
+    if best.empty or not any(results.models.glob("fold-*.safetensors")):
+        return []
+    rows: list[Any] = list(best.itertuples())
+    maps, thresholds = _class_maps(results, rows)
+    examples = []
+    for row, class_map, threshold in zip(rows, maps, thresholds, strict=True):
+        same = [number for number, other in enumerate(rows) if other.phenotype == row.phenotype]
+        low = max(_SURELY_NOT, min(maps[number].min() for number in same))
+        high = max(max(maps[number].max(), thresholds[number]) for number in same)
+        examples.append(_example(results, row, class_map, threshold, float(low), float(high)))
+    return examples
+
+
+def _store(results: Results, plate: str) -> Path:
+    return results.folder / "plates" / f"{plate}.zarr"
+
+
+def _class_maps(results: Results, rows: Sequence[Any]) -> tuple[list[np.ndarray], list[float]]:
+    """Return the detector's map of each row's field, one value a pixel of the field, and its place threshold.
+
+    Both are the means over the folds that may score the well, as in scoring.
+    """
+    import torch
+
+    from wscnn.network.card import folds_of
+    from wscnn.network.model import score_fields
+    from wscnn.network.weights import load_folds
+
+    # A few fields: one thread sums in one order, whatever the machine has, so that equal results make equal reports.
+    torch.set_num_threads(1)
+    folds = load_folds(results.models)
+    cards = [card for _, card in folds]
+    maps, thresholds = [], []
+    for row in rows:
+        plate = Plate(_store(results, row.plate))
+        box = plate.fields(row.well).set_index("field").loc[[row.field], BOX].to_numpy()
+        field = torch.from_numpy(read_fields(plate, row.well, cards[0].channels, box))
+        chosen = [folds[k] for k in folds_of(f"{row.plate}/{row.well}", cards)]
+        with torch.inference_mode():
+            seen = torch.stack([score_fields(model, field)[1] for model, _ in chosen]).mean(0)
+        values = seen[0, cards[0].phenotypes.index(row.phenotype)].numpy()
+        stride = chosen[0][0].stride
+        pixels = values.repeat(stride, axis=0).repeat(stride, axis=1)
+        maps.append(pixels[: field.shape[-2], : field.shape[-1]])
+        thresholds.append(float(np.mean([card.thresholds[row.phenotype]["place"] for _, card in chosen])))
+    return maps, thresholds
+
+
+def _example(results: Results, row: Any, class_map: np.ndarray, threshold: float, low: float, high: float) -> Example:
+    plate = Plate(_store(results, row.plate))
+    place = plate.fields(row.well).set_index("field").loc[row.field]
+    y, x = int(place["y"]), int(place["x"])
+    box = (slice(y, y + class_map.shape[0]), slice(x, x + class_map.shape[1]))
+    step = -(-max(class_map.shape) // SIDE)
+    labels = plate.labels(row.well)
+    mask = plate.read_label(row.well, row.phenotype)[box] if row.phenotype in labels else np.zeros(class_map.shape)
+    saliency = None
+    if row.phenotype + SALIENCY in labels and mask.any():
+        saliency = plate.read_label(row.well, row.phenotype + SALIENCY)[box][::step, ::step]
+    image = plate.read(row.well)[:, *box][:, ::step, ::step]
+    windows = [channel.window for channel in plate.channels]
+    colors = _viridis(np.clip((class_map - low) / max(high - low, 1e-6), 0, 1)[::step, ::step])
+    return Example(
+        phenotype=row.phenotype,
+        role=row.role,
+        plate=row.plate,
+        well=row.well,
+        field=int(row.field),
+        score=float(row.score),
+        low=low,
+        high=high,
+        threshold=threshold,
+        height=image.shape[1],
+        width=image.shape[2],
+        image=jpeg_uri(compose(image, plate.channels, windows)),
+        class_map=png_uri(colors),
+        saliency="" if saliency is None else png_uri(saliency_layer(saliency)),
+        masks=svg_path(outlines(mask[::step, ::step])),
+        above=svg_path(outlines(class_map[::step, ::step] > threshold)),
+    )
+
+
+def _viridis(values: np.ndarray) -> np.ndarray:
+    """Return the colours, uint8 (y, x, 3), of values between 0 and 1."""
+    # In 64 steps: a last bit that differs between machines changes no colour but at a step.
+    steps = np.round(values * 63) / 63
+    anchors = np.linspace(0, 1, len(_VIRIDIS))
+    channels = [np.interp(steps, anchors, _VIRIDIS[:, i]) for i in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)

@@ -1,0 +1,128 @@
+"""What a finished screen left in its results folder."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from wscnn.core.errors import UserError
+from wscnn.core.tables import FIELDS, HISTORY, QC, WARNINGS, WELLS, conform, read_table
+from wscnn.network.card import Card, read_cards
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a finished screen left in its results folder; tables that a stage may leave out are empty."""
+
+    folder: Path
+    models: Path
+    hits: pd.DataFrame
+    wells: pd.DataFrame
+    plates: pd.DataFrame
+    suspects: pd.DataFrame
+    warnings: pd.DataFrame
+    quality: pd.DataFrame
+    history: pd.DataFrame
+    cards: list[Card]
+
+    @property
+    def controls(self) -> pd.DataFrame:
+        """The control wells; a positive control has a row for its own phenotype alone."""
+        other = (self.wells["control_phenotype"] != "") & (self.wells["control_phenotype"] != self.wells["phenotype"])
+        positive = (self.wells["role"] == "positive") & ~other
+        return self.wells[(self.wells["role"] == "negative") | positive]
+
+    @property
+    def control_fields(self) -> pd.DataFrame:
+        """The scored fields of control wells; no row where the stage `score` left none."""
+
+        def of_plates() -> Iterable[pd.DataFrame]:
+            for plate, wells in self.controls.groupby("plate"):
+                if (path := self.folder / "fields" / f"{plate}.parquet").is_file():
+                    # Fields scored by an earlier version lack a column.
+                    table = read_table(path, {name: kind for name, kind in FIELDS.items() if name != "probability"})
+                    yield table[table["well"].isin(wells["well"])].reindex(columns=list(FIELDS))
+
+        found = concat(of_plates())
+        return conform(pd.DataFrame(columns=list(FIELDS)), FIELDS) if found.empty else found
+
+    @property
+    def held_out_fields(self) -> pd.DataFrame:
+        """The fields that have a score, with `role` and `fold`, of control wells that no scoring network had seen."""
+        wells = self.controls.query("held_out")[["plate", "well", "phenotype", "role", "fold"]]
+        return self.control_fields.merge(wells, on=["plate", "well", "phenotype"]).dropna(subset="score")
+
+    @property
+    def screen(self) -> str:
+        name = self.wells["screen"].iloc[0]
+        return self.folder.name if pd.isna(name) or not name else str(name)
+
+    @property
+    def phenotypes(self) -> list[str]:
+        return sorted(self.wells["phenotype"].unique())
+
+
+def read_results(folder: Path, models: Path | None = None) -> Results:
+    """Return the tables and model cards in a screen's results folder.
+
+    Parameters
+    ----------
+    folder
+        The results folder.
+    models
+        Folder of the model that scored the screen; None: ``model`` in the results folder.
+
+    Raises
+    ------
+    UserError
+        When the table of hits, wells or plates is missing or empty, or a card cannot be read.
+    """
+    models = folder / "model" if models is None else models
+    wells = read_table(folder / "wells.parquet")
+    if wells.empty:
+        raise UserError(f"{folder / 'wells.parquet'}: holds no well; run the stages score and hits first")
+    cards = read_cards(models)
+    wells = _complete(wells)
+    wells["held_out"] = _held_out(wells, cards)
+    suspects, warnings = folder / "suspects.parquet", folder / "warnings.parquet"
+    histories = sorted(models.glob("history-*.parquet"))
+    return Results(
+        folder=folder,
+        models=models,
+        hits=read_table(folder / "hits.parquet"),
+        wells=wells,
+        plates=read_table(folder / "plates.parquet"),
+        suspects=read_table(suspects) if suspects.is_file() else pd.DataFrame(),
+        warnings=read_table(warnings) if warnings.is_file() else pd.DataFrame(columns=list(WARNINGS)),
+        quality=concat(read_table(path, QC) for path in sorted((folder / "qc").glob("*.parquet"))),
+        history=concat(read_table(path, HISTORY).assign(fold=path.stem.removeprefix("history-")) for path in histories),
+        cards=cards,
+    )
+
+
+def _held_out(wells: pd.DataFrame, cards: list[Card]) -> pd.Series:
+    """Return for each row of `wells` whether no network that scored it had learned from it or been chosen by it.
+
+    So it is where one fold scored it, the one that tested it, and where it is in no part of a model that was trained
+    elsewhere. Of scores whose origin is not known nothing is said.
+    """
+    seen = {well for card in cards for part in card.parts.values() for well in part}
+    unseen = ~(wells["plate"] + "/" + wells["well"]).isin(seen) & bool(cards)
+    return wells["fold"].notna() | unseen
+
+
+def _complete(wells: pd.DataFrame) -> pd.DataFrame:
+    """Return `wells` with all columns: tables of the user's own scores need not have all of them."""
+    columns = [*wells.columns, *(name for name in [*WELLS, "control_phenotype"] if name not in wells)]
+    counts = ["n_fields", "n_fields_used", "n_objects", "n_cells"]
+    table = wells.reindex(columns=columns).astype({**dict.fromkeys(counts, "Float64"), "fold": "Int8"})
+    table["control_phenotype"] = table["control_phenotype"].astype("str").fillna("")
+    if "used" not in table:
+        table["used"] = table["score"].notna()
+    return table
+
+
+def concat(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    tables = [table for table in tables if not table.empty]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

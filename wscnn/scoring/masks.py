@@ -1,0 +1,262 @@
+"""Cells from the network's maps: the detector says how many and where, the saliency how far each reaches.
+
+After Sailem et al. (ICCV Workshops 2017), who smooth the saliency with a Gaussian, keep local maxima and threshold.
+Nothing here needs the network itself, so that Dask's workers do without it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from wscnn.core.wells import SALIENCY
+from wscnn.plates.store import Plate
+
+#: Columns of the table of objects of one field: centroid, half-open box, area and peak of the detector.
+COLUMNS = ["y", "x", "y0", "x0", "y1", "x1", "area_px", "score"]
+
+# Neighbours of a place (map, row, column): the eight of its own map.
+_IN_A_MAP = np.zeros((3, 3, 3), bool)
+_IN_A_MAP[1] = True
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How far objects reach, in pixels of the images.
+
+    Attributes
+    ----------
+    distance
+        Of two maxima of the detector nearer than this, along both axes, only the higher one is an object.
+    reach
+        An object's pixels lie no farther than this from its maximum, along both axes.
+    sigma
+        Standard deviation of the Gaussian that smooths the saliency.
+    fraction
+        An object is where the smoothed saliency is at least this fraction of its highest value there.
+    """
+
+    distance: float
+    reach: float
+    sigma: float
+    fraction: float
+
+
+def extent(receptive_field: int, settings: dict[str, Any]) -> Extent:
+    """Return the config's section ``score`` as lengths.
+
+    A place of the detector sees `receptive_field` pixels. It may be highest with the object's middle well off its own,
+    so the object may reach beyond half of that: three quarters. Where settings do not say how near two objects may be,
+    it is a quarter.
+    """
+    distance = settings["min_distance_px"]
+    return Extent(
+        distance=receptive_field / 4 if distance is None else distance,
+        reach=0.75 * receptive_field,
+        sigma=settings["sigma_px"],
+        fraction=settings["mask_fraction"],
+    )
+
+
+def find_objects(
+    detector: np.ndarray, gradient: np.ndarray, threshold: float, stride: int, extent: Extent
+) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """Return the objects of one phenotype in one field.
+
+    Each local maximum of the detector above the threshold is an object. Its pixels are those nearer to it than to any
+    other, within reach, where the smoothed saliency is at least a fraction of its highest value there: of these the
+    piece that holds that highest value, holes filled.
+
+    Parameters
+    ----------
+    detector
+        Shape (h', w'), as from `saliency`.
+    gradient
+        Shape (h, w), as from `saliency`.
+    threshold
+        The detector's value above which a place belongs to an object.
+    stride
+        Pixels between two places of the detector.
+    extent
+        How far objects reach.
+
+    Returns
+    -------
+    labels
+        Shape (h, w), uint32: 0 or the object's number, which is its row in the table, counted from 1.
+    smooth
+        The smoothed saliency, shape (h, w).
+    objects
+        `COLUMNS`, in pixels of the field, sorted by place.
+    """
+    [places] = _maxima(detector[None], threshold, _radius(stride, extent))
+    labels, smooth, measures = _outlined(places, detector, gradient, stride, extent)
+    return labels, smooth, pd.DataFrame(measures, columns=COLUMNS)
+
+
+def _outlined(
+    places: np.ndarray, detector: np.ndarray, gradient: np.ndarray, stride: int, extent: Extent
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `find_objects` does of the objects at `places` (n, 2) of the detector; the table as an array."""
+    labels = np.zeros(gradient.shape, np.uint32)
+    smooth = ndimage.gaussian_filter(gradient, extent.sigma) if len(places) else np.zeros_like(gradient)
+    centres = (places + 0.5) * stride - 0.5
+    rows: list[list[float]] = []
+    for number, centre in enumerate(centres, 1):
+        window, mask = _mask(smooth, centre, np.delete(centres, number - 1, 0), stride, extent)
+        labels[window][mask] = number
+        rows.append([*_measures(window, mask), detector[tuple(places[number - 1])]])
+    return labels, smooth, np.array(rows, dtype=float).reshape(-1, len(COLUMNS))
+
+
+def write_masks(
+    plate: Plate,
+    well: str,
+    fields: np.ndarray,
+    shape: tuple[int, int],
+    maps: np.ndarray,
+    gradients: np.ndarray,
+    thresholds: Mapping[str, float],
+    stride: int,
+    extent: Extent,
+) -> dict[str, np.ndarray]:
+    """Find the objects of a well, write them and the saliency as labels, and return their table.
+
+    The labels are ``<phenotype>`` (uint32, objects by number) and ``<phenotype>_saliency`` (uint8, 255 is the field's
+    highest value, 0 where the field has no object).
+
+    An object that the seam of two fields cuts is found in both; of two maxima that are too near to each other across
+    a seam at which the stage's fields touched, the higher one stays.
+
+    Parameters
+    ----------
+    plate, well
+        Where the labels go.
+    fields
+        A row for each of the n fields that were scored, with columns by name (a structured array): ``field``, ``y, x``
+        in pixels of the mosaic and ``y_um, x_um``, the stage's positions, NaN where not known.
+    shape
+        Height and width of the mosaic.
+    maps, gradients
+        Shapes (n, P, h', w') and (n, P, h, w), as from `wscnn.network.saliency.saliency`.
+    thresholds
+        For each of the P phenotypes, by name and in their order.
+    stride, extent
+        As for `find_objects`.
+
+    Returns
+    -------
+    dict
+        The columns of `wscnn.core.tables.OBJECTS` but ``plate`` and ``well``, by name, in pixels of the mosaic; rows by
+        phenotype and number.
+    """
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("field", "phenotype", "object", *COLUMNS)}
+    corners = np.stack([fields["y"], fields["x"]], axis=1)
+    for p, (phenotype, threshold) in enumerate(thresholds.items()):
+        masks, layer = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8)
+        places = _maxima(maps[:, p], threshold, _radius(stride, extent))
+        places = _counted_once(places, maps[:, p], fields, plate.pixel_size_um, stride, extent)
+        counts = [len(own) for own in places]
+        found = [np.empty((0, len(COLUMNS)))]
+        n = 0
+        for at in np.flatnonzero(counts):
+            labels, smooth, objects = _outlined(places[at], maps[at, p], gradients[at, p], stride, extent)
+            top, left = corners[at]
+            box = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
+            masks[box] = np.where(labels > 0, labels + n, 0)
+            layer[box] = np.rint(smooth * (255 / (smooth.max() or 1)))
+            objects[:, :6] += np.tile(corners[at], 3)
+            found.append(objects)
+            n += len(objects)
+        plate.write_labels(well, {phenotype: masks, phenotype + SALIENCY: layer})
+        columns["field"].append(np.repeat(fields["field"], counts))
+        columns["phenotype"].append(np.full(n, phenotype, object))
+        columns["object"].append(np.arange(1, n + 1))
+        for name, values in zip(COLUMNS, np.concatenate(found).T, strict=True):
+            columns[name].append(values)
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
+
+
+def _radius(stride: int, extent: Extent) -> int:
+    """Return within how many places of the detector only the highest maximum is an object."""
+    return max(1, round(extent.distance / stride))
+
+
+def _counted_once(
+    places: Sequence[np.ndarray],
+    maps: np.ndarray,
+    fields: np.ndarray,
+    pixel_size_um: float | None,
+    stride: int,
+    extent: Extent,
+) -> list[np.ndarray]:
+    """Return each field's places without those that have a higher one near them in a field that touches theirs.
+
+    Two fields that lie side by side in the mosaic touch in the well, too, where the stage's positions put the one as
+    far from the other as the mosaic does. Where positions are not known, nothing is left out.
+    """
+    near = (_radius(stride, extent) + 0.5) * stride
+    pixel = np.nan if pixel_size_um is None else pixel_size_um
+    corners = np.stack([fields["y"], fields["x"]], axis=1)
+    # The same for fields that lie in the mosaic as they lay in the well.
+    moved = corners - np.stack([fields["y_um"], fields["x_um"]], axis=1) / pixel
+    counts = [len(own) for own in places]
+    field = np.repeat(np.arange(len(places)), counts)
+    row, column = np.concatenate(places).T
+    score = maps[field, row, column]
+    at = np.stack([row, column], axis=1) * stride + corners[field]
+    pairs = np.sort(KDTree(at).query_pairs(near, p=np.inf, output_type="ndarray"), axis=1)
+    one, other = field[pairs].T
+    first, second = pairs[(one != other) & (np.abs(moved[one] - moved[other]) <= near).all(axis=1)].T
+    keep = np.ones(len(field), bool)
+    # Of two that are as high the first stays.
+    keep[np.where(score[first] < score[second], first, second)] = False
+    return [own[kept] for own, kept in zip(places, np.split(keep, np.cumsum(counts)[:-1]), strict=True)]
+
+
+def _maxima(maps: np.ndarray, threshold: float, radius: int) -> list[np.ndarray]:
+    """Return row and column of each map's maxima above the threshold, suppressing those within `radius` places.
+
+    Maps have shape (n, h', w'); all are searched at once, which costs little more than one.
+    """
+    highest = ndimage.maximum_filter(maps, (1, 2 * radius + 1, 2 * radius + 1), mode="nearest")
+    pieces, n = ndimage.label((maps == highest) & (maps > threshold), _IN_A_MAP)
+    at, piece = np.argwhere(pieces), pieces[pieces > 0] - 1
+    # A plateau is one maximum: the place in its middle.
+    sizes = np.bincount(piece, minlength=n)
+    middles = np.stack([np.bincount(piece, axis, n) / sizes for axis in at.T], axis=1)
+    places = np.rint(middles).astype(int)
+    return [places[places[:, 0] == field, 1:] for field in range(len(maps))]
+
+
+def _mask(
+    smooth: np.ndarray, centre: np.ndarray, others: np.ndarray, stride: int, extent: Extent
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Return the window around `centre` and the object's mask in it."""
+    low = np.maximum(np.ceil(centre - extent.reach), 0).astype(int)
+    high = np.minimum(np.floor(centre + extent.reach) + 1, smooth.shape).astype(int)
+    window = (slice(low[0], high[0]), slice(low[1], high[1]))
+    y, x = np.ogrid[window]
+    own = np.ones(tuple(high - low), bool)
+    distance = (y - centre[0]) ** 2 + (x - centre[1]) ** 2
+    for other in others[(np.abs(others - centre) <= 2 * extent.reach).all(1)]:
+        own &= distance < (y - other[0]) ** 2 + (x - other[1]) ** 2
+    values = np.where(own, smooth[window], 0)
+    peak = np.unravel_index(values.argmax(), values.shape)
+    if values[peak] == 0:
+        # A detector that is flat here (say, by its bias alone) has no gradient: the place itself is all that is known.
+        return window, (np.abs(y - centre[0]) < stride / 2) & (np.abs(x - centre[1]) < stride / 2)
+    pieces, _ = ndimage.label(values >= extent.fraction * values[peak])
+    return window, ndimage.binary_fill_holes(pieces == pieces[peak]) & own
+
+
+def _measures(window: tuple[slice, slice], mask: np.ndarray) -> list[float]:
+    """Return centroid, half-open box and area of a mask that lies at `window`."""
+    y, x = np.nonzero(mask)
+    top, left = window[0].start, window[1].start
+    box = [y.min() + top, x.min() + left, y.max() + 1 + top, x.max() + 1 + left]
+    return [y.mean() + top, x.mean() + left, *box, len(y)]

@@ -1,0 +1,274 @@
+"""Scores of wells and fields, detected cells and their masks: the stage `score`, one plate at a time.
+
+Reading and post-processing of wells are Dask tasks around the networks, which stay in this process with their device;
+a bounded number of wells is in flight, so that memory does not grow with the plate.
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from distributed import Client, Future
+
+from wscnn.core.cluster import connect, cpus, in_flight
+from wscnn.core.errors import UserError
+from wscnn.core.progress import log, progress
+from wscnn.core.provenance import folds_in, made_from
+from wscnn.core.tables import write_table
+from wscnn.core.wells import SALIENCY
+from wscnn.network.card import Card, folds_of
+from wscnn.network.device import pick_device
+from wscnn.network.model import WSCNN
+from wscnn.network.saliency import saliency
+from wscnn.network.weights import check_fits, load_folds
+from wscnn.plates.fields import read_quality
+from wscnn.plates.store import BOX, STAGE, Plate
+from wscnn.scoring.masks import Extent, extent
+from wscnn.scoring.summaries import _long, _objects, _summaries
+from wscnn.scoring.tasks import ScoredWell, finish_wells, read_wells
+
+# Pixels of fields in one pass, which takes one field at least: bounds the memory of activations. On CPUs few are best:
+# activations stay in the cache, and a field without a detection costs no backward pass.
+_PIXELS = {"cpu": 2**16, "cuda": 2**21}
+# Wells of one task, which together have about so many pixels: a task costs Dask milliseconds, as much as a small well.
+_TASK_PIXELS = 2**22
+# Tasks being read, and tasks being finished, at a time, at most.
+_WINDOW = 8
+# Wells after which freed memory goes back to the system: glibc keeps some for each thread, and the process would grow
+# by a megabyte a well.
+_TRIM = 16
+# What is told of a used field to those who score it.
+_PLACES = ["field", *BOX, *STAGE]
+
+
+def score_plate(
+    store: Path,
+    qc: Path,
+    models: Path,
+    wells: Path,
+    fields: Path,
+    objects: Path,
+    *,
+    screen: str,
+    score: dict[str, Any],
+    dask: dict[str, Any],
+) -> None:
+    """Score a staged plate: tables of wells, fields and objects, and masks and saliency as labels in the plate.
+
+    **Which folds score a well.** A well that has any part in a model is scored only by the folds that it tested, so
+    that nothing that enters statistics comes from a network that has seen the well. Every other well is scored by all
+    folds, and its score is their mean. Wells are known by plate and name, whatever the screen: a model applied under
+    a new name to the plates it was trained on stays honest.
+
+    **Common scale of the folds.** Each fold is a network of its own, and what one adds or multiplies would look like
+    a difference between controls (one fold) and treated wells (all). So the folds are brought to one scale by the
+    wells of the plate that all may score (see `align_folds`); objects and thresholds keep the detector's own scale.
+
+    A well's score is the mean over its used fields of the log-odds that the field holds the phenotype. Fields that
+    quality control dropped, and wells without a used field or a fold that may score them, have none (NaN); the table
+    of wells says why. A field's probability is the mean over folds of what each makes, by its card, of its own score,
+    before the common scale; it is positive where the mean over folds of score minus the fold's threshold is above 0.
+    Objects of a well that several folds score come from the mean of their detectors.
+
+    Parameters
+    ----------
+    store
+        The staged plate. Labels ``<phenotype>`` (uint32, objects by number) and ``<phenotype>_saliency`` (uint8, 255
+        is the field's highest value) are added to each scored well, or replaced; those of other phenotypes, and of
+        wells without a score, are removed.
+    qc
+        Its table of fields.
+    models
+        Folder of the trained folds.
+    wells, fields, objects
+        The tables to write, as in `wscnn.core.tables`; wells last, when all else is written.
+    screen
+        The screen's name.
+    score, dask
+        Sections of the config.
+
+    Raises
+    ------
+    UserError
+        When model and plate do not fit, a file is broken, or a field has no row in the table of quality.
+    """
+    plate = Plate(store)
+    folds = load_folds(models)
+    cards = [card for _, card in folds]
+    check_fits(cards[0], [channel.name for channel in plate.channels], plate.pixel_size_um, str(store))
+    scales = _scales(cards, models)
+    quality = _quality(plate, qc)
+    device = pick_device(score["device"])
+    # Channels last: convolutions of few channels are a fifth to two fifths faster on CPUs.
+    networks = [model.to(device).requires_grad_(False) for model, _ in folds]
+    for network in networks:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    todo = []
+    used = quality[quality["used"]]
+    places = used[_PLACES].to_records(index=False)
+    for name, rows in used.groupby("well", sort=False).indices.items():
+        chosen = folds_of(f"{plate.name}/{name}", cards)
+        if chosen:
+            todo.append(ScoredWell(str(name), places[rows], chosen, scales["place"][chosen].mean(0)))
+    if len(todo) < len(plate.wells):
+        n = len(plate.wells) - len(todo)
+        log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
+
+    _remove_stale_labels(plate, todo, cards[0].phenotypes)
+    logits, found = {}, {}
+    lengths = extent(networks[0].receptive_field, score)
+    # On CPUs each core has a well of its own, and never waits for another in the middle of a layer; so scores are the
+    # same on any number of cores, too.
+    n_viewers = 1 if device.type == "cuda" else cpus()
+    with connect(dask) as client, _one_thread(), ThreadPoolExecutor(n_viewers) as viewers:
+        seen = _see(client, viewers, n_viewers, plate, todo, networks, cards[0], lengths)
+        for n, (well, values, table) in enumerate(progress(seen, len(todo), "wells scored"), 1):
+            if n % _TRIM == 0:
+                _trim_memory()
+            if not np.isfinite(values).all():
+                raise UserError(f"{models}: scores {store}, well {well.name}, with what is no number; train again")
+            logits[well.name] = values
+            found[well.name] = table
+
+    table_of_objects = _objects(plate.name, found)
+    long = _long(todo, logits, cards[0].phenotypes, scales)
+    per_field, per_well = _summaries(plate, screen, quality, cards, todo, long, table_of_objects)
+    notes = made_from({"score": score}, [(f"qc/{plate.name}", qc), *folds_in(models)])
+    write_table(table_of_objects, objects, notes, kind="objects")
+    write_table(per_field, fields, notes, kind="fields")
+    write_table(per_well, wells, notes, kind="wells")
+
+
+def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
+    """Return a row a field in the plate's order: as in `ScoredWell`, and ``well, used, flags, n_cells``."""
+    table = read_quality(plate, qc)
+    columns = ["well", "field", "used", "flags", "n_cells"]
+    places = plate.all_fields().reindex(columns=["well", *_PLACES]).astype(dict.fromkeys(STAGE, float))
+    judged = places.merge(table[columns], on=["well", "field"], how="left")
+    unknown = judged[judged["used"].isna()]
+    if len(unknown) or len(judged) > len(places):
+        first = f", first well {unknown['well'].iloc[0]}, field {unknown['field'].iloc[0]}" if len(unknown) else ""
+        raise UserError(f"{qc}: its rows are not the fields of {plate.path}{first}; stage the plate again")
+    return judged.astype({"used": bool})
+
+
+def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
+    """Return what the cards say of scores, each of shape (folds, P).
+
+    These are the thresholds of ``place`` and ``field``, and ``slope`` and ``offset`` of probabilities, NaN on cards of
+    an earlier version.
+    """
+    if not all(card.probabilities for card in cards):
+        log(f"warning: {models}: a card holds no probabilities, as of an earlier version; fields get none")
+    unknown = {"slope": np.nan, "offset": np.nan}
+    rows = [
+        [card.thresholds[name] | card.probabilities.get(name, unknown) for name in card.phenotypes] for card in cards
+    ]
+    return {
+        key: np.array([[float(of_class[key]) for of_class in row] for row in rows])
+        for key in ("place", "field", "slope", "offset")
+    }
+
+
+def _remove_stale_labels(plate: Plate, todo: Sequence[ScoredWell], phenotypes: Sequence[str]) -> None:
+    """Remove masks and saliency of an earlier scoring that this one does not replace.
+
+    A label without one of saliency beside it is the user's own.
+    """
+    scored = {well.name for well in todo}
+    for well in plate.wells:
+        listed = plate.labels(well)
+        kept = phenotypes if well in scored else ()
+        stale = [name for name in listed if name + SALIENCY in listed and name not in kept]
+        if stale:
+            plate.remove_labels(well, [*stale, *(name + SALIENCY for name in stale)])
+
+
+def _trim_memory() -> None:
+    """Give memory that was freed back to the system, where the C library can be asked to (glibc)."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute each operation on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _see(
+    client: Client,
+    viewers: ThreadPoolExecutor,
+    n_viewers: int,
+    plate: Plate,
+    wells: Sequence[ScoredWell],
+    networks: Sequence[WSCNN],
+    card: Card,
+    lengths: Extent,
+) -> Iterator[tuple[ScoredWell, np.ndarray, dict[str, np.ndarray]]]:
+    """Yield each well with its scores (folds, n, P) and its table of objects, labels written, in order.
+
+    Each step pulls from the one before it, and no more than a window of tasks, each of a few wells, waits between two.
+    """
+    n_workers = sum(client.nthreads().values())
+    window, ahead = (min(_WINDOW, 1 + n) for n in (n_workers, n_viewers))
+    tasks = _tasks(wells, 2 * max(n_workers, n_viewers))
+    stride = networks[0].stride
+    reads = ((task, client.submit(read_wells, plate, task, card.channels, pure=False)) for task in tasks)
+    views = ((task, viewers.submit(_view_all, networks, task, images)) for task, images in in_flight(reads, window))
+
+    def finish(task: Sequence[ScoredWell], maps: list[np.ndarray], gradients: list[np.ndarray]) -> Future:
+        arrays = client.scatter([maps, gradients], hash=False)
+        return client.submit(finish_wells, plate, task, *arrays, card.phenotypes, stride, lengths, pure=False)
+
+    finishing = (
+        ((task, logits), finish(task, maps, gradients)) for task, (logits, maps, gradients) in in_flight(views, ahead)
+    )
+    for (task, logits), tables in in_flight(finishing, window):
+        yield from zip(task, logits, tables, strict=True)
+
+
+def _tasks(wells: Sequence[ScoredWell], fewest: int) -> list[list[ScoredWell]]:
+    """Return the wells in runs of about `_TASK_PIXELS` pixels of fields, but `fewest` runs where there are enough."""
+    pixels = sum(int((well.fields["height"] * well.fields["width"]).sum()) for well in wells)
+    n_tasks = min(len(wells), max(fewest, -(-pixels // _TASK_PIXELS)))
+    ends = [len(wells) * (i + 1) // n_tasks for i in range(n_tasks)]
+    return [list(wells[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _view_all(
+    networks: Sequence[WSCNN], wells: Sequence[ScoredWell], images: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Return scores, detector maps and saliency of each well, by the folds that score it."""
+    views = [
+        _view([networks[k] for k in well.folds], fields, well.places)
+        for well, fields in zip(wells, images, strict=True)
+    ]
+    logits, maps, gradients = map(list, zip(*views, strict=True))
+    return logits, maps, gradients
+
+
+def _view(
+    networks: Sequence[WSCNN], images: np.ndarray, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `wscnn.network.saliency.saliency` does, as arrays, of any number of fields (n, C, h, w)."""
+    device = next(networks[0].parameters()).device
+    step = max(1, _PIXELS[device.type] // (images.shape[-2] * images.shape[-1]))
+    parts = []
+    for start in range(0, len(images), step):
+        some = torch.tensor(images[start : start + step], device=device)
+        parts.append([values.cpu().numpy() for values in saliency(networks, some, places.tolist())])
+    logits, maps, gradients = zip(*parts, strict=True)
+    return np.concatenate(logits, axis=1), np.concatenate(maps), np.concatenate(gradients)

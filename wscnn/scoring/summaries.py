@@ -1,0 +1,160 @@
+"""Tables of objects, fields and wells from what the networks and the masks give."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from wscnn.core.tables import FIELDS, OBJECTS, WELLS, conform
+from wscnn.core.wells import parse_well
+from wscnn.network.card import Card
+from wscnn.plates.store import Plate
+from wscnn.scoring.tasks import ScoredWell
+from wscnn.staging.field_qc import FEW_FIELDS
+from wscnn.statistics.calibration import probability
+
+#: Fewer wells than this that all folds may score tell too little to make the folds' scales common.
+MIN_COMMON_WELLS = 8
+
+
+def align_folds(logits: pd.DataFrame) -> pd.Series:
+    """Return scores on a scale common to the folds.
+
+    Over the wells that all folds score, each fold's well means are brought to the same median and median absolute
+    deviation: the mean of those of the folds, so that scores stay log-odds. Where fewer than `MIN_COMMON_WELLS` wells
+    are common, or a fold gives them all the same score, scores stay as they are.
+
+    Parameters
+    ----------
+    logits
+        Of one plate, a row a field, phenotype and fold: ``well, phenotype, fold, logit``.
+    """
+    aligned = logits["logit"].copy()
+    for _, rows in logits.groupby("phenotype"):
+        means = rows.pivot_table(index="well", columns="fold", values="logit").dropna()
+        centre = means.median()
+        spread = (means - centre).abs().median()
+        if len(means) >= MIN_COMMON_WELLS and (spread > 0).all():
+            standard = (rows["logit"] - rows["fold"].map(centre)) / rows["fold"].map(spread)
+            aligned[rows.index] = standard * spread.mean() + centre.mean()
+    return aligned
+
+
+def _objects(plate: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """Return the objects of all wells, columns by name for each, as one table."""
+    if not found:
+        return conform(pd.DataFrame(columns=list(OBJECTS)), OBJECTS)
+    # Made at once: a table for each well would cost as much as to find its objects.
+    wells = np.repeat(list(found), [len(own["object"]) for own in found.values()])
+    columns = {
+        name: np.concatenate([own[name] for own in found.values()]) for name in OBJECTS.keys() - {"plate", "well"}
+    }
+    return conform(pd.DataFrame({"plate": plate, "well": wells, **columns}), OBJECTS)
+
+
+def _long(
+    wells: Sequence[ScoredWell],
+    logits: Mapping[str, np.ndarray],
+    phenotypes: Sequence[str],
+    scales: Mapping[str, np.ndarray],
+) -> pd.DataFrame:
+    """Return the scores of wells, each of shape (folds, n, P), as one table, a row a fold, field and phenotype.
+
+    Its columns are ``well, fold, field, phenotype, logit, margin, probability``.
+    """
+    # Made at once and not well by well, which would cost more than the networks do.
+    columns: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("at", "fold", "field", "phenotype", "logit", "margin", "probability")
+    }
+    for at, well in enumerate(wells):
+        values = logits[well.name].astype(float)
+        folds, fields = np.array(well.folds)[:, None, None], well.fields["field"][:, None]
+        of_fold = {key: scale[well.folds][:, None] for key, scale in scales.items()}
+        rows = {
+            "at": at,
+            "fold": folds,
+            "field": fields,
+            "phenotype": np.arange(len(phenotypes)),
+            "logit": values,
+            "margin": values - of_fold["field"],
+            "probability": probability(values, of_fold["slope"], of_fold["offset"]),
+        }
+        for name, cells in rows.items():
+            columns[name].append(np.broadcast_to(cells, values.shape).ravel())
+    table = pd.DataFrame({name: np.concatenate([np.empty(0), *parts]) for name, parts in columns.items()})
+    table = table.astype({"at": int, "fold": int, "field": int, "phenotype": int})
+    names = np.array([well.name for well in wells], dtype=object)
+    return table.assign(well=names[table.pop("at")], phenotype=np.array(phenotypes, dtype=object)[table["phenotype"]])
+
+
+def _summaries(
+    plate: Plate,
+    screen: str,
+    quality: pd.DataFrame,
+    cards: Sequence[Card],
+    scored: Sequence[ScoredWell],
+    long: pd.DataFrame,
+    objects: pd.DataFrame,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables of fields and of wells."""
+    long["aligned"] = align_folds(long)
+    by_field, by_well = ["well", "field", "phenotype"], ["well", "phenotype"]
+
+    classes = pd.DataFrame({"phenotype": cards[0].phenotypes})
+    fields = quality.merge(classes, how="cross")
+    fields = fields.merge(
+        long.groupby(by_field).agg(
+            score=("aligned", "mean"),
+            score_sd=("aligned", "std"),
+            margin=("margin", "mean"),
+            probability=("probability", "mean"),
+        ),
+        how="left",
+        on=by_field,
+    ).merge(
+        objects.groupby(by_field).agg(n_objects=("object", "size"), object_area_px=("area_px", "sum")),
+        how="left",
+        on=by_field,
+    )
+    fields = fields.fillna({"n_objects": 0, "object_area_px": 0}).assign(screen=screen, plate=plate.name)
+
+    ours = fields.assign(
+        positive=(fields["margin"] > 0).where(fields["margin"].notna()),
+        px=(fields["height"] * fields["width"]).where(fields["used"], 0),
+        cells=fields["n_cells"].astype("float64").where(fields["used"], 0.0),
+    )
+    wells = ours.groupby(by_well, sort=False).agg(
+        n_fields=("field", "size"),
+        n_fields_used=("used", "sum"),
+        score_max=("score", "max"),
+        fraction_positive_fields=("positive", "mean"),
+        n_objects=("n_objects", "sum"),
+        area=("object_area_px", "sum"),
+        px=("px", "sum"),
+        few=("flags", lambda flags: flags.eq(FEW_FIELDS).any()),
+    )
+    wells["n_cells"] = ours.groupby(by_well, sort=False)["cells"].sum(skipna=False)
+    by_fold = long.groupby([*by_well, "fold"])["aligned"].mean().groupby(by_well)
+    wells = wells.join(by_fold.agg(score="mean", score_sd="std")).reset_index()
+    held_out = {
+        well.name: cards[well.folds[0]].fold
+        for well in scored
+        if len(well.folds) == 1 and f"{plate.name}/{well.name}" in cards[well.folds[0]].parts.get("test", [])
+    }
+    place = wells["well"].map(parse_well)
+    why = np.select(
+        [wells["score"].notna(), wells["n_fields_used"] > 0, wells["few"]],
+        ["", "no fold may score it", "too few good fields"],
+        "no good field",
+    )
+    wells = wells.assign(
+        screen=screen,
+        why_no_score=why,
+        plate=plate.name,
+        well_row=place.str[0],
+        well_column=place.str[1],
+        object_area_fraction=(wells["area"] / wells["px"]).where(wells["score"].notna()),
+        n_cells=wells["n_cells"].where(wells["n_fields_used"] > 0).round(),
+        fold=wells["well"].map(held_out),
+    )
+    return conform(fields, FIELDS)[list(FIELDS)], conform(wells, WELLS)[list(WELLS)]

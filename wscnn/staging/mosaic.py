@@ -1,0 +1,269 @@
+"""A well's fields laid out in one mosaic, at the model's resolution.
+
+Fields lie in cells of one size on a regular grid, the same for every well of a plate. Where the stage's positions are
+known, the grid's rows and columns are those of the stage; where fields overlap, the cell is what no two of them share
+and each field is cropped to it about its centre, so that no cell of the biology is counted twice. Places where the
+stage took no field stay empty; distances beyond a field are not kept.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from wscnn.core.errors import UserError
+from wscnn.core.progress import log
+
+# Stage positions that differ by less than this part of a field lie in one row or column of the grid: stages repeat to
+# a few micrometres, fields are hundreds wide.
+_SAME_LINE = 0.1
+# A step this close to a field's size is a field's size; what is missing is the stage's inaccuracy, not an overlap.
+_TOUCHING = 0.995
+# A grid with more than this many places a field is no grid that an instrument was told to take.
+_MAX_SPARSE = 4
+# Cropping that loses more than this part of the area that the fields show is not done unasked.
+_MAX_LOST = 0.4
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Where the fields of a plate's wells lie.
+
+    Attributes
+    ----------
+    cell
+        Height and width of a field's cell in pixels of the mosaic.
+    shape
+        Height and width of the mosaic.
+    fields
+        A row a field: ``field, y, x, height, width`` in pixels of the mosaic and ``y_um, x_um``, the stage's
+        position of the field's centre (NaN where not known).
+    """
+
+    cell: tuple[int, int]
+    shape: tuple[int, int]
+    fields: pd.DataFrame
+
+
+def arrange(
+    fields: pd.DataFrame,
+    field_shape: tuple[int, int],
+    pixel_size_um: float | None,
+    downsample: int,
+    how: str = "auto",
+) -> Mosaic:
+    """Return the mosaic of a plate.
+
+    Parameters
+    ----------
+    fields
+        Columns ``well, field, y_um, x_um``: the centres of all fields of the plate. A field's number stands for the
+        same place in every well; positions may be counted from the well's or the plate's origin.
+    field_shape
+        Height and width of a raw field in pixels.
+    pixel_size_um
+        Size of a raw pixel, None where not known.
+    downsample
+        Raw pixels a mosaic pixel along an axis; what remains at the right and lower border is dropped.
+    how
+        ``stage`` as the stage stood, ``grid`` near-square in order of field numbers, ``auto`` as the stage stood
+        where its positions make a grid, else near-square where no fields overlap; the log tells which and what is
+        cropped.
+
+    Raises
+    ------
+    UserError
+        With ``stage``, when positions or pixel size are not known or the positions are no grid; with ``auto``, when
+        fields overlap that are no grid, or of which cropping would lose more than two fifths; and when the field is
+        smaller than one mosaic pixel.
+    """
+    centres = _centres(fields)
+    cell, places = field_shape, None
+    if how != "grid":
+        problem = _unusable(centres, field_shape, pixel_size_um)
+        if problem is None:
+            # The stage's positions, in sides of a field.
+            lines = [
+                _lines(centres[axis].to_numpy() / (size * pixel_size_um))  # type: ignore[operator]
+                for axis, size in zip(("y_um", "x_um"), field_shape, strict=True)
+            ]
+            (row, _), (column, _) = lines
+            if len(set(zip(row.tolist(), column.tolist(), strict=True))) < len(row):
+                problem = "two fields stand at the same place"
+            elif (row.max() + 1) * (column.max() + 1) > _MAX_SPARSE * max(4, len(row)):
+                problem = "the fields do not stand in rows and columns"
+            else:
+                places = (row, column)
+                at = np.stack([line for _, line in lines], axis=1)
+                cell = _cropped(at, centres["field"].to_numpy(), field_shape, how)
+        if problem and how == "stage":
+            raise UserError(f"mosaic.arrange: stage is not possible: {problem}; set it to grid or auto")
+        if problem:
+            twice = _overlapping(fields, field_shape, pixel_size_um)
+            if twice:
+                raise UserError(
+                    f"mosaic.arrange: {twice} overlap, but {problem}, so that what they share cannot be cropped off; "
+                    "set it to grid to lay the fields side by side all the same, cells that two fields show twice"
+                )
+            log(f"mosaic: fields lie side by side in the order of their numbers, because {problem}")
+    if places is None:
+        n_columns = math.ceil(math.sqrt(len(centres)))
+        places = np.divmod(np.arange(len(centres)), n_columns)
+    height, width = cell[0] // downsample, cell[1] // downsample
+    if height == 0 or width == 0:
+        raise UserError(f"mosaic.downsample: {downsample} leaves nothing of fields of {cell[0]} x {cell[1]} pixels")
+    row, column = places
+    table = pd.DataFrame(
+        {
+            "field": centres["field"],
+            "y": row * height,
+            "x": column * width,
+            "height": height,
+            "width": width,
+            "y_um": centres["y_um"],
+            "x_um": centres["x_um"],
+        }
+    )
+    return Mosaic((height, width), (int(row.max() + 1) * height, int(column.max() + 1) * width), table)
+
+
+def _centres(fields: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a field number with its place relative to the well, the median over wells.
+
+    Wells are brought onto the well that has most fields, so that it does not matter whether the instrument counts
+    from the well's or from the plate's origin, nor that a well misses fields.
+    """
+    reference = fields[fields["well"] == fields["well"].value_counts(sort=False).idxmax()].set_index("field")
+    axes = ["y_um", "x_um"]
+    away = fields[axes] - reference[axes].reindex(fields["field"]).to_numpy()
+    shift = away.groupby(fields["well"]).transform("median").fillna(0.0)
+    aligned = fields[["field"]].join(fields[axes] - shift)
+    groups = aligned.groupby("field")[axes]
+    spread = (groups.max() - groups.min()).max(axis=1)
+    return groups.median().assign(spread_um=spread).reset_index()
+
+
+def _unusable(centres: pd.DataFrame, field_shape: tuple[int, int], pixel_size_um: float | None) -> str | None:
+    """Return why stage positions cannot be used, None when they can."""
+    if centres[["y_um", "x_um"]].isna().any(axis=None):
+        return "the stage's positions are not known"
+    if pixel_size_um is None:
+        return "the pixel size is not known (acquisition.pixel_size_um)"
+    if centres["spread_um"].max() > _SAME_LINE * min(field_shape) * pixel_size_um:
+        return "a field's number stands for different places in different wells"
+    return None
+
+
+def _lines(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rank of each position's line among the grid's lines, and where that line lies; in sides of a field."""
+    order = np.argsort(positions, kind="stable")
+    gaps = np.diff(positions[order], prepend=positions[order[0]])
+    rank = np.empty(len(positions), dtype=np.int64)
+    rank[order] = np.cumsum(gaps > _SAME_LINE)
+    return rank, pd.Series(positions).groupby(rank).mean().to_numpy()[rank]
+
+
+def _cropped(at: np.ndarray, numbers: np.ndarray, field_shape: tuple[int, int], how: str) -> tuple[int, int]:
+    """Return what each field keeps, in raw pixels, so that no two show the same; raise where ``auto`` loses too much.
+
+    Two fields that overlap are parted along the axis along which they lie farther apart.
+
+    Parameters
+    ----------
+    at
+        Shape (n, 2): the fields' places in sides of a field, no two the same.
+    numbers
+        The fields' numbers.
+    """
+    pairs, steps = _overlaps(at)
+    if not len(pairs):
+        return field_shape
+    along = steps.argmax(axis=1)
+    part = [steps[along == axis, axis].min(initial=1.0) for axis in (0, 1)]
+    # What is a whole number of pixels stays one.
+    height, width = (int(size * kept + 1e-6) for size, kept in zip(field_shape, part, strict=True))
+    lost = 1 - len(at) * part[0] * part[1] / _covered(at)
+    nearest = numbers[pairs[steps.max(axis=1).argmin()]]
+    what = (
+        f"fields overlap, {nearest[0]} and {nearest[1]} the most; so that none shows what another does, "
+        f"the central {height} x {width} of {field_shape[0]} x {field_shape[1]} pixels"
+    )
+    if how == "auto" and lost > _MAX_LOST:
+        raise UserError(
+            f"mosaic.arrange: {what} would be kept of each, and {lost:.0%} of the area lost; look whether the stage's "
+            "positions are right, then set it to stage to crop all the same, or to grid to lay whole fields side by "
+            "side, cells that two fields show twice"
+        )
+    log(f"mosaic: {what} are kept of each; {lost:.0%} of the area is lost")
+    return height, width
+
+
+def _overlaps(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which two fields overlap of those at `at` (n, 2) in sides of a field, and the steps between them.
+
+    Both have shape (pairs, 2).
+    """
+    pairs = np.stack(np.triu_indices(len(at), 1), axis=1)
+    steps = np.abs(at[pairs[:, 0]] - at[pairs[:, 1]])
+    overlap = (steps < _TOUCHING).all(axis=1)
+    return pairs[overlap], steps[overlap]
+
+
+def _covered(at: np.ndarray) -> float:
+    """Return the area that squares of side 1 at `at` (n, 2) cover together."""
+    edges = [np.unique(np.concatenate([place, place + 1])) for place in at.T]
+    y, x = (
+        (line[:-1] >= place[:, None]) & (line[:-1] < place[:, None] + 1)
+        for line, place in zip(edges, at.T, strict=True)
+    )
+    return float(np.diff(edges[0]) @ (y.T.astype(int) @ x > 0) @ np.diff(edges[1]))
+
+
+def _overlapping(fields: pd.DataFrame, field_shape: tuple[int, int], pixel_size_um: float | None) -> str:
+    """Return the first two fields that overlap by their positions, in words; empty where none do or nothing is known.
+
+    A well whose fields all have one position tells nothing: such a position stands for one that was not recorded.
+    """
+    if pixel_size_um is None:
+        return ""
+    for well, rows in fields.groupby("well", sort=False):
+        known = rows.dropna(subset=["y_um", "x_um"])
+        at = known[["y_um", "x_um"]].to_numpy() / (np.array(field_shape) * pixel_size_um)
+        pairs, _ = _overlaps(at)
+        if len(pairs) and np.ptp(at, axis=0).max() > _SAME_LINE:
+            one, other = known["field"].iloc[pairs[0]]
+            return f"fields {one} and {other} of well {well}"
+    return ""
+
+
+def block_sums(image: np.ndarray, factor: int) -> np.ndarray:
+    """Return the sums (uint32) of blocks of `factor` x `factor` pixels; what remains at the border is dropped.
+
+    Rows first, so that all but a part of the work runs over contiguous memory, in the narrowest type that holds their
+    sums: few cameras fill 16 bits, and half the bytes are half the time.
+    """
+    if factor == 1:
+        return image.astype(np.uint32)
+    height, width = image.shape[0] // factor, image.shape[1] // factor
+    blocks = image[: height * factor].reshape(height, factor, image.shape[1])
+    rows = blocks.sum(axis=1, dtype=np.min_scalar_type(int(image.max()) * factor))[:, : width * factor]
+    sums = np.add(rows[:, ::factor], rows[:, 1::factor], dtype=np.uint32)
+    for column in range(2, factor):
+        sums += rows[:, column::factor]
+    return sums
+
+
+def block_means(image: np.ndarray, factor: int) -> np.ndarray:
+    """Return the means (float32) of blocks of `factor` x `factor` pixels; what remains at the border is dropped."""
+    if image.dtype.kind == "u":
+        return block_sums(image, factor) / np.float32(factor * factor)
+    height, width = image.shape[0] // factor, image.shape[1] // factor
+    blocks = image[: height * factor, : width * factor].reshape(height, factor, width, factor)
+    return blocks.mean(axis=(1, 3), dtype=np.float32)
+
+
+def crop_centre(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
+    """Return the part of `image` (..., y, x) of size `cell` about its centre."""
+    y, x = ((have - want) // 2 for have, want in zip(image.shape[-2:], cell, strict=True))
+    return image[..., y : y + cell[0], x : x + cell[1]]

@@ -1,0 +1,89 @@
+"""What speaks against trusting results: warnings of the stages as a table, and as short words beside a hit."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from wscnn.core.tables import WARNINGS, conform
+from wscnn.network.card import Card
+
+#: A fold whose area under the curve over wells that it never saw is below this learned next to nothing.
+LEAST_AUC = 0.6
+
+#: What stands in the column ``caution`` of hits for each kind of warning that is about all its rows, or those of one
+#: phenotype.
+SHORT = {
+    "edge_controls": "edge controls",
+    "learned_nothing": "weak model",
+    "plate_effects": "plate effects",
+    "unlike_controls": "samples unlike controls",
+}
+
+_STAGES = ["check", "train", "hits"]
+
+
+@dataclass(frozen=True)
+class Caution:
+    """A warning: something that makes results less trustworthy, but stops nothing.
+
+    Attributes
+    ----------
+    code
+        Its kind, for programs.
+    message
+        What is wrong and what to do; it holds no path, because it becomes part of a table.
+    plate, fold, phenotype
+        What it is about; empty or None where it is about all.
+    """
+
+    code: str
+    message: str
+    plate: str = ""
+    fold: int | None = None
+    phenotype: str = ""
+
+
+def of_models(cards: Sequence[Card]) -> list[Caution]:
+    """Return which folds of a model tell wells that they never saw hardly better than chance.
+
+    Parameters
+    ----------
+    cards
+        The folds' model cards.
+    """
+    return [
+        Caution(
+            "learned_nothing",
+            f"the network of fold {card.fold} learned next to nothing: in wells that it never saw it tells "
+            f"{phenotype} from negative with an area under the curve of {figures['well_auc']:.2f} (0.5 is chance); see "
+            "whether the phenotype is visible at this mosaic.downsample, add control wells, or train for more steps",
+            fold=card.fold,
+            phenotype=phenotype,
+        )
+        for card in cards
+        for phenotype, figures in card.metrics.get("test", {}).items()
+        if figures["well_auc"] < LEAST_AUC
+    ]
+
+
+def tabulate(stage: str, cautions: Iterable[Caution]) -> pd.DataFrame:
+    """Return warnings of a stage as a table with the columns `wscnn.core.tables.WARNINGS`."""
+    rows = pd.DataFrame(
+        [asdict(caution) for caution in cautions], columns=[name for name in WARNINGS if name != "stage"]
+    )
+    return conform(rows.assign(stage=stage), WARNINGS)
+
+
+def gather(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return tables of warnings as one, in the order of the stages, each warning once."""
+    every = conform(pd.concat(tables, ignore_index=True), WARNINGS).drop_duplicates()
+    order = every.assign(stage=every["stage"].map({stage: n for n, stage in enumerate(_STAGES)}))
+    order = order.sort_values(["stage", "code", "phenotype", "fold", "plate", "message"], na_position="first")
+    return every.loc[order.index].reset_index(drop=True)
+
+
+def in_short(warnings: pd.DataFrame, phenotype: str) -> list[str]:
+    """Return the words of `SHORT` for the warnings that are about all rows of a phenotype in the table of hits."""
+    about = warnings[warnings["phenotype"].isin(["", phenotype])]
+    return [words for code, words in SHORT.items() if code in set(about["code"])]

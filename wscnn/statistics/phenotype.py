@@ -1,0 +1,112 @@
+"""The wells of one phenotype as arrays: scores, normalised scores and null distributions."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wscnn.statistics.arrays import Array, Mask, Numbers
+from wscnn.statistics.normalize import bscore, by_group, centre_and_scale, held_out_groups, median
+
+
+@dataclass(frozen=True)
+class Phenotype:
+    """The wells of one phenotype as arrays (wells,), and how they are normalised.
+
+    Attributes
+    ----------
+    score
+        Scores, NaN where missing.
+    plate, row, column
+        Number of the plate, and place on it from 0.
+    perturbation
+        Number of the perturbation and role; -1 for wells that are nobody's (negative controls, excluded wells).
+    names
+        Perturbation and role by that number.
+    negative, positive, sample
+        Masks; `positive` holds the controls of this phenotype alone.
+    usable
+        (plates,) those that count for calls.
+    settings
+        The config's section ``hits``.
+    """
+
+    score: Array
+    plate: Numbers
+    row: Numbers
+    column: Numbers
+    perturbation: Numbers
+    names: pd.DataFrame
+    negative: Mask
+    positive: Mask
+    sample: Mask
+    usable: Mask
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, part: pd.DataFrame, phenotype: str, plates: pd.Index, settings: dict[str, Any]) -> "Phenotype":
+        """Return the rows `part` of a checked table of wells as arrays."""
+        role = part["role"]
+        tested = role.isin(["sample", "positive"]).to_numpy()
+        number = np.full(len(part), -1)
+        number[tested], names = pd.MultiIndex.from_frame(part.loc[tested, ["perturbation", "role"]]).factorize(
+            sort=True
+        )
+        return cls(
+            score=part["score"].to_numpy(dtype=float),
+            plate=plates.get_indexer(pd.Index(part["plate"])),
+            row=part["well_row"].to_numpy(dtype=np.int64),
+            column=part["well_column"].to_numpy(dtype=np.int64),
+            perturbation=number,
+            names=pd.DataFrame(list(names), columns=["perturbation", "role"], dtype="str"),
+            negative=role.eq("negative").to_numpy(),
+            positive=(role.eq("positive") & part["control_phenotype"].isin(["", phenotype])).to_numpy(),
+            sample=role.eq("sample").to_numpy(),
+            usable=np.ones(len(plates), dtype=bool),
+            settings=settings,
+        )
+
+    @property
+    def method(self) -> str:
+        return self.settings["normalize"]
+
+    def controls(self, values: Array, wells: Mask) -> Array:
+        """Return the finite `values` of `wells` as (plates, n), filled up with NaN."""
+        wells = wells & np.isfinite(values)
+        return by_group(values[wells], self.plate[wells], len(self.usable))
+
+    def grid(self, wells: Mask) -> Array:
+        """Return the scores of `wells` as whole plates (plates, R, C), NaN elsewhere."""
+        grid = np.full((len(self.usable), self.row.max() + 1, self.column.max() + 1), np.nan)
+        grid[self.plate[wells], self.row[wells], self.column[wells]] = self.score[wells]
+        return grid
+
+    @cached_property
+    def base(self) -> Array:
+        """What the controls normalise: the scores, or the B-scores."""
+        if self.method != "bscore":
+            return self.score
+        values = bscore(self.grid(np.ones(len(self.score), dtype=bool)), np.isfinite(self.grid(self.sample)))
+        return values[self.plate, self.row, self.column]
+
+    @cached_property
+    def positive_median(self) -> Array:
+        return median(self.controls(self.base, self.positive))
+
+    @cached_property
+    def z(self) -> Array:
+        """Normalised scores."""
+        centre, scale = centre_and_scale(self.controls(self.base, self.negative), self.positive_median, self.method)
+        return (self.base - centre[self.plate]) / scale[self.plate]
+
+    @cached_property
+    def used(self) -> Mask:
+        """Wells that count: scored, on a usable plate, not excluded."""
+        return np.isfinite(self.z) & self.usable[self.plate] & (self.negative | (self.perturbation >= 0))
+
+    def null(self, size: int = 1, most: int | None = None) -> Array:
+        """Return (plates, n) held-out means of groups of `size` negative controls, NaN where there is none."""
+        negatives = self.controls(self.base, self.negative & self.used)
+        return held_out_groups(negatives, self.positive_median, self.method, size, most, self.settings["seed"])

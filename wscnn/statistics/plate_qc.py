@@ -1,0 +1,259 @@
+"""Quality of plates and of control wells: how well controls separate, what position does, which labels look wrong."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wscnn.statistics.arrays import Array
+from wscnn.statistics.cautions import Caution
+from wscnn.statistics.normalize import Polish, median, median_polish, spread
+
+Mask = NDArray[np.bool_]
+
+#: A control well nearer to the other class contradicts its label when its z lies on that class's side of this.
+SUSPECT_Z = 3.0
+
+#: Beyond this, in robust SDs, the border of plates, or the typical sample, is told to be unlike the rest.
+DOUBTFUL_EDGE = 0.5
+DOUBTFUL_SHIFT = 1.0
+
+#: More sample wells than this above 95 % of the negative controls are told.
+DOUBTFUL_SHARE = 0.2
+
+#: Why a plate with enough scores has no normalised one, by way of normalising; `none` always gives one.
+NO_SCALE = {
+    "robust_z": "negative controls all have the same score",
+    "bscore": "sample wells are missing or leave no residuals: B-scores need samples in several rows and columns",
+    "control_percent": "positive controls are missing or do not lie above the negative ones",
+}
+
+# Fewer values than this on a side say nothing about a plate.
+_FEW = 3
+
+
+def z_prime(negatives: Array, positives: Array, robust: bool = False) -> Array:
+    """Return Z' = 1 - 3 (sd of positives + sd of negatives) / |difference of means|, a plate a row.
+
+    From Zhang, Chung and Oldenburg, J. Biomol. Screen. 4, 67 (1999). `robust`: medians and MADs instead.
+    """
+    if robust:
+        return 1 - 3 * (spread(positives) + spread(negatives)) / np.abs(median(positives) - median(negatives))
+    means, deviations = zip(*(_mean_sd(values) for values in (negatives, positives)), strict=True)
+    return 1 - 3 * (deviations[0] + deviations[1]) / np.abs(means[1] - means[0])
+
+
+def ssmd(negatives: Array, positives: Array) -> Array:
+    """Return the strictly standardised mean difference of positives and negatives, a plate a row.
+
+    From Zhang, Genomics 89, 552 (2007): the difference of means over the root of the sum of variances.
+    """
+    low, low_sd = _mean_sd(negatives)
+    high, high_sd = _mean_sd(positives)
+    return (high - low) / np.sqrt(low_sd**2 + high_sd**2)
+
+
+def control_auc(negatives: Array, positives: Array) -> Array:
+    """Return the chance that a positive control scores above a negative one (ties count half), a plate a row."""
+    pairs = np.isfinite(positives)[:, :, None] & np.isfinite(negatives)[:, None, :]
+    wins = (positives[:, :, None] > negatives[:, None, :]) + 0.5 * (positives[:, :, None] == negatives[:, None, :])
+    count = pairs.sum(axis=(1, 2))
+    return np.where(count > 0, (wins * pairs).sum(axis=(1, 2)) / np.maximum(count, 1), np.nan)
+
+
+def edge_effect(grid: Array, border: Mask) -> Array:
+    """Return the median of the sample wells on the border less that of the inner ones, in inner robust SDs.
+
+    Parameters
+    ----------
+    grid
+        (plates, R, C) scores of sample wells, NaN elsewhere.
+    border
+        (plates, R, C) the outermost wells of each plate.
+
+    Returns
+    -------
+    effect
+        (plates,); NaN where fewer than three sample wells lie on either side.
+    """
+    outer, inner = (_flat(np.where(side, grid, np.nan)) for side in (border, ~border))
+    enough = (np.isfinite(outer).sum(axis=1) >= _FEW) & (np.isfinite(inner).sum(axis=1) >= _FEW)
+    return np.where(enough, (median(outer) - median(inner)) / spread(inner), np.nan)
+
+
+def position_effects(polish: Polish) -> tuple[Array, Array]:
+    """Return the root mean square row effect and column effect of plates' median polish.
+
+    They are in robust SDs of the residuals. Noise alone gives about 1.25 / root(wells a row, or column).
+
+    Returns
+    -------
+    rows, columns
+        (plates,) each; NaN where no residual is left to compare with.
+    """
+    scale = spread(_flat(polish.residuals))
+    return _root_mean_square(polish.rows) / scale, _root_mean_square(polish.columns) / scale
+
+
+def outlier(negatives: Array) -> Array:
+    """Return how far a plate's negative controls lie from those of the other plates: the larger of two robust z.
+
+    One is of the plates' medians, the other of the logarithms of their spreads.
+
+    Returns
+    -------
+    z
+        (plates,), absolute; NaN for fewer than five plates, of which none can be told to be odd.
+    """
+    if len(negatives) < 5:
+        return np.full(len(negatives), np.nan)
+    with np.errstate(invalid="ignore"):
+        features = np.stack([median(negatives), np.log(spread(negatives))])
+    z = np.abs(features - median(features)[:, None]) / spread(features)[:, None]
+    return np.fmax(z[0], z[1])
+
+
+def measure(negatives: Array, positives: Array, grid: Array, border: Mask) -> pd.DataFrame:
+    """Return the quality of every plate for one phenotype, a row a plate.
+
+    Parameters
+    ----------
+    negatives, positives
+        (plates, n) scores of control wells, filled up with NaN.
+    grid, border
+        (plates, R, C) scores of sample wells, NaN elsewhere; and the outermost wells.
+
+    Returns
+    -------
+    table
+        ``n_negative, n_positive, negative_median, negative_spread, z_prime, z_prime_robust, ssmd, auc, sample_shift,
+        edge_effect, row_effect, column_effect, outlier``.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rows, columns = position_effects(median_polish(grid))
+        return pd.DataFrame(
+            {
+                "n_negative": np.isfinite(negatives).sum(axis=1).astype("int32"),
+                "n_positive": np.isfinite(positives).sum(axis=1).astype("int32"),
+                "negative_median": median(negatives),
+                "negative_spread": spread(negatives),
+                "z_prime": z_prime(negatives, positives),
+                "z_prime_robust": z_prime(negatives, positives, robust=True),
+                "ssmd": ssmd(negatives, positives),
+                "auc": control_auc(negatives, positives),
+                "sample_shift": (median(_flat(grid)) - median(negatives)) / spread(negatives),
+                "edge_effect": edge_effect(grid, border),
+                "row_effect": rows,
+                "column_effect": columns,
+                "outlier": outlier(negatives),
+            }
+        )
+
+
+def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
+    """Return for each plate of `measure` (with ``n_wells, n_missing``) why it is kept out of calls; empty: it is not.
+
+    Parameters
+    ----------
+    quality
+        A row a plate and phenotype.
+    rules
+        The config's ``hits``: ``normalize, min_controls, max_missing, min_auc, min_z_prime, max_edge_effect,
+        max_outlier``.
+    """
+    scored = quality["n_wells"] > quality["n_missing"]
+    tests = {"no well has a score": ~scored}
+    if rules["normalize"] in ("robust_z", "control_percent"):
+        few = quality["n_negative"] < rules["min_controls"]
+        tests[f"fewer than {rules['min_controls']} negative controls with a score"] = scored & few
+    if rules["normalize"] == "robust_z":
+        tests[NO_SCALE["robust_z"]] = scored & ~few & quality["negative_spread"].isna()
+    tests[f"more than {rules['max_missing']:.0%} of the wells have no score"] = scored & (
+        quality["n_missing"] > rules["max_missing"] * quality["n_wells"]
+    )
+    for rule, column, words, low in (
+        ("min_auc", "auc", "AUC of the controls below", True),
+        ("min_z_prime", "z_prime", "Z' below", True),
+        ("max_edge_effect", "edge_effect", "edge effect above", False),
+        ("max_outlier", "outlier", "negative controls unlike those of other plates, z above", False),
+    ):
+        if (limit := rules[rule]) is not None:
+            value = quality[column]
+            tests[f"{words} {limit:g}"] = value < limit if low else value.abs() > limit
+    texts = np.array(list(tests), dtype=object)
+    table = np.stack([test.to_numpy(dtype=bool) for test in tests.values()], axis=1)
+    return ["; ".join(texts[row]) for row in table]
+
+
+def doubts(quality: pd.DataFrame, above: float, corrected: bool) -> list[Caution]:
+    """Return what speaks against taking negative controls for wells in which nothing acts.
+
+    Parameters
+    ----------
+    quality
+        What `measure` returned of the plates that count, a row a plate.
+    above
+        Share of the sample wells above 95 % of the negative controls, normalised; 0.05 where nothing acts.
+    corrected
+        Whether row and column effects are taken off.
+    """
+    found = []
+    edge, shift = quality["edge_effect"].median(), quality["sample_shift"].median()
+    if abs(edge) > DOUBTFUL_EDGE and not corrected:
+        found.append(
+            Caution(
+                "plate_effects",
+                f"wells on the plates' border lie {edge:+.1f} robust SDs from the inner ones (median over plates), "
+                "which passes for an effect; normalize: bscore takes row and column effects off",
+            )
+        )
+    if abs(shift) > DOUBTFUL_SHIFT or above > DOUBTFUL_SHARE:
+        found.append(
+            Caution(
+                "unlike_controls",
+                f"the typical sample lies {shift:+.1f} robust SDs from the negative controls (median over plates), and "
+                f"{above:.0%} of the sample wells lie above 95% of the negative controls: either many perturbations "
+                "act, or the controls differ from samples in something else, such as reagent or position, and p-values "
+                "are off by that",
+            )
+        )
+    return found
+
+
+def suspects(z: Array, position: Array, negative: Mask, positive: Mask) -> NDArray[np.object_]:
+    """Return for each well why its score contradicts its control label, empty where it does not.
+
+    Parameters
+    ----------
+    z
+        (wells,) distance from the plate's negative controls in their robust SDs.
+    position
+        (wells,) 0 at the median of the plate's negative controls, 100 at that of the positive ones; NaN where the
+        plate has none, or where the positive ones do not lie above.
+    negative, positive
+        (wells,) masks.
+    """
+    reasons = np.full(len(z), "", dtype=object)
+    reasons[negative & (z >= SUSPECT_Z) & ~(position < 50)] = "negative control that looks positive"
+    reasons[positive & (z < SUSPECT_Z) & ~(position >= 50)] = "positive control that looks negative"
+    return reasons
+
+
+def _mean_sd(values: Array) -> tuple[Array, Array]:
+    """Return mean and standard deviation along the last axis, NaN left out; NaN with fewer than one, or two, values."""
+    count = np.isfinite(values).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.nansum(values, axis=-1) / count
+        deviation = np.sqrt(np.nansum((values - mean[..., None]) ** 2, axis=-1) / (count - 1))
+    return mean, np.where(count > 1, deviation, np.nan)
+
+
+def _root_mean_square(values: Array) -> Array:
+    """Return the root of the mean square along the last axis, NaN left out."""
+    count = np.isfinite(values).sum(axis=-1)
+    return np.sqrt(np.nansum(values**2, axis=-1) / np.maximum(count, 1))
+
+
+def _flat(grid: Array) -> Array:
+    return grid.reshape(len(grid), -1)

@@ -1,0 +1,62 @@
+"""State of an unfinished training: saved at intervals, loaded by the next run."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wscnn.core.atomic import atomic_path
+from wscnn.network.model import WSCNN
+from wscnn.training.bags import Bags
+
+
+def _keep(
+    path: Path,
+    key: str,
+    network: WSCNN,
+    optimizer: torch.optim.Optimizer,
+    bags: Bags,
+    rows: list[dict[str, Any]],
+    best: dict[str, Tensor],
+) -> None:
+    """Write all that a training goes on from."""
+    state = {
+        "key": key,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "bags": bags.state(),
+        "rows": rows,
+        "best": best,
+    }
+    # Through memory: torch's own writing does not say that a disk is full.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with atomic_path(path) as partial:
+        partial.write_bytes(buffer.getbuffer())
+
+
+def _resume(
+    path: Path | None, key: str, network: WSCNN, optimizer: torch.optim.Optimizer, bags: Bags
+) -> tuple[list[dict[str, Any]], dict[str, Tensor], float]:
+    """Bring all to where `path` has it; return history, best weights and seconds.
+
+    Without a file of this key these are of the beginning.
+    """
+    start: tuple[list[dict[str, Any]], dict[str, Tensor], float] = ([], network.state_dict(), 0.0)
+    if path is None or not path.is_file():
+        return start
+    try:
+        # Tensors, numbers and text only: loading runs no code.
+        state = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
+    except Exception:  # a file that was cut short or is something else: torch raises many kinds
+        return start
+    if not isinstance(state, dict) or state.get("key") != key:
+        return start
+    network.load_state_dict(state["network"])
+    # How the optimizer computes is the device's affair, which may be another one now.
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state["optimizer"]["state"]})
+    bags.restore(state["bags"].cpu())
+    rows = state["rows"]
+    return rows, state["best"], rows[-1]["seconds"]

@@ -1,0 +1,340 @@
+"""The training loop: labelled fields in, the weights that select best out."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, distributed, nn
+
+from wscnn.core.errors import UserError
+from wscnn.core.progress import log
+from wscnn.network.device import fast_bfloat16
+from wscnn.network.model import WSCNN, score_fields
+from wscnn.statistics.roc import auc, auc_error
+from wscnn.training.bags import Bags
+from wscnn.training.checkpoint import _keep, _resume
+from wscnn.training.cuda_graph import Replayed
+from wscnn.training.heads import PEAKED, start_head
+
+#: Evaluations without a lower loss after which the preset `paper` divides its rate by 10.
+_PLATEAU = 2
+#: Evaluations over which the area that chooses the weights is averaged: of some tens of fields it jumps.
+_AVERAGED = 3
+
+
+@dataclass
+class Examples:
+    """Fields of known class.
+
+    Attributes
+    ----------
+    fields
+        Shape (n, C, h, w), on the device of the training, as a rule in float16.
+    labels
+        Class of each field, (n,), on the same device; 0 is negative.
+    wells
+        The well of each field, as ``plate/well``.
+    """
+
+    fields: Tensor
+    labels: Tensor
+    wells: list[str]
+
+    def to(self, device: torch.device) -> "Examples":
+        """Return the same on another device."""
+        return Examples(self.fields.to(device), self.labels.to(device), self.wells)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of one of several processes in training one network, by torch's DistributedDataParallel.
+
+    Attributes
+    ----------
+    rank, n
+        Which process this is, and how many there are.
+    """
+
+    rank: int = 0
+    n: int = 1
+
+    def of_batch(self, batch: int) -> slice:
+        """Return which images of a batch this process makes: neighbours, since classes take turns in a batch.
+
+        Each process normalises by its own images; were they of one class, nothing could be learnt.
+        """
+        return slice(batch * self.rank // self.n, batch * (self.rank + 1) // self.n)
+
+    def joined(self, network: WSCNN) -> nn.Module:
+        """Return the network to compute with: gradients are the mean over processes."""
+        return network if self.n == 1 else nn.parallel.DistributedDataParallel(network)
+
+    def mean(self, value: Tensor) -> float:
+        """Return the mean over processes."""
+        if self.n > 1:
+            distributed.all_reduce(value)
+        return value.item() / self.n
+
+    def of_first(self, value: Callable[[], float]) -> float:
+        """Return the value as the first process finds it."""
+        found = [value() if self.rank == 0 else 0.0]
+        if self.n > 1:
+            distributed.broadcast_object_list(found)
+        return found[0]
+
+
+def fit(
+    network: WSCNN,
+    train: Examples,
+    select: Examples,
+    recipe: Mapping[str, Any],
+    seed: int,
+    resume: Path | None = None,
+    key: str = "",
+    share: Share = Share(),
+) -> pd.DataFrame:
+    """Train `network` in place, leave it with the weights that select best, and return the history.
+
+    Parameters
+    ----------
+    network
+        On the device to train on, as are the fields.
+    train, select
+        What to learn from, and what to choose the weights by: the mean over phenotypes of the area under the curve
+        over fields, averaged with that of the two evaluations before. The last weights are kept whose area is within
+        a standard error of the highest (Breiman et al., Classification and Regression Trees, 1984): of a few hundred
+        fields the highest of ten areas is highest by chance, and late weights, at a low rate, are the settled ones.
+    recipe
+        As `recipe_of` gives it. With ``heads`` above 0, and a pool that a few places decide, the last layer starts from
+        the best of so many random ones (see `wscnn.training.heads`). Training ends early when for ``patience``
+        evaluations neither the loss has fallen nor the area risen.
+    seed
+        Of all draws.
+    resume
+        A file in which the state is kept at every evaluation. Where there is one of the same `key`, training goes on
+        from it, with the same result as without the break.
+    key
+        Stands for data and settings.
+    share
+        Of the images of each batch, where several processes train one network.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row an evaluation: ``step``, ``loss`` (mean since the row before), ``select_auc, learning_rate, seconds`` (of
+        training so far), ``best`` (whether the weights replaced those kept before).
+
+    Raises
+    ------
+    UserError
+        When the training diverges.
+    """
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    bags = Bags(
+        train.fields,
+        train.labels,
+        recipe["crop"],
+        recipe["tiles"],
+        recipe["augmentation"],
+        seed,
+        share.of_batch(recipe["batch"]),
+    )
+    frozen = network.blocks[: recipe["freeze"]]
+    frozen.requires_grad_(False)
+    optimizer = _optimizer([weight for weight in network.parameters() if weight.requires_grad], recipe)
+    steps = recipe["steps"]
+    marks = sorted({max(1, round(steps * (i + 1) / recipe["evaluations"])) for i in range(recipe["evaluations"])})
+    counts = select.labels.bincount(minlength=network.n_classes).tolist()
+    rows, best, before = _resume(resume, key, network, optimizer, bags)
+    step = rows[-1]["step"] if rows else 0
+    if rows:
+        log(f"goes on from step {step} of a training that was cut off")
+    elif recipe["heads"] and network.pool in PEAKED:
+        start_head(network, train.fields, train.labels, recipe["heads"], seed, bags.fields_shown)
+    began = time.monotonic()
+    losses: list[Tensor] = []
+    learner = share.joined(network)
+
+    def learn(images: Tensor, labels: Tensor) -> Tensor:
+        return _step(learner, network, optimizer, recipe, images, labels)
+
+    take = Replayed(learn) if bags.fields.is_cuda and share.n == 1 else learn
+    with _deterministic():
+        while step < steps:
+            if _stalls(rows, recipe["patience"]):
+                log(f"  ends early: no better for {recipe['patience']} evaluations")
+                break
+            rate = _rate(recipe, step / steps, rows)
+            _set_rate(optimizer, rate)
+            network.train()
+            frozen.eval()
+            losses.append(take(*bags.draw(recipe["batch"])))
+            step += 1
+            if step not in marks:
+                continue
+            loss = share.mean(torch.stack(losses).mean())
+            losses.clear()
+            if not np.isfinite(loss):
+                raise UserError(f"training diverged by step {step} (loss {loss}); lower train.learning_rate")
+            # What the processes decide by has to be one number, and each has its own batch statistics.
+            score = share.of_first(lambda: _select_auc(network, select, recipe))
+            seconds = before + time.monotonic() - began
+            rows.append(
+                {"step": step, "loss": loss, "select_auc": score, "learning_rate": rate, "seconds": seconds}
+                | {"best": _last_is_best([*(row["select_auc"] for row in rows), score], counts)}
+            )
+            if rows[-1]["best"]:
+                best = deepcopy(network.state_dict())
+            if share.rank:
+                continue
+            log(f"  step {step}: loss {loss:.4f}, area under the curve {score:.4f}, {seconds:.0f} s")
+            if resume is not None:
+                _keep(resume, key, network, optimizer, bags, rows, best)
+    network.load_state_dict(best)
+    network.eval()
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def evaluate(network: WSCNN, fields: Tensor, batch: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Return log-odds (n, P) and detector maps (n, P, h', w') of fields (n, C, h, w) on the network's device."""
+    was_training = network.training
+    network.eval()
+    scored = [score_fields(network, part.float()) for part in fields.split(batch)]
+    network.train(was_training)
+    logits, maps = (torch.cat(parts).float().cpu().numpy() for parts in zip(*scored, strict=True))
+    return logits, maps
+
+
+def field_auc(logits: np.ndarray, examples: Examples) -> list[float]:
+    """Return for each phenotype the area under the curve of its fields against the negative ones."""
+    labels = examples.labels.cpu().numpy()
+    return [auc(logits[labels == 0, index], logits[labels == index + 1, index]) for index in range(logits.shape[1])]
+
+
+def well_auc(logits: np.ndarray, examples: Examples) -> list[float]:
+    """Return for each phenotype the area under the curve of its wells against the negative ones.
+
+    A well's score is the mean over its fields.
+    """
+    table = pd.DataFrame(logits).assign(well=examples.wells, label=examples.labels.cpu().numpy())
+    wells = table.groupby(["well", "label"], as_index=False).mean()
+    return [
+        auc(wells.loc[wells["label"] == 0, index].to_numpy(), wells.loc[wells["label"] == index + 1, index].to_numpy())
+        for index in range(logits.shape[1])
+    ]
+
+
+def _step(
+    learner: nn.Module,
+    network: WSCNN,
+    optimizer: torch.optim.Optimizer,
+    recipe: Mapping[str, Any],
+    images: Tensor,
+    labels: Tensor,
+) -> Tensor:
+    """Take one step of `network` through `learner`, which is it or joins it to others; return the loss."""
+    with _autocast(images.device, recipe):
+        logits = learner(images.contiguous(memory_format=torch.channels_last))
+    loss = network.loss(logits, labels)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if recipe["clip"] is not None:
+        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], recipe["clip"])
+    optimizer.step()
+    return loss.detach()
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate, in place where a GPU reads it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def _autocast(device: torch.device, recipe: Mapping[str, Any]) -> torch.autocast:
+    """Return the context in which training computes: bfloat16 where that is faster, unless the recipe says no."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe["bfloat16"] and fast_bfloat16(device))
+
+
+def _select_auc(network: WSCNN, select: Examples, recipe: Mapping[str, Any]) -> float:
+    """Return the mean over phenotypes of the area under the curve over fields."""
+    with _autocast(select.fields.device, recipe):
+        logits, _ = evaluate(network, select.fields)
+    return float(np.mean([area for area in field_auc(logits, select) if np.isfinite(area)]))
+
+
+def _last_is_best(areas: list[float], counts: list[int]) -> bool:
+    """Return whether no earlier evaluation had an area higher by a standard error, each averaged with those before it.
+
+    `counts` are the fields of each class.
+    """
+    means = [float(np.mean(areas[max(0, end - _AVERAGED) : end])) for end in range(1, len(areas) + 1)]
+    highest = max(means)
+    return means[-1] >= highest - auc_error(highest, counts[0], sum(counts[1:]) / (len(counts) - 1))
+
+
+def _stalls(rows: list[dict[str, Any]], patience: int) -> bool:
+    """Return whether neither the lowest loss nor the highest area of these evaluations is among the last ones."""
+    if len(rows) <= patience:
+        return False
+    before, last = rows[:-patience], rows[-patience:]
+    return min(row["loss"] for row in last) >= min(row["loss"] for row in before) and max(
+        row["select_auc"] for row in last
+    ) <= max(row["select_auc"] for row in before)
+
+
+def _optimizer(weights: list[nn.Parameter], recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
+    decay, device = recipe["weight_decay"], weights[0].device
+    on_gpu = device.type == "cuda"
+    # A recorded step reads the rate from the GPU.
+    rate = torch.tensor(recipe["learning_rate"], device=device) if on_gpu else recipe["learning_rate"]
+    if recipe["optimizer"] == "sgd":
+        return torch.optim.SGD(weights, lr=rate, momentum=0.9, weight_decay=decay, fused=on_gpu)
+    return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, fused=on_gpu, capturable=on_gpu)
+
+
+def _rate(recipe: Mapping[str, Any], done: float, rows: list[dict[str, Any]]) -> float:
+    """Return the learning rate when a share `done` of the steps lies behind.
+
+    One cycle: up over the first fifth, then down along a cosine. With SGD as in the paper: divided by 10 when the
+    loss has not fallen for some evaluations.
+    """
+    top = recipe["learning_rate"]
+    if recipe["optimizer"] == "sgd":
+        drops, lowest, since = 0, float("inf"), 0
+        for row in rows:
+            since = 0 if row["loss"] < lowest else since + 1
+            lowest = min(lowest, row["loss"])
+            if since == _PLATEAU:
+                drops, since = drops + 1, 0
+        return top * 0.1**drops
+    rise = 0.2
+    if done < rise:
+        return top * (0.04 + 0.96 * done / rise)
+    return top * (0.001 + 0.999 * 0.5 * (1 + float(np.cos(np.pi * (done - rise) / (1 - rise)))))
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Ask torch for the same result every time, where it can."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Memory is written before it is read; to fill it first costs a pass over all that is computed.
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = filled

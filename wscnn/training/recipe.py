@@ -1,0 +1,48 @@
+"""How a network is trained: presets and their settings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from wscnn.training.bags import Augmentation
+
+#: How to train; keys of the config's section `train` that are not null go before these.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {
+        "steps": 300,
+        "batch": 16,
+        "crop": 256,
+        "tiles": 2,
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-2,
+        # Largest norm of the gradient in a step.
+        "clip": 1.0,
+        # Whether to compute in bfloat16 where that is faster.
+        "bfloat16": True,
+        "heads": 512,
+        "patience": 5,
+        "augmentation": Augmentation(rotation=90, scale=0.15, shift=32, gain=0.25, offset=0.05, noise=0.03),
+    },
+    # Section 3 of the paper, which does not give the number of steps.
+    "paper": {
+        "steps": 4000,
+        "batch": 50,
+        "crop": 462,
+        "tiles": 2,
+        "optimizer": "sgd",
+        "learning_rate": 1e-4,
+        "weight_decay": 5e-4,
+        "clip": None,
+        "bfloat16": False,
+        "heads": 0,
+        "patience": 8,
+        "augmentation": Augmentation(rotation=20, scale=0.12, shift=40, gain=0, offset=0, noise=0),
+    },
+}
+
+
+def recipe_of(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how to train: the preset's settings, save for those that the config's section `train` gives itself."""
+    preset = PRESETS[train["preset"]]
+    given = {key: value for key, value in train.items() if key in preset and value is not None}
+    return {**preset, **given, "evaluations": train["evaluations"], "freeze": train["freeze"]}

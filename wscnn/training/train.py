@@ -1,0 +1,413 @@
+"""Training of one fold: from control wells to a model file with its card and history."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from wscnn.core.config import effective
+from wscnn.core.errors import UserError
+from wscnn.core.progress import log
+from wscnn.core.provenance import made_from
+from wscnn.core.tables import CONTROLS, read_table, write_table
+from wscnn.network.card import PARTS, Card
+from wscnn.network.device import pick_device
+from wscnn.network.model import NOISY_OR, WSCNN
+from wscnn.network.weights import load_model, save_model
+from wscnn.plates.fields import read_fields, read_quality, same_pixel_size
+from wscnn.plates.store import BOX, Plate
+from wscnn.statistics.calibration import fit_probability, probability, reliability
+from wscnn.statistics.cautions import of_models
+from wscnn.training.distributed import fit_together
+from wscnn.training.fit import Examples, evaluate, field_auc, well_auc
+from wscnn.training.recipe import recipe_of
+from wscnn.training.thresholds import field_threshold, place_threshold
+
+#: The class of negative controls.
+NEGATIVE = "negative"
+
+
+def assign_parts(controls: pd.DataFrame, seed: int) -> pd.Series:
+    """Return the part (0, 1 or 2) of each control well, dealt evenly over classes and over the plates of each.
+
+    All fields of a well are in one part. Fold k is trained on part k, selected on part k + 1 and tested on part
+    k + 2 (modulo 3).
+
+    Parameters
+    ----------
+    controls
+        Columns ``plate, well, role, phenotype``.
+    seed
+        Of the deal, which does not depend on the order of the rows.
+
+    Raises
+    ------
+    UserError
+        When there are fewer than two classes, or a class has fewer than three wells.
+    """
+    table = controls.assign(label=_labels(controls)).sort_values(["label", "plate", "well"])
+    counts = table["label"].value_counts().sort_index()
+    problems = [
+        f"layout: class '{label}' has {count} control wells, but needs at least {len(PARTS)}: one each to train on, to "
+        "select by and to test with"
+        for label, count in counts.items()
+        if count < len(PARTS)
+    ]
+    if NEGATIVE not in counts:
+        problems.append("layout: there is no negative control well; training needs wells of role negative")
+    if set(counts.index) <= {NEGATIVE}:
+        problems.append("layout: there is no positive control well; training needs wells of role positive")
+    if problems:
+        raise UserError(problems)
+    random = np.random.default_rng(seed)
+    parts = pd.Series(0, index=table.index, name="part")
+    for _, wells in table.groupby("label"):
+        # The deal goes on from plate to plate, so that no part of a class has two wells more than another.
+        order = [index for _, group in wells.groupby("plate") for index in random.permutation(group.index)]
+        parts[order] = (np.arange(len(order)) + random.integers(len(PARTS))) % len(PARTS)
+    return parts.reindex(controls.index)
+
+
+def train_fold(
+    fold: int,
+    controls: Path,
+    stores: list[Path],
+    qcs: list[Path],
+    output: Path,
+    *,
+    screen: str,
+    model: Mapping[str, Any],
+    train: Mapping[str, Any],
+) -> None:
+    """Train one fold; write its weights, card and history.
+
+    A training that was killed goes on from its last evaluation when it is started again with the same settings, with
+    the same result.
+
+    Parameters
+    ----------
+    fold
+        0, 1 or 2.
+    controls
+        Table of control wells: ``plate, well, role, phenotype``.
+    stores, qcs
+        Staged plates and, in the same order, their tables of fields; a field with ``used`` False is left out.
+    output
+        The weights, ``fold-<k>.safetensors``; beside it come the card, ``fold-<k>.json``, and ``history-<k>.parquet``.
+    screen
+        Its name, for the card.
+    model, train
+        Sections of the config.
+
+    Raises
+    ------
+    UserError
+        Before the first step: too few control wells, a table of fields that was not staged with its plate, plates that
+        differ in channels, pixel size or size of fields, fields that are constant, hold NaN or are smaller than the
+        network's receptive field, settings with which no network can be trained.
+    """
+    device = pick_device(train["device"])
+    if len(stores) != len(qcs):
+        raise UserError(f"{len(stores)} stores, but {len(qcs)} tables of fields; give one for each, in the same order")
+    plates: dict[str, Plate] = {}
+    for plate in map(Plate, stores):
+        if (first := plates.setdefault(plate.name, plate)) is not plate:
+            raise UserError(f"{first.path} and {plate.path}: both are plate '{plate.name}'; stage the plates again")
+    channels, pixel_size_um = _common(list(plates.values()), model["channels"])
+    wells = read_table(controls, CONTROLS)
+    wells = wells.assign(label=_labels(wells), part=(assign_parts(wells, train["seed"]) - fold) % len(PARTS))
+    classes = [NEGATIVE, *sorted(set(wells["label"]) - {NEGATIVE})]
+    table = _fields_of(wells, plates, qcs)
+    torch.manual_seed(train["seed"])
+    network, taken_over = start_network(model, train, len(channels), classes, fold)
+    examples = {
+        name: _load(table[table["part"] == part], plates, channels, classes, train, network)
+        for part, name in enumerate(PARTS)
+    }
+    log(
+        f"fold {fold}: "
+        + ", ".join(
+            f"{len(part.labels)} fields of {len(set(part.wells))} wells to {name}" for name, part in examples.items()
+        )
+    )
+    resume = output.with_name(f".{output.stem}.resume")
+    key = _key(table, fold, channels, model, train, plates)
+    history = fit_together(
+        train["gpus"],
+        device,
+        network,
+        examples["train"],
+        examples["select"],
+        # What another model's last layer has learned is kept.
+        recipe_of(train) | ({"heads": 0} if taken_over else {}),
+        train["seed"],
+        resume,
+        key,
+    )
+
+    selecting = examples["select"].to(device)
+    logits, maps = evaluate(network, selecting.fields)
+    tested, _ = evaluate(network, examples["test"].fields.to(device))
+    labels = selecting.labels.cpu().numpy()
+    probabilities = {
+        phenotype: dict(
+            zip(
+                ("slope", "offset"),
+                fit_probability(logits[labels == 0, index], logits[labels == index + 1, index]),
+                strict=True,
+            )
+        )
+        for index, phenotype in enumerate(classes[1:])
+    }
+    card = Card(
+        architecture=network.architecture,
+        pool=network.pool,
+        score_pool=network.score_pool,
+        channels=channels,
+        pixel_size_um=pixel_size_um,
+        classes=classes,
+        screen=screen,
+        fold=fold,
+        parts={name: sorted(set(part.wells)) for name, part in examples.items()},
+        thresholds={
+            phenotype: {
+                "field": field_threshold(logits[labels == 0, index], logits[labels == index + 1, index]),
+                "place": place_threshold(maps[labels == 0, index], maps[labels == index + 1, index]),
+            }
+            for index, phenotype in enumerate(classes[1:])
+        },
+        probabilities=probabilities,
+        n_fields={name: _count_fields(part, classes) for name, part in examples.items()},
+        metrics={
+            "select": _metrics(logits, selecting, classes, probabilities),
+            "test": _metrics(tested, examples["test"], classes, probabilities),
+        },
+        settings={"model": dict(model), "train": dict(train)},
+    )
+    for phenotype, values in card.metrics["test"].items():
+        log(
+            f"fold {fold}, {phenotype}, wells never seen: area under the curve {values['well_auc']:.3f} over wells, "
+            f"{values['field_auc']:.3f} over fields"
+        )
+    for caution in of_models([card]):
+        log(f"warning: {caution.message}")
+    tables = [("controls", controls), *((f"qc/{name}", path) for name, path in zip(plates, qcs, strict=True))]
+    notes = made_from({"model": model, "train": train}, tables)
+    write_table(history, output.with_name(f"history-{fold}.parquet"), notes, kind="history")
+    save_model(output, network, card)
+    resume.unlink(missing_ok=True)
+
+
+def _labels(controls: pd.DataFrame) -> pd.Series:
+    """Return the class of each control well: ``negative`` or its phenotype."""
+    return controls["phenotype"].where(controls["role"] == "positive", NEGATIVE)
+
+
+def _common(plates: Sequence[Plate], chosen: Sequence[str] | None) -> tuple[list[str], float | None]:
+    """Return the channels to train on and the pixel size, the same in all plates; None where no plate tells it."""
+    first = next((plate for plate in plates if plate.pixel_size_um is not None), plates[0])
+    names = [channel.name for channel in plates[0].channels] if chosen is None else list(chosen)
+    problems = []
+    for plate in plates:
+        there = [channel.name for channel in plate.channels]
+        missing = [name for name in names if name not in there]
+        if missing:
+            problems.append(f"{plate.path}: has no channel {', '.join(missing)}; it has {', '.join(there)}")
+        if not same_pixel_size(plate.pixel_size_um, first.pixel_size_um):
+            problems.append(
+                f"{plate.path}: a mosaic pixel is {plate.pixel_size_um:g} um, but {first.pixel_size_um:g} um in "
+                f"{first.path}; plates that are trained on together need one pixel size"
+            )
+    if problems:
+        raise UserError(problems)
+    return names, first.pixel_size_um
+
+
+def _fields_of(wells: pd.DataFrame, plates: Mapping[str, Plate], qcs: Sequence[Path]) -> pd.DataFrame:
+    """Return a row a usable field of the control wells: ``plate, well, label, part, field`` and `BOX`."""
+    quality = pd.concat(read_quality(plate, path) for plate, path in zip(plates.values(), qcs, strict=True))
+    used = quality.loc[quality["used"], ["plate", "well", "field"]]
+    rows = []
+    for plate, well in zip(wells["plate"], wells["well"], strict=True):
+        if plate not in plates or well not in plates[plate].wells:
+            log(f"plate {plate}, well {well}: a control well without images; left out")
+            continue
+        rows.append(plates[plate].fields(well)[["field", *BOX]].assign(plate=plate, well=well))
+    if not rows:
+        raise UserError("layout: no control well has images; correct the layout or the pattern of file names")
+    table = pd.concat(rows).merge(used, on=["plate", "well", "field"]).merge(wells, on=["plate", "well"])
+    return table.sort_values(["plate", "well"], kind="stable", ignore_index=True)
+
+
+def _load(
+    table: pd.DataFrame,
+    plates: Mapping[str, Plate],
+    channels: Sequence[str],
+    classes: Sequence[str],
+    train: Mapping[str, Any],
+    network: WSCNN,
+) -> Examples:
+    """Return the fields of `table`, at most ``train.max_fields``, checked."""
+    missing = sorted(set(classes) - set(table["label"]))
+    if missing:
+        raise UserError(
+            f"layout: class {', '.join(missing)} has too few control wells with usable fields: each of three parts "
+            "needs one; see the table of quality"
+        )
+    # Fields in random order: within each class the plates take turns, and then the classes do, so that none is lost.
+    order = table.sample(frac=1, random_state=train["seed"])
+    order = order.loc[order.groupby(["plate", "label"]).cumcount().sort_values(kind="stable").index]
+    turn = order.groupby("label").cumcount().sort_values(kind="stable")
+    table = table.loc[sorted(turn.index[: train["max_fields"]])]
+    fields = torch.empty(0)
+    sizes = set()
+    problems = []
+    filled = 0
+    for (plate, well), rows in table.groupby(["plate", "well"]):
+        images = read_fields(plates[str(plate)], str(well), channels, rows[BOX].to_numpy())
+        problems += _image_problems(images, rows, f"plate {plate}, well {well}", network)
+        if not filled:
+            # Half the memory of float32, and once: the fields of a large screen are gigabytes.
+            fields = torch.empty((len(table), *images.shape[1:]), dtype=torch.half)
+        sizes.add(images.shape[-2:])
+        if len(sizes) == 1:
+            # The largest number of a half is 65504.
+            fields[filled : filled + len(images)] = torch.from_numpy(images.clip(-6e4, 6e4))
+        filled += len(images)
+    if len(sizes) > 1:
+        problems.append(f"control wells: fields have several sizes ({sorted(sizes)} px); stage them all to one size")
+    if problems:
+        raise UserError(problems)
+    labels = torch.tensor([classes.index(label) for label in table["label"]])
+    return Examples(fields, labels, list(table["plate"] + "/" + table["well"]))
+
+
+def _image_problems(images: np.ndarray, rows: pd.DataFrame, where: str, network: WSCNN) -> list[str]:
+    """Return what speaks against training on images (n, C, h, w)."""
+    problems = []
+    if min(images.shape[-2:]) < network.receptive_field:
+        problems.append(
+            f"{where}: fields of {images.shape[-2]} x {images.shape[-1]} px are smaller than the "
+            f"{network.receptive_field} px that the network '{network.architecture}' sees; lower mosaic.downsample or "
+            "choose another model.architecture"
+        )
+    for image, number in zip(images, rows["field"], strict=True):
+        if not np.isfinite(image).all():
+            problems.append(f"{where}, field {number}: holds pixels that are no numbers; exclude the well")
+        elif (np.ptp(image, axis=(1, 2)) == 0).all():
+            problems.append(f"{where}, field {number}: all pixels have one value; exclude the well or the field")
+    return problems
+
+
+def start_network(
+    model: Mapping[str, Any], train: Mapping[str, Any], n_channels: int, classes: Sequence[str], fold: int
+) -> tuple[WSCNN, bool]:
+    """Return the network to train, and whether all of it comes from the same fold of ``train.start_from``.
+
+    Parameters
+    ----------
+    model, train
+        Sections of the config.
+    n_channels, classes
+        What the network sees and tells apart. Another model gives its last layer only where classes and pool are the
+        same.
+    fold
+        0, 1 or 2.
+
+    Raises
+    ------
+    UserError
+        When settings of these sections do not go together, or the earlier model is missing, broken or does not fit.
+    """
+    # The highest places tell wells apart better than noisy-or does; the other pools score as they were trained.
+    score_pool = model["score_pool"] or ("topk" if model["pool"] in NOISY_OR else "same")
+    network = WSCNN(model["architecture"], model["pool"], n_channels, len(classes), score_pool)
+    problems = []
+    if (crop := recipe_of(train)["crop"]) < network.smallest:
+        problems.append(
+            f"train.crop: {crop} px are too few for the network '{network.architecture}', which needs "
+            f"{network.smallest}; raise it"
+        )
+    batch, gpus = recipe_of(train)["batch"], train["gpus"]
+    if gpus > 1 and 2 * gpus > batch:
+        problems.append(
+            f"train.gpus: {gpus} cannot share a batch of {batch} images, two each at least; lower it or raise "
+            "train.batch"
+        )
+    if train["max_fields"] < len(classes):
+        problems.append(
+            f"train.max_fields: {train['max_fields']} cannot hold a field of each of {len(classes)} classes"
+        )
+    if train["freeze"] > len(network.blocks):
+        problems.append(f"train.freeze: the network has {len(network.blocks)} layers that can be frozen; lower it")
+    if train["freeze"] and train["start_from"] is None:
+        problems.append("train.freeze: layers can be frozen only when train.start_from names a trained model")
+    whole = False
+    if train["start_from"] is not None:
+        try:
+            whole = _take_over(network, _start(train, fold), classes)
+        except UserError as error:
+            problems += [f"train.start_from: {problem}" for problem in error.problems]
+    if problems:
+        raise UserError(problems)
+    return network, whole
+
+
+def _take_over(network: WSCNN, source: Path, classes: Sequence[str]) -> bool:
+    """Give `network` the layers of the model at `source`; return whether also the last one, by classes and pool."""
+    earlier, card = load_model(source)
+    if card.architecture != network.architecture or len(card.channels) != network.n_channels:
+        raise UserError(
+            f"{source}: a network '{card.architecture}' of {len(card.channels)} channels cannot be the start of "
+            f"'{network.architecture}' of {network.n_channels}; give both the same"
+        )
+    network.blocks.load_state_dict(earlier.blocks.state_dict())
+    whole = card.classes == list(classes) and card.pool == network.pool
+    if whole:
+        network.load_state_dict(earlier.state_dict())
+    return whole
+
+
+def _count_fields(examples: Examples, classes: Sequence[str]) -> dict[str, int]:
+    return {name: int((examples.labels == number).sum()) for number, name in enumerate(classes)}
+
+
+def _metrics(
+    logits: np.ndarray, examples: Examples, classes: Sequence[str], probabilities: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, Any]]:
+    """Return for each phenotype the areas under the curve over fields and over wells, and the calibration of fields."""
+    labels = examples.labels.cpu().numpy()
+    metrics: dict[str, dict[str, Any]] = {}
+    areas = zip(field_auc(logits, examples), well_auc(logits, examples), strict=True)
+    for index, (by_field, by_well) in enumerate(areas):
+        own = (labels == 0) | (labels == index + 1)
+        predicted = probability(logits[own, index], **probabilities[classes[index + 1]])
+        table = reliability(predicted, labels[own] > 0)
+        calibration = table.drop(columns="group").to_dict("records")
+        metrics[classes[index + 1]] = {"field_auc": by_field, "well_auc": by_well, "calibration": calibration}
+    return metrics
+
+
+def _key(
+    table: pd.DataFrame,
+    fold: int,
+    channels: Sequence[str],
+    model: Mapping[str, Any],
+    train: Mapping[str, Any],
+    plates: Mapping[str, Plate],
+) -> str:
+    """Return what stands for a training: the same pixels, first weights and settings give the same key."""
+    pixels = {name: plate.digest for name, plate in plates.items()}
+    start = train["start_from"] and hashlib.sha256(_start(train, fold).read_bytes()).hexdigest()
+    parts = [fold, list(channels), dict(model), effective("train", train), table.to_csv(index=False), pixels, start]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _start(train: Mapping[str, Any], fold: int) -> Path:
+    """Return the weights to start from: of the same fold, so that wells held out in both trainings are shared."""
+    return Path(train["start_from"]) / f"fold-{fold}.safetensors"
