@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import ome_zarr_models.v04.hcs
 import ome_zarr_models.v05.hcs
@@ -208,3 +209,25 @@ def test_chunks_that_would_fill_the_memory_are_not_read(
     zarr.create_array(path, shape=(8, 8), chunks=chunks, dtype=dtype, overwrite=True)
     with pytest.raises(UserError, match=rf"B/2/0/0: .*{told}"):
         open_acquisition(folder, settings({"DAPI": "DNA"})).read(path, 0)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_blosc_chunk_that_was_cut_off_is_an_error(version: int, settings: Settings, tmp_path: Path) -> None:
+    """Blosc itself reads behind the end of such a chunk and gives whatever lies there."""
+    folder = make_plate(tmp_path / "P.zarr", "0.5")
+    path = folder / "B/2/0/0"
+    packed = {2: {"compressors": numcodecs.Blosc()}, 3: {"compressors": zarr.codecs.BloscCodec()}}[version]
+    noise = np.random.default_rng(0).integers(0, 60_000, (64, 64)).astype(np.uint16)
+    array = zarr.create_array(
+        path, shape=noise.shape, chunks=noise.shape, dtype="uint16", zarr_format=version, overwrite=True, **packed
+    )
+    array[:] = noise
+    reader = open_acquisition(folder, settings({"DAPI": "DNA"}))
+    assert (reader.read(path, 0) == noise).all()
+    (chunk,) = (
+        file for file in path.rglob("*") if file.is_file() and file.name not in ("zarr.json", ".zarray", ".zattrs")
+    )
+    chunk.write_bytes(chunk.read_bytes()[:-100])
+    for action in ("read", "inspect"):
+        with pytest.raises(UserError, match=r"B/2/0/0/.*: was cut off \(\d+ bytes of \d+\)"):
+            getattr(open_acquisition(folder, settings({"DAPI": "DNA"})), action)(path, 0)

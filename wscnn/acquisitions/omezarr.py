@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
@@ -258,6 +259,29 @@ def _lacks_chunks(array: Path) -> bool:
     return sum(name != "zarr.json" for name in walk(array)) < n
 
 
+def _check_blosc(path: Path) -> None:
+    """Raise a UserError when a chunk file of an array packed with Blosc was cut off.
+
+    Blosc believes the length in its header and reads on behind the end of what it was given: no error, any pixels.
+    Chunks in shards are found by an index that names their lengths.
+    """
+    content = _metadata(path)
+    codecs = [content.get("compressor"), *content.get("codecs", [])]
+    names = {str(codec.get("id") or codec.get("name")) for codec in codecs if isinstance(codec, dict)}
+    if "blosc" not in names:
+        return
+    for name in walk(path):
+        if name.rpartition("/")[2] == "zarr.json":
+            continue
+        with (path / name).open("rb") as file:
+            header = file.read(16)
+            size = os.fstat(file.fileno()).st_size
+        # By Blosc's description of its chunk format, bytes 12 to 15 are the chunk's length.
+        said = int.from_bytes(header[12:16], "little")
+        if len(header) < 16 or said != size:
+            raise UserError(f"{path / name}: was cut off ({size} bytes of {said}); copy the plate again")
+
+
 def _open(path: Path) -> zarr.Array:
     """Return an array, having seen that a chunk of it can be decoded.
 
@@ -270,6 +294,7 @@ def _open(path: Path) -> zarr.Array:
     array = zarr.open_array(LocalStore(path, read_only=True), mode="r")
     if array.dtype.kind not in "iuf":
         raise UserError(f"{path}: pixels of type {array.dtype}; only 8 and 16 bit grayscale can be staged")
+    _check_blosc(path)
     if math.prod(array.chunks) * array.dtype.itemsize > MAX_BYTES:
         raise UserError(f"{path}: has chunks of {array.chunks} {array.dtype}, too large to read; convert it again")
     return array
