@@ -11,7 +11,16 @@ from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
-from wscnn.core.config import complete_config, controls, effective, from_text, load_layout, load_plates, schema, shipped
+from wscnn.core.config import (
+    complete_config,
+    controls,
+    effective,
+    from_text,
+    load_layout,
+    load_plates,
+    schema,
+    shipped,
+)
 from wscnn.core.errors import UserError
 from wscnn.preflight.left import bring_back
 
