@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wscnn.acquisitions.base import Acquisition
+from wscnn.acquisitions.base import Acquisition, walk
 from wscnn.acquisitions.cellvoyager import CellVoyager
 from wscnn.acquisitions.imagexpress import ImageXpress
+from wscnn.acquisitions.naming import recognise_names
 from wscnn.acquisitions.omezarr import OmeZarr
 from wscnn.acquisitions.pattern import Pattern
 from wscnn.acquisitions.phenix import Phenix
@@ -56,6 +57,19 @@ def _recognise(images: Path) -> str:
     for name, reader in _READERS.items():
         if reader.recognises(images):
             return name
-    raise UserError(
-        f"{images}: no known instrument's export; give acquisition.pattern, a regular expression for the file names"
+    raise UserError(f"{images}: no known instrument's export; {_proposed(images)}")
+
+
+def _proposed(images: Path) -> str:
+    """Return what to do about a folder whose files only their names describe."""
+    try:
+        naming = recognise_names(walk(images))
+    except UserError as error:
+        return f"give acquisition.pattern, a regular expression for the file names ({error})"
+    first = naming.images[0]
+    plate = f"plate {first.plate}, " if first.plate else ""
+    return (
+        f"{f'files are named as by {naming.scheme.name}; ' if naming.scheme.name else ''}set acquisition.pattern to "
+        f"'{naming.scheme.pattern}', by which {first.path} is {plate}well {first.well}, field {first.field}, channel "
+        f"{first.channel}, plane {first.z}, time point {first.time}"
     )
