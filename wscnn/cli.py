@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from wscnn import __version__
-from wscnn.core.config import section
+from wscnn.core.config import section, shipped
 from wscnn.core.errors import UserError
 
 # Threads of torch that wait for each other sleep, where they would spin: on a machine whose cores others use, too,
@@ -123,6 +123,30 @@ def check(config: Path, layout: Path | None, controls: Path | None, as_json: boo
     n = len(screen.warnings)
     but = f", but {n} warning{'s' if n > 1 else ''}" if n else ""
     click.echo(f"{config}: {len(screen.plates)} plates, {len(screen.layout)} wells, no problem found{but}", err=True)
+
+
+# Options of snakemake that say where jobs run, or that none does.
+_WHERE = ("--cores", "-c", "--jobs", "-j", "--profile", "--executor", "-e", "--dry-run", "-n", "--unlock")
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("config", type=_PATH)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def run(config: Path, options: tuple[str, ...]) -> None:
+    """Run the workflow: snakemake with a config, and its options.
+
+    The same as `snakemake --configfile CONFIG` in a clone, from any folder: paths in the config are relative to it. All
+    cores are used unless an option says where jobs run. `--profile slurm` is the profile that ships.
+    """
+    line = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(config), *options]
+    if not any(option.partition("=")[0] in _WHERE or option[:2] in ("-c", "-j") for option in options):
+        line += ["--cores", "all"]
+    for i, option in enumerate(line[:-1]):
+        if option == "--profile" and line[i + 1] == "slurm" and not Path("slurm").exists():
+            line[i + 1] = str(shipped("workflow/profiles/slurm"))
+    # Jobs call `wscnn`, which need not be on the path of who calls this one by its path.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.execve(sys.executable, [sys.executable, "-m", "snakemake", *line], {**os.environ, "PATH": path})
 
 
 @main.command()

@@ -536,8 +536,8 @@ def test_controls(tmp_path: Path) -> None:
     assert table["well"].tolist() == ["A01", "A02"]
 
 
-def test_a_program_without_its_repository_says_how_to_install_it(tmp_path: Path) -> None:
-    # As `pip install .` without -e leaves it: the package alone.
+def test_a_program_without_its_data_says_how_to_install_it(tmp_path: Path) -> None:
+    # The package alone, as no installation leaves it.
     shutil.copytree(Path(wscnn.__file__).parent, tmp_path / "wscnn", ignore=shutil.ignore_patterns("__pycache__"))
     config = write(tmp_path / "config.yaml", yaml.safe_dump(MINIMAL))
     program = [sys.executable, "-c", "from wscnn.cli import main; main()", "check", str(config)]
@@ -545,4 +545,8 @@ def test_a_program_without_its_repository_says_how_to_install_it(tmp_path: Path)
         program, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, text=True, capture_output=True
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ") and "pip install -e ." in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.stderr.startswith("error: ")
+        and "install wscnn again with pip" in done.stderr
+        and "Traceback" not in done.stderr
+    )

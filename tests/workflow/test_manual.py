@@ -33,7 +33,7 @@ NOT_RUN = {
     "make demo": "makes an environment of its own and takes minutes; its parts are run here and in test_run.py",
     "make test": "would run this test again",
     "python3 -m venv .venv && . .venv/bin/activate": "the environment that runs the tests stands for it",
-    "pip install -e .": "as above",
+    "pip install .": "as above; tests/workflow/test_wheel.py installs a wheel",
     "snakemake --profile slurm": "needs Slurm; run by tests/slurm where there is one",
     "wscnn view results/my_screen --well plate1/B03": "opens a window where napari is installed; see test_view.py",
 }

@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
+import wscnn
 from wscnn.core.config import (
     complete_config,
     controls,
@@ -19,7 +20,6 @@ from wscnn.core.config import (
     load_layout,
     load_plates,
     schema,
-    shipped,
 )
 from wscnn.core.errors import UserError
 from wscnn.preflight.left import bring_back
@@ -47,7 +47,7 @@ config = valid(complete_config, config, SOURCE)
 
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     # Such an environment holds what wscnn needs (envs/environment.yaml); wscnn itself is this workflow's.
-    HERE = quote(str(shipped("Snakefile").parent))
+    HERE = quote(str(Path(wscnn.__file__).parents[1]))
     shell.prefix(f'wscnn() {{{{ PYTHONPATH={HERE} python -m wscnn "$@"; }}}}; ')
 
 PLATES = valid(load_plates, Path(config["plates"]))

@@ -22,7 +22,7 @@ from wscnn.core.tables import WELLS
 from wscnn.core.user_tables import Lines, as_text, at, by_value, read_user_table, short, typed
 from wscnn.core.wells import SALIENCY, check_name, parse_well, well_name
 
-_HERE = Path(__file__).parent.parent
+_PACKAGE = Path(__file__).parent.parent
 
 #: The phenotype of a positive control whose layout row names none.
 DEFAULT_PHENOTYPE = "rare"
@@ -41,20 +41,19 @@ _SAME = "the same name where case does not count, as on some file systems and in
 
 
 def shipped(name: str) -> Path:
-    """Return a file that ships beside the package: ``workflow/schemas/...`` or ``resources/...``.
+    """Return a file or folder that ships with the package: below ``workflow``, ``envs`` or ``resources``.
+
+    In a wheel these folders lie inside the package, in a checkout beside it.
 
     Raises
     ------
     UserError
-        When the package was taken out of its repository.
+        When it is not there.
     """
-    path = _HERE.parent / name
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file: the program was installed without its repository; install it in the repository's "
-            "folder by pip install -e . (the -e is needed) and leave that folder where it is"
-        )
-    return path
+    for folder in (_PACKAGE, _PACKAGE.parent):
+        if (folder / name).exists():
+            return folder / name
+    raise UserError(f"{_PACKAGE / name}: no such file: the installation is not whole; install wscnn again with pip")
 
 
 @cache
