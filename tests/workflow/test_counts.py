@@ -164,5 +164,5 @@ def test_raw_images_are_read_once_and_the_store_is_written_once(
     # Of each of the two labels its group, array and shard; and the list of labels.
     assert opened["write"] == wells * (2 * 3 + 1)
     # Of a well 4 times metadata, and its shard; of the plate its group and first image; the table of quality, for its
-    # digest.
-    assert opened["read"] == 2 + wells * (4 + 1) + 1
+    # digest, and the manifest, which carries the same.
+    assert opened["read"] == 2 + wells * (4 + 1) + 2
