@@ -21,7 +21,7 @@ _IMAGE = ["well", "field", "channel", "z", "time"]
 def index_plate(
     plate: str, images: Path, acquisition: Mapping[str, Any], output: Path, layout: Path | None = None
 ) -> None:
-    """Write a plate's index: a row an image, sorted by well, field, channel (as the config lists them), z and time.
+    """Write a plate's index: one row per image, sorted by well, field, channel (as the config lists them), z and time.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def index_plate(
     if acquisition["pixel_size_um"] is not None:
         table["pixel_size_um"] = table["pixel_size_um"].astype(float).fillna(acquisition["pixel_size_um"])
     if (table["pixel_size_um"] <= 0).any():
-        raise UserError(f"{images}: its metadata give a pixel size of {table['pixel_size_um'].min():g} um; mend them")
+        raise UserError(f"{images}: its metadata give a pixel size of {table['pixel_size_um'].min():g} um; fix them")
     places = {well: parse_well(well) for well in table["well"].unique()}
     if lacking := sorted(_wanted_wells(layout, plate) - set(places), key=parse_well):
         raise UserError(

@@ -34,7 +34,7 @@ _BLOSC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFF
 
 @contextmanager
 def _broken(where: Path | str, what: str, stage: str = "stage") -> Iterator[None]:
-    """Tell what a block stumbles over as damage to the file or well at `where`, and which `stage` mends it."""
+    """Report whatever a block fails on as damage to the file or well at `where`, and which `stage` repairs it."""
     try:
         yield
     except (UserError, MemoryError):

@@ -8,7 +8,7 @@ import pandas as pd
 from wscnn.core.tables import WARNINGS, conform
 from wscnn.network.card import Card
 
-#: A fold whose area under the curve over wells that it never saw is below this learned next to nothing.
+#: A fold whose AUC over wells that it never saw is below this learned next to nothing.
 LEAST_AUC = 0.6
 
 #: What stands in the column ``caution`` of hits for each kind of warning that is about all its rows, or those of one
