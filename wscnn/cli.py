@@ -60,9 +60,9 @@ class _Verbs(click.Group):
 def main() -> None:
     """Find rare cellular phenotypes in high-content screens from well-level labels alone.
 
-    The stages, in the order of the data: check, index, stage, train, score, hits, report. `snakemake` runs them all
-    from a config file; each can be run by hand. Settings are the sections of the config, given as JSON; keys left
-    out take the defaults.
+    The stages, in the order of the data: check, index, stage, encode, train, score, hits, report. `snakemake` runs
+    them all from a config file; each can be run by hand. Settings are the sections of the config, given as JSON; keys
+    left out take the defaults.
 
     \b
     From images to hits:
@@ -252,6 +252,29 @@ def stage(
 
 
 @main.command()
+@click.option("--screen", required=True, help="The screen's name, for the card.")
+@click.option("--store", "stores", type=_PATH, required=True, multiple=True, help="A staged plate; repeat for each.")
+@click.option(
+    "--quality", "qualities", type=_PATH, required=True, multiple=True, help="Its table of fields; in the same order."
+)
+@_path("--output", "The encoder to write (safetensors); its card goes beside it.")
+@_settings("model")
+@_settings("encoder")
+def encode(
+    screen: str,
+    stores: tuple[Path, ...],
+    qualities: tuple[Path, ...],
+    output: Path,
+    model: dict[str, Any],
+    encoder: dict[str, Any],
+) -> None:
+    """Learn the network's layers from all wells, without labels."""
+    from wscnn.encoder.encode import encode as learn
+
+    learn(list(stores), list(qualities), output, screen=screen, model=model, encoder=encoder)
+
+
+@main.command()
 @click.option("--screen", required=True, help="The screen's name, for the model card.")
 @click.option("--fold", type=click.IntRange(0, 2), required=True, help="Which of the three rotations to train.")
 @_path("--controls", "The control wells, as `check` writes them.")
@@ -259,6 +282,7 @@ def stage(
 @click.option(
     "--quality", "qualities", type=_PATH, required=True, multiple=True, help="Its table of fields; in the same order."
 )
+@click.option("--encoder", type=_PATH, help="What `encode` wrote, for model.architecture encoder.")
 @_path("--output", "The model to write (safetensors); its card and history go beside it.")
 @_settings("model")
 @_settings("train")
@@ -268,6 +292,7 @@ def train(
     controls: Path,
     stores: tuple[Path, ...],
     qualities: tuple[Path, ...],
+    encoder: Path | None,
     output: Path,
     model: dict[str, Any],
     train: dict[str, Any],
@@ -279,7 +304,9 @@ def train(
     from wscnn.core.provenance import note_version
     from wscnn.training.train import train_fold
 
-    train_fold(fold, controls, list(stores), list(qualities), output, screen=screen, model=model, train=train)
+    train_fold(
+        fold, controls, list(stores), list(qualities), output, screen=screen, model=model, train=train, encoder=encoder
+    )
     note_version(output.parent.parent, "train", str(fold), output.with_name(f"history-{fold}.parquet"))
 
 

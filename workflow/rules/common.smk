@@ -68,6 +68,11 @@ FOLDS = (
         f"{MODEL}/fold-{{fold}}.{{kind}}", fold=[0, 1, 2], kind=["safetensors", "json"]
     )
 )
+ENCODER = (
+    [f"{RESULTS}/model/encoder.safetensors"]
+    if config["model"]["architecture"] == "encoder"
+    else []
+)
 MODEL_CARD = [] if config["model"]["checkpoint"] else f"{MODEL}/README.md"
 
 
@@ -113,6 +118,12 @@ def start_files(fold):
     return folder and digest_of(
         *(f"{folder}/fold-{fold}.{kind}" for kind in ("safetensors", "json"))
     )
+
+
+def encoder_start():
+    """Return a digest of the encoder that this screen's is taken from; None where it is learned."""
+    path = config["encoder"]["start_from"]
+    return path and digest_of(path, Path(path).with_suffix(".json"))
 
 
 # What rules depend on in the layout reaches their params by content. Jobs of a cluster read this file, too; there nothing

@@ -174,6 +174,7 @@ def section(name: str, text: str) -> dict[str, Any]:
 #: Keys that say where and how the work is done, or what to accept: no table and no weight depends on them.
 WITHOUT_EFFECT = {
     "acquisition": ("missing_fields",),
+    "encoder": ("device",),
     "train": ("device",),
     "score": ("device",),
     "dask": ("cluster", "workers", "wait_s", "slurm"),

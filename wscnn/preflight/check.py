@@ -528,8 +528,9 @@ def _network_problems(layout: pd.DataFrame | None, config: Mapping[str, Any]) ->
     phenotypes = [] if layout is None else sorted(set(layout.loc[layout["role"] == "positive", "phenotype"]))
     classes = ["negative", *phenotypes]
     if (
-        train["crop"] is None
-        and train["start_from"] is None
+        all(train[key] is None for key in ("batch", "crop", "tiles", "patience", "start_from"))
+        and train["preset"] == "default"
+        and (model["pool"] == "noisy_or" or model["architecture"] != "encoder")
         and not train["freeze"]
         and train["gpus"] == 1
         and len(classes) <= train["max_fields"]
