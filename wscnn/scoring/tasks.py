@@ -11,7 +11,7 @@ import numpy as np
 from wscnn.plates.fields import read_fields
 from wscnn.plates.store import BOX, Plate
 from wscnn.scoring.masks import Extent, write_masks
-from wscnn.staging.cells import label_cells
+from wscnn.staging.nuclei import label_cells
 from wscnn.staging.regions import signal
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from wscnn.core.progress import log
 from wscnn.network.model import WSCNN, field_features
-from wscnn.staging.cells import label_cells
+from wscnn.staging.nuclei import label_cells
 from wscnn.staging.regions import regions, signal, tiles
 from wscnn.training.fit import Examples, evaluate, well_auc
 
@@ -90,7 +90,7 @@ class Cells:
 def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
     """Return the features of all cells of labelled fields, by a `network` on the device to compute on.
 
-    Cells are found in the image itself (`wscnn.staging.cells.label_cells`); where hardly any is found, squares of 8 x 8
+    Cells are found in the image itself (`wscnn.staging.nuclei.label_cells`); where hardly any is found, squares of 8 x 8
     positions take their place.
     """
     device = next(network.parameters()).device
