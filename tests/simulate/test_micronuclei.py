@@ -37,7 +37,8 @@ def test_the_script_makes_the_files_that_ship(crops, tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "resources/pack_micronuclei.py", SHARED, tmp_path], check=True)
     assert (tmp_path / "micronuclei.tsv").read_bytes() == (ROOT / "resources/micronuclei.tsv").read_bytes()
     made, shipped = (imread(folder / "micronuclei.png") for folder in (tmp_path, ROOT / "resources"))
-    np.testing.assert_array_equal(made, shipped)
+    # A grey level of room for the rounding of other versions of SciPy.
+    np.testing.assert_allclose(made.astype(int), shipped.astype(int), rtol=0, atol=1)
 
 
 def test_tiles_are_the_source_crops_without_background_and_neighbours(crops) -> None:
