@@ -19,7 +19,7 @@ _LEVEL = 120
 _NUCLEUS, _MICRONUCLEUS = 255, 128
 _TILES_PER_ROW = 32
 # Below these a nucleus is too dim: grey levels over the background, and multiples of the background's noise.
-_LOWEST_CONTRAST, _LOWEST_RATIO = 25.0, 8.0
+_LOWEST_CONTRAST, _LOWEST_RATIO = 25.0, 10.0
 # Where more than this share of the pixels just beyond the cut is brighter than this part of the nucleus, the cut goes
 # through a neighbour or a blurred nucleus and would show as a seam.
 _SEAM_SHARE, _SEAM_BRIGHTNESS = 0.1, 0.3
