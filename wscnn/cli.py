@@ -497,17 +497,19 @@ def simulate() -> None:
 @click.option("--plates", default=2, show_default=True)
 @click.option("--wells", default=96, show_default=True, help="Wells a plate: 12, 24, 48, 96, 384 or 1536.")
 @click.option("--fields", default=4, show_default=True, help="Fields a well.")
-@click.option("--size", default=540, show_default=True, help="Side of a field, pixels.")
+@click.option("--size", type=int, help="Side of a field, pixels; 540, for micronuclei 270.")
 @click.option(
     "--cells",
-    type=click.Choice(["nuclei", "multinucleate"]),
+    type=click.Choice(["nuclei", "multinucleate", "micronuclei"]),
     default="nuclei",
     show_default=True,
-    help="Real nuclei, mitotic ones rare; or drawn cells, multinucleate ones rare.",
+    help="Real nuclei, mitotic ones rare; drawn cells, multinucleate ones rare; real nuclei, few with micronuclei.",
 )
 @click.option("--phenotype", "phenotypes", multiple=True, help="What is rare; repeat for several.")
-@click.option("--prevalence", default=0.06, show_default=True, help="Part of a positive control's cells.")
-@click.option("--background", default=0.003, show_default=True, help="Part of all other cells.")
+@click.option("--prevalence", type=float, help="Part of a positive control's cells; 0.06, for micronuclei 0.05.")
+@click.option("--background", type=float, help="Part of all other cells; 0.003, for micronuclei 0.005.")
+@click.option("--negatives", type=int, help="Negative control wells of a plate; by default a sixth.")
+@click.option("--positives", type=int, help="Positive control wells of a plate; by default a sixth.")
 @click.option("--strong", default=3, show_default=True, help="Perturbations that act like a positive control.")
 @click.option("--weak", default=2, show_default=True, help="Perturbations that act a quarter to half as much.")
 @click.option("--replicates", default=4, show_default=True, help="Wells of a perturbation on a plate.")
@@ -517,19 +519,19 @@ def simulate() -> None:
 @click.option("--nuisance", default=1.0, show_default=True, help="Strength of plate, edge, row and well effects.")
 @click.option("--faults", default=0, show_default=True, help="Fields with a fault, of six kinds in turn.")
 @click.option(
-    "--half",
-    type=click.Choice(["all", "first", "second"]),
-    default="all",
-    show_default=True,
-    help="Nuclei from one half of their source plates only.",
+    "--controls-from",
+    multiple=True,
+    help="Sources of the nuclei in control wells: first or second (half of the source plates); for micronuclei a date. "
+    "Repeat for several; by default half of them, by the seed.",
 )
+@click.option("--samples-from", multiple=True, help="The same for sample wells; by default the other sources.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="Wells made at a time; by default one a core.")
 def simulate_screen(folder: Path, **knobs: Any) -> None:
     """Write a screen to FOLDER: images, plates.tsv, layout.tsv, config.yaml, and the truth."""
     from wscnn.simulate.screen import simulate_screen as make
 
-    make(folder, **knobs)
+    make(folder, **{name: value for name, value in knobs.items() if value is not None})
 
 
 @simulate.command("circles")

@@ -17,7 +17,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     # From a copy: a build leaves files beside what it builds.
     source = folder / "source"
     shutil.copytree(
-        ROOT, source, ignore=shutil.ignore_patterns(".*", "tests", "results", "demo", "build", "*.egg-info")
+        ROOT, source, ignore=shutil.ignore_patterns(".*", "tests", "results", "demo", "demo_*", "build", "*.egg-info")
     )
     pip = [sys.executable, "-m", "pip", "--quiet"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(source)], check=True)
@@ -40,6 +40,7 @@ def test_a_wheel_simulates_checks_and_stages_away_from_the_repository(
 ) -> None:
     small = ["--plates", "1", "--wells", "24", "--fields", "1", "--size", "128", "--strong", "1", "--weak", "0"]
     call(tmp_path, installed, "simulate", "screen", "screen", *small)
+    call(tmp_path, installed, "simulate", "screen", "rpe1", *small, "--cells", "micronuclei")
     assert "no problem found" in call(tmp_path, installed, "check", "screen/config.yaml")
     call(tmp_path, installed, "run", "screen/config.yaml", "--until", "stage", "--quiet", "rules")
     assert (tmp_path / "results" / "screen" / "plates" / "plate1.json").is_file()
