@@ -6,6 +6,7 @@ from typing import Any
 
 from wscnn.acquisitions.base import Acquisition, walk
 from wscnn.acquisitions.cellvoyager import CellVoyager
+from wscnn.acquisitions.image_table import ImageTable
 from wscnn.acquisitions.imagexpress import ImageXpress
 from wscnn.acquisitions.naming import recognise_names
 from wscnn.acquisitions.omezarr import OmeZarr
@@ -16,6 +17,7 @@ from wscnn.core.errors import UserError
 
 _READERS: dict[str, type[Acquisition]] = {
     "pattern": Pattern,
+    "table": ImageTable,
     "imagexpress": ImageXpress,
     "phenix": Phenix,
     "cellvoyager": CellVoyager,
@@ -32,8 +34,8 @@ def open_acquisition(images: Path, acquisition: Mapping[str, Any]) -> Acquisitio
     images
         A plate's folder, or an OME-Zarr plate.
     acquisition
-        The config's section ``acquisition``, complete with defaults. Format ``auto`` is ``pattern`` where a pattern
-        is given, else what the folder looks like.
+        The config's section ``acquisition``, complete with defaults. Format ``auto`` is ``pattern`` or ``table``
+        where one is given, else what the folder looks like.
 
     Raises
     ------
@@ -49,7 +51,8 @@ def open_acquisition(images: Path, acquisition: Mapping[str, Any]) -> Acquisitio
         raise UserError(f"{images}: no such folder; mend column images in the table of plates")
     name = acquisition["format"]
     if name == "auto":
-        name = "pattern" if acquisition["pattern"] else _recognise(images)
+        given = [key for key in ("pattern", "table") if acquisition[key]]
+        name = given[0] if given else _recognise(images)
     return _READERS[name](images, acquisition)
 
 

@@ -29,6 +29,8 @@ class Acquisition(ABC):
 
     #: Whether a file may hold several images, each listed in the index with its page.
     pages = False
+    #: Whether `headers` adds the positions of fields that `files` cannot give.
+    positions_in_headers = False
     #: The number of the plane that is a projection of the others, where the instrument makes one.
     projection: int | None = None
 
