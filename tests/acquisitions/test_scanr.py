@@ -56,4 +56,4 @@ def test_a_well_that_is_only_numbered_is_refused(folder: Path, settings: Setting
     for path in folder.iterdir():
         shutil.copy(path, tmp_path / path.name.partition("--")[2])
     with pytest.raises(UserError, match="numbers its well through the plate"):
-        open_acquisition(tmp_path, settings({"GFP": "reporter"})).files("P1")
+        open_acquisition(tmp_path, settings({"GFP": "reporter"}, format="scanr")).files("P1")

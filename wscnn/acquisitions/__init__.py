@@ -52,15 +52,15 @@ def open_acquisition(images: Path, acquisition: Mapping[str, Any]) -> Acquisitio
     name = acquisition["format"]
     if name == "auto":
         given = [key for key in ("pattern", "table") if acquisition[key]]
-        name = given[0] if given else _recognise(images)
+        name = given[0] if given else recognise(images)
+        if name is None:
+            raise UserError(f"{images}: no known instrument's export; {_proposed(images)}")
     return _READERS[name](images, acquisition)
 
 
-def _recognise(images: Path) -> str:
-    for name, reader in _READERS.items():
-        if reader.recognises(images):
-            return name
-    raise UserError(f"{images}: no known instrument's export; {_proposed(images)}")
+def recognise(images: Path) -> str | None:
+    """Return the format that a folder of images looks like, None where it is no known instrument's export."""
+    return next((name for name, reader in _READERS.items() if reader.recognises(images)), None)
 
 
 def _proposed(images: Path) -> str:
@@ -68,7 +68,12 @@ def _proposed(images: Path) -> str:
     try:
         naming = recognise_names(walk(images))
     except UserError as error:
-        return f"give acquisition.pattern, a regular expression for the file names ({error})"
+        return f"give acquisition.pattern, a regular expression for the file names, or acquisition.table ({error})"
+    if not naming.scheme.expressible:
+        return (
+            f"files are named in a way that no pattern expresses ({naming.scheme.name or naming.images[0].path}); "
+            "wscnn init lists them in a table of images (acquisition.table)"
+        )
     first = naming.images[0]
     plate = f"plate {first.plate}, " if first.plate else ""
     return (
