@@ -37,8 +37,8 @@ class Acquisition(ABC):
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.settings = settings
-        #: Channels that the instrument has and the config does not list, met so far.
-        self.unlisted: set[str] = set()
+        #: Channels that the instrument has and the config does not list, met so far: all that each is called.
+        self.unlisted: dict[str, tuple[str, ...]] = {}
 
     @classmethod
     @abstractmethod
@@ -90,7 +90,7 @@ class Acquisition(ABC):
                 return named[key]
             if key.isdecimal() and int(key) in numbered:
                 return numbered[int(key)]
-        self.unlisted.add(keys[0])
+        self.unlisted[keys[0]] = keys
         return None
 
 

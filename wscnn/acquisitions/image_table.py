@@ -44,6 +44,12 @@ class ImageTable(Stacks):
         """Return False: only a config can say that a table lists the images."""
         return False
 
+    @property
+    def plates(self) -> list[str]:
+        """Plates that the table names, sorted; none where it holds for every plate."""
+        content = self._content
+        return sorted(content["plate"].unique()) if "plate" in content else []
+
     def listed(self, plate: str, excluded: Collection[str]) -> pd.DataFrame:
         """Return a row for every image of `plate`, all of which but those of excluded wells have to be there."""
         content = self._content

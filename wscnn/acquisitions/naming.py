@@ -84,14 +84,14 @@ class Naming:
         What each image's name says, in the order of the names.
     ignored
         Image files that the scheme does not match.
-    by_folder
-        Whether each folder at the top is a plate, named after it.
+    within
+        The pattern for the names within a plate's folder, where each folder at the top is a plate; else empty.
     """
 
     scheme: Scheme
     images: list[Image]
     ignored: list[str]
-    by_folder: bool = False
+    within: str = ""
 
 
 #: Instruments whose files need no reader of their own, the most telling names first.
@@ -239,7 +239,7 @@ def recognise_names(names: Iterable[str], wells: int | None = None) -> Naming:
             return Naming(scheme, found, ignored)
         plates = Scheme(scheme.name, f"(?P<plate>[^/]+)/{'' if '/' in scheme.pattern else '(?:.*/)?'}{scheme.pattern}")
         if _may_be_plates(matched) and (found := _distinct(plates, matched, wells)):
-            return Naming(plates, found, ignored, by_folder=True)
+            return Naming(plates, found, ignored, scheme.pattern)
     return _inferred(images)
 
 

@@ -54,6 +54,11 @@ class Pattern(Stacks):
             )
         return pd.DataFrame(named.get(plate, every), columns=list(INDEX)).assign(plate=plate)
 
+    @property
+    def plates(self) -> list[str]:
+        """Plates that the files name, sorted; none where the pattern has no group ``plate``."""
+        return sorted(self._rows[1])
+
     @cached_property
     def _rows(self) -> tuple[list[tuple], dict[str, list[tuple]]]:
         """Return the rows of files that name no plate, and those of files that do by plate."""

@@ -258,6 +258,8 @@ def _explained(error: jsonschema.ValidationError) -> str:
     kinds = set(_kinds(rule))
     if error.validator == "format":
         return str(error.cause)
+    if value == "" and error.validator in ("minLength", "enum"):
+        return "empty; fill it in" + (f" with {listed(rule['enum'])}" if error.validator == "enum" else "")
     if error.validator in ("type", "pattern"):
         if kinds & _NUMBERS and isinstance(value, str) and (number := _as_number(value)) is not None:
             return f"{shown} is text, not a number; write {number}"
