@@ -125,8 +125,64 @@ def check(config: Path, layout: Path | None, controls: Path | None, as_json: boo
     click.echo(f"{config}: {len(screen.plates)} plates, {len(screen.layout)} wells, no problem found{but}", err=True)
 
 
+@main.command()
+@click.argument("folder", type=_PATH)
+@click.option("--images", type=_PATH, required=True, help="Folder of the images: one plate, or several in folders.")
+@click.option("--pattern", help="A regular expression for the file names, where they are not recognised.")
+@click.option("--table", type=_PATH, help="A table of the images, where no pattern can say what their names mean.")
+@click.option(
+    "--wells",
+    type=click.Choice(["6", "12", "24", "48", "96", "384", "1536"]),
+    help="Wells of a plate, where names number the wells.",
+)
+@click.option("--plate-map", type=_PATH, help="What was done to each well: a grid or a table (.xlsx, CSV, TSV).")
+@click.option("--perturbation", metavar="COLUMN", help="The column of the plate map that holds the perturbations.")
+@click.option("--negative", multiple=True, metavar="NAME", help="A negative control in the plate map; repeatable.")
+@click.option("--positive", multiple=True, metavar="NAME", help="A positive control in the plate map; repeatable.")
+def init(
+    folder: Path,
+    images: Path,
+    pattern: str | None,
+    table: Path | None,
+    wells: str | None,
+    plate_map: Path | None,
+    perturbation: str | None,
+    negative: tuple[str, ...],
+    positive: tuple[str, ...],
+) -> None:
+    """Start a screen's FOLDER from its images: config.yaml, plates.tsv and layout.tsv.
+
+    The instrument is recognised, or a pattern is proposed from the names of the files; where they do not say enough,
+    nothing is written and the missing option is named. Existing files are never overwritten.
+    """
+    from wscnn.preflight.init import make_layout, start_screen
+    from wscnn.preflight.plate_map import read_plate_map
+    from wscnn.preflight.recognition import describe, look_at
+
+    if pattern and table:
+        raise click.UsageError("--pattern and --table are two ways to read names; give one")
+    given = read_plate_map(plate_map, perturbation) if plate_map else None
+    found = look_at(images, pattern, table, int(wells) if wells else None)
+    layout, notes = make_layout(found, given, negative, positive)
+    written = start_screen(folder, found, layout)
+    click.echo(describe(found))
+    for note in notes:
+        click.echo(f"layout: {note}")
+    config, to_fill = folder / "config.yaml", folder / "layout.tsv"
+    click.echo(f"\nwrote {', '.join(written)} in {folder}\nnext: {'complete' if notes else 'look at'} {to_fill}")
+    click.echo(f"then: wscnn check {config}\n      wscnn run {config}")
+
+
 # Options of snakemake that say where jobs run, or that none does.
 _WHERE = ("--cores", "-c", "--jobs", "-j", "--profile", "--executor", "-e", "--dry-run", "-n", "--unlock")
+
+
+def _is_absolute(config: Path) -> bool:
+    """Return whether the paths of a config's tables and results hold from any folder."""
+    from wscnn.core.config import draft_config
+
+    found, _ = draft_config(config)
+    return all(Path(found.get(name, "")).is_absolute() for name in ("plates", "layout", "results"))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -135,10 +191,15 @@ _WHERE = ("--cores", "-c", "--jobs", "-j", "--profile", "--executor", "-e", "--d
 def run(config: Path, options: tuple[str, ...]) -> None:
     """Run the workflow: snakemake with a config, and its options.
 
-    The same as `snakemake --configfile CONFIG` in a clone, from any folder: paths in the config are relative to it. All
-    cores are used unless an option says where jobs run. `--profile slurm` is the profile that ships.
+    The same as `snakemake --configfile CONFIG` in a clone, from any folder: paths in the config are relative to it.
+    Where they are absolute, as `init` writes them, Snakemake works in the folder of the config, wherever it is started.
+    All cores are used unless an option says where jobs run. `--profile slurm` is the profile that ships.
     """
-    line = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(config), *options]
+    line = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(config.absolute()), *options]
+    # What Snakemake knows of earlier jobs lies in its working directory: from another one it would not notice that
+    # settings have changed.
+    if _is_absolute(config) and not any(option.startswith(("--directory", "-d")) for option in options):
+        line += ["--directory", str(config.absolute().parent)]
     if not any(option.partition("=")[0] in _WHERE or option[:2] in ("-c", "-j") for option in options):
         line += ["--cores", "all"]
     for i, option in enumerate(line[:-1]):

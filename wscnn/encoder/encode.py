@@ -149,8 +149,8 @@ def _crops(table: pd.DataFrame, plates: Mapping[str, Plate], channels: Sequence[
     side = (min(_CROP, int(table["height"].min())), min(_CROP, int(table["width"].min())))
     if min(side) < LEAST_TILE:
         raise UserError(
-            f"fields of {side[0]} x {side[1]} px are smaller than the {LEAST_TILE} px that the encoder learns from; lower "
-            "mosaic.downsample, or set model.architecture: compact"
+            f"fields of {side[0]} x {side[1]} px are smaller than the {LEAST_TILE} px that the encoder learns from; "
+            "lower mosaic.downsample, or set model.architecture: compact"
         )
     crops = torch.empty((len(table), len(channels), *side), dtype=torch.half)
     filled = 0

@@ -90,8 +90,8 @@ class Cells:
 def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
     """Return the features of all cells of labelled fields, by a `network` on the device to compute on.
 
-    Cells are found in the image itself (`wscnn.staging.nuclei.label_cells`); where hardly any is found, squares of 8 x 8
-    positions take their place.
+    Cells are found in the image itself (`wscnn.staging.nuclei.label_cells`); where hardly any is found, squares of
+    8 x 8 positions take their place.
     """
     device = next(network.parameters()).device
     found = [regions(label_cells(signal(image.float().numpy())), network.stride) for image in examples.fields.cpu()]
