@@ -217,7 +217,14 @@ TABLES: dict[str, dict[str, Column]] = {
         "score_mean": Column("float64", "Mean score of its wells", "log-odds, or that of the table of scores"),
         "model_sd": Column("float64", "Root mean square of `score_sd`: spread over the folds", "as `score_mean`"),
         "n_objects_per_field": Column("float64", "Detected cells per used field", "count"),
-        "rare_fraction": Column("float64", "Detected cells over nuclei, where nuclei were counted", "fraction"),
+        "rare_fraction": Column(
+            "float64",
+            "Share of rare cells in excess of negative controls, where nuclei were counted: detected cells over "
+            "nuclei, corrected for what the detector misses and mistakes as far as the model's cards state its recall",
+            "fraction",
+        ),
+        "rare_fraction_low": Column("float64", "Lower bound of its 95 % interval; NaN without a recall", "fraction"),
+        "rare_fraction_high": Column("float64", "Upper bound", "fraction"),
         "n_cells_per_field": Column("float64", "Nuclei per used field", "count"),
         "cell_percent": Column("float64", "Nuclei per field, relative to the plate's negative controls", "percent"),
         "cell_loss": Column("bool", "Whether `cell_percent` is below 100 (1 - `hits.cell_loss`)"),
