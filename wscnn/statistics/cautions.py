@@ -58,8 +58,8 @@ def of_models(cards: Sequence[Card]) -> list[Caution]:
         for phenotype, figures in card.metrics.get("test", {}).items():
             if not card.learned.get(phenotype, True):
                 message = (
-                    f"the detector of fold {card.fold} tells {phenotype} from negative no better than chance within its "
-                    f"training part; it scores no well, and its held-out control wells do not count; {advice}"
+                    f"the detector of fold {card.fold} tells {phenotype} from negative no better than chance in its "
+                    f"own training wells; it scores no well, and its held-out control wells do not count; {advice}"
                 )
             elif figures["well_auc"] < LEAST_AUC:
                 message = (
