@@ -68,6 +68,8 @@ FOLDS = (
         f"{MODEL}/fold-{{fold}}.{{kind}}", fold=[0, 1, 2], kind=["safetensors", "json"]
     )
 )
+# Only where it is not a number of the config's.
+SCALE = [f"{RESULTS}/scale.json"] if config["mosaic"]["downsample"] == "auto" else []
 MODEL_CARD = [] if config["model"]["checkpoint"] else f"{MODEL}/README.md"
 
 

@@ -16,10 +16,11 @@ from wscnn.core.provenance import made_from
 from wscnn.core.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, WELLS, conform, read_table, write_table
 from wscnn.core.wells import plate_format
 from wscnn.network.card import read_cards
+from wscnn.staging.scale import read_scale
 from wscnn.statistics import plate_qc
 from wscnn.statistics.arrays import Array, Mask, Numbers
 from wscnn.statistics.attainable import layout_cautions
-from wscnn.statistics.cautions import Caution, gather, in_short, of_models, tabulate
+from wscnn.statistics.cautions import Caution, gather, in_short, of_models, of_scale, tabulate
 from wscnn.statistics.conformal import _cells, choose_null, false_discovery_q, rank_sum_p, strata_of
 from wscnn.statistics.effects import (
     bootstrap_interval,
@@ -51,6 +52,7 @@ def call_hits(
     hits: dict[str, Any],
     checked: Path | None = None,
     models: Path | None = None,
+    scale: Path | None = None,
 ) -> None:
     """Call hits from tables of well scores.
 
@@ -72,6 +74,8 @@ def call_hits(
         Table of the warnings of `wscnn.preflight.check`; None: the layout is looked at here.
     models
         Folder of the model that gave the scores, whose folds are looked at; None where it is not known.
+    scale
+        The screen's scale (`wscnn.staging.scale`); None where ``mosaic.downsample`` was given.
 
     Raises
     ------
@@ -90,6 +94,7 @@ def call_hits(
         hits=hits,
         checked=None if checked is None else _read_warnings(checked),
         weak_folds=[] if models is None else _weak_folds(models),
+        other_sizes=[] if scale is None else of_scale(read_scale(scale)),
     )
     inputs = [("layout", layout)] if layout is not None else []
     notes = made_from({"hits": hits}, [*inputs, *((f"wells/{path.stem}", path) for path in files)])
@@ -130,6 +135,7 @@ def analyse(
     hits: dict[str, Any],
     checked: pd.DataFrame | None = None,
     weak_folds: Sequence[Caution] = (),
+    other_sizes: Sequence[Caution] = (),
 ) -> Tables:
     """Return the tables of hit calling for a table of well scores.
 
@@ -147,6 +153,8 @@ def analyse(
         The warnings of `wscnn.preflight.check`; None: those of the layout are found here, from `table`.
     weak_folds
         What `wscnn.statistics.cautions.of_models` says of the model that gave the scores.
+    other_sizes
+        What `wscnn.statistics.cautions.of_scale` says of the screen's scale.
 
     Raises
     ------
@@ -165,7 +173,7 @@ def analyse(
     n_tests = len(table.loc[table["role"] == "sample", ["perturbation", "phenotype"]].drop_duplicates())
     if checked is None:
         checked = tabulate("check", layout_cautions(_layout_of(table), hits))
-    warnings = [checked, tabulate("train", weak_folds)]
+    warnings = [checked, tabulate("scale", other_sizes), tabulate("train", weak_folds)]
     scored, called, qualities, suspects = [], [], [], []
     for phenotype, part in table.groupby("phenotype", sort=True):
         screen = Phenotype.of(part, str(phenotype), plates, hits)
