@@ -60,8 +60,8 @@ class _Verbs(click.Group):
 def main() -> None:
     """Find rare cellular phenotypes in high-content screens from well-level labels alone.
 
-    The stages, in the order of the data: check, index, stage, encode, train, score, hits, report. `snakemake` runs
-    them all from a config file; each can be run by hand. Settings are the sections of the config, given as JSON; keys
+    The stages, in the order of the data: check, index, scale, stage, encode, train, score, hits, report.
+    `snakemake` runs them all from a config file; each can be run by hand. Settings are the sections of the config, given as JSON; keys
     left out take the defaults.
 
     \b
@@ -232,13 +232,14 @@ def plan(config: Path | None, plates: int | None, measured: Path | None, as_json
     from wscnn.preflight.plan import PLANNED, RATES, describe, size_by_numbers, size_of
     from wscnn.preflight.plan import measured as measure
     from wscnn.preflight.plan import plan as make
+    from wscnn.preflight.scale import with_factor
 
     if plates:
         settings = load_config(config) if config else {name: section(name, "{}") for name in PLANNED}
         size = size_by_numbers(plates=plates, **numbers)
     elif config:
         screen = check_screen(config)
-        settings, size = screen.config, size_of(screen)
+        settings, size = with_factor(screen.config, screen.plates, screen.layout), size_of(screen)
     else:
         raise UserError("plan: give a config, or the size of a screen, such as --plates 2000")
     rates = measure(measured) if measured else {}
@@ -265,6 +266,22 @@ def index(plate: str, images: Path, output: Path, layout: Path | None, acquisiti
 
 
 @main.command()
+@_path("--plates", "The table of plates.")
+@_path("--layout", "The layout, as `check` or you wrote it.")
+@_path("--output", "The scale to write (JSON).")
+@_settings("acquisition")
+@_settings("model")
+def scale(plates: Path, layout: Path, output: Path, acquisition: dict[str, Any], model: dict[str, Any]) -> None:
+    """Decide mosaic.downsample from the size of the cells on a few fields of several plates.
+
+    Where a model is applied, its pixel size decides.
+    """
+    from wscnn.preflight.scale import decide_scale
+
+    decide_scale(plates, layout, output, acquisition=acquisition, model=model)
+
+
+@main.command()
 @click.option("--plate", required=True, help="The plate's name.")
 @_path("--index", "The plate's index.")
 @_path("--images", "Folder of the plate's images, or an OME-Zarr plate.")
@@ -272,6 +289,7 @@ def index(plate: str, images: Path, output: Path, layout: Path | None, acquisiti
 @_path("--manifest", "The file that says what was staged, written last (JSON).")
 @_path("--quality", "The table of fields and their quality to write (Parquet).")
 @click.option("--layout", type=_PATH, help=_EXCLUDED)
+@click.option("--scale", type=_PATH, help="The screen's scale, which mosaic.downsample: auto stands for.")
 @_settings("acquisition")
 @_settings("mosaic")
 @_settings("illumination")
@@ -285,6 +303,7 @@ def stage(
     manifest: Path,
     quality: Path,
     layout: Path | None,
+    scale: Path | None,
     acquisition: dict[str, Any],
     mosaic: dict[str, Any],
     illumination: dict[str, Any],
@@ -293,6 +312,7 @@ def stage(
 ) -> None:
     """Write a plate as OME-Zarr, each well's fields one mosaic."""
     from wscnn.core.provenance import note_version
+    from wscnn.staging.scale import resolved
     from wscnn.staging.stage import stage_plate
 
     stage_plate(
@@ -303,7 +323,7 @@ def stage(
         manifest,
         quality,
         acquisition=acquisition,
-        mosaic=mosaic,
+        mosaic=resolved(mosaic, scale),
         illumination=illumination,
         quality=qc,
         dask=dask,
@@ -420,6 +440,7 @@ def score(
 @_path("--output", "Folder for hits, wells, plates, suspects and warnings (Parquet).")
 @click.option("--warnings", type=_PATH, help="What `check` warned of; by default the layout is looked at again.")
 @click.option("--models", type=_PATH, help="Folder of the model that gave the scores, to warn of its folds.")
+@click.option("--scale", type=_PATH, help="The screen's scale, to warn of plates whose cells are of another size.")
 @_settings("hits")
 def hits(
     wells: tuple[Path, ...],
@@ -427,6 +448,7 @@ def hits(
     output: Path,
     warnings: Path | None,
     models: Path | None,
+    scale: Path | None,
     hits: dict[str, Any],
 ) -> None:
     """Call hits from per-well scores.
@@ -436,7 +458,7 @@ def hits(
     from wscnn.core.provenance import note_version
     from wscnn.statistics.hits import call_hits
 
-    call_hits(wells, layout, output, hits=hits, checked=warnings, models=models)
+    call_hits(wells, layout, output, hits=hits, checked=warnings, models=models, scale=scale)
     note_version(output, "hits", "", output / "hits.parquet")
 
 

@@ -45,7 +45,8 @@ def index(screen: Path) -> None:
 def stage(screen: Path, images: str = "images") -> dict[str, bytes]:
     out = screen / "results"
     outputs = (out / "plates" / "P.zarr", out / "plates" / "P.json", out / "qc" / "P.parquet")
-    sections = {name: section(name, "{}") for name in ("mosaic", "illumination", "dask")}
+    sections = {name: section(name, "{}") for name in ("illumination", "dask")}
+    sections["mosaic"] = section("mosaic", '{"downsample": 2}')
     index = out / "index" / "P.parquet"
     stage_plate("P", index, screen / images, *outputs, acquisition=SETTINGS, quality=section("qc", "{}"), **sections)
     return {path.name: path.read_bytes() for path in outputs[1:]}

@@ -1,8 +1,10 @@
 """`check` finds all that is wrong, at once, and names file, line and what to do."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from wscnn.network.model import ARCHITECTURES, WSCNN
 from wscnn.network.weights import save_model
 from wscnn.plates.store import Channel, PlateWriter
 from wscnn.preflight.check import LARGE_FIELD, Screen, _ignored, check_screen, write_screen
+from wscnn.preflight.scale import factor_of_card
 
 PATTERN = r"(?P<well>[A-Z]+\d+)_s(?P<field>\d+)_w(?P<channel>\d)\.tif"
 ROWS = "ABCDEFGH"
@@ -532,6 +535,47 @@ def test_fields_that_are_too_small_for_the_network(setup: Setup) -> None:
     setup.config["model"] = {"architecture": "wscnn4"}
     needed = "makes fields of 50 x 60 pixels out of 100 x 120, but the network 'wscnn4' needs 70"
     assert any(needed in warning for warning in setup.check().warnings)
+
+
+def test_a_given_factor_that_does_not_fit_the_cells(setup: Setup) -> None:
+    y, x = np.mgrid[:240, :240] % 60 - 30
+    noise = np.random.default_rng(0).normal(200, 10, (240, 240))
+    # Discs of 18 raw pixels.
+    image = (noise + 1000 * (y**2 + x**2 <= 81)).astype(np.uint16)
+    for path in (setup.folder / "images/P1").iterdir():
+        tifffile.imwrite(path, image)
+    found = {}
+    for factor in (1, 2, "auto"):
+        setup.config["mosaic"] = {"downsample": factor}
+        found[factor] = [text for text in setup.check().warnings if "typical cell" in text]
+    assert found[1] == found["auto"] == []
+    [text] = found[2]
+    assert re.match(
+        r"mosaic.downsample: 2 makes the typical cell, 1[789](\.\d+)? raw pixels wide, [89]\.\d+ mosaic", text
+    )
+    assert text.endswith("auto would take 1")
+
+
+@pytest.mark.parametrize(("raw", "factor"), [(0.65, 2), (0.325, 4), (1.3, 1)])
+def test_the_factor_follows_the_card_of_a_model_that_is_applied(raw: float, factor: int) -> None:
+    assert factor_of_card(_card(1.3), raw) == factor
+
+
+def test_a_pixel_size_that_no_factor_gives_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"nearest factor, 3: a mosaic pixel is 1.5 um, but the model was trained at 1.3"
+    ):
+        factor_of_card(_card(1.3), 0.5)
+
+
+def test_without_a_pixel_size_the_recorded_factor_is_taken() -> None:
+    assert factor_of_card(_card(None), 0.5) is None
+    assert factor_of_card(replace(_card(None), settings={"mosaic": {"downsample": 3}}), None) == 3
+
+
+def _card(pixel_size_um: float | None) -> Card:
+    parts: dict[str, list[str]] = {"train": [], "select": [], "test": []}
+    return Card("compact", "max", "max", ["DNA"], pixel_size_um, ["negative", "rare"], "s", 0, parts, {})
 
 
 def test_every_network_takes_a_large_field() -> None:

@@ -50,7 +50,7 @@ def stage(
 ) -> Path:
     """Index and stage a folder as plate `p`, with `indexed` called in between; return the folder of results."""
     acquisition = {"pattern": PATTERN, "channels": {"1": "DNA", "2": "GFP"}} | sections.pop("acquisition", {})
-    given = {"screen": "s", "plates": "p", "layout": "l", "acquisition": acquisition}
+    given = {"screen": "s", "plates": "p", "layout": "l", "acquisition": acquisition, "mosaic": {"downsample": 2}}
     config = complete_config(given | sections, "test")
     index_plate("p", images, config["acquisition"], out / "index.parquet")
     indexed(out / "index.parquet")

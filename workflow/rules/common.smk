@@ -73,6 +73,8 @@ ENCODER = (
     if config["model"]["architecture"] == "encoder"
     else []
 )
+# Only where it is not a number of the config's.
+SCALE = [f"{RESULTS}/scale.json"] if config["mosaic"]["downsample"] == "auto" else []
 MODEL_CARD = [] if config["model"]["checkpoint"] else f"{MODEL}/README.md"
 
 

@@ -24,7 +24,9 @@ rule hits:
         models=lambda wildcards: MODEL,
         wells=lambda wildcards, input: repeated("--wells", input.wells),
         output=lambda wildcards, output: str(Path(output.hits).parent),
+        # Which plates have cells of another size.
+        scale=lambda wildcards, output: repeated("--scale", SCALE),
         settings=settings("hits"),
     shell:
         "wscnn hits {params.wells:q} --layout {params.layout:q} --warnings {params.warnings:q} --models {params.models:q}"
-        " --output {params.output:q} {params.settings:q} > {log:q} 2>&1"
+        " --output {params.output:q} {params.scale:q} {params.settings:q} > {log:q} 2>&1"

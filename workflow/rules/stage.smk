@@ -2,6 +2,7 @@
 rule stage:
     input:
         index=f"{RESULTS}/index/{{plate}}.parquet",
+        scale=SCALE,
     output:
         manifest=f"{RESULTS}/plates/{{plate}}.json",
         qc=f"{RESULTS}/qc/{{plate}}.parquet",
@@ -18,7 +19,8 @@ rule stage:
         images=lambda wildcards, output: IMAGES[wildcards.plate],
         layout=LAYOUT,
         store=lambda wildcards: f"{RESULTS}/plates/{wildcards.plate}.zarr",
+        scale=lambda wildcards, input: repeated("--scale", input.scale),
         settings=settings("acquisition", "mosaic", "illumination", "qc", "dask"),
     shell:
         "wscnn stage --plate {wildcards.plate:q} --index {input.index:q} --images {params.images:q}"
-        " --store {params.store:q} --manifest {output.manifest:q} --quality {output.qc:q} --layout {params.layout:q} {params.settings:q} > {log:q} 2>&1"
+        " --store {params.store:q} --manifest {output.manifest:q} --quality {output.qc:q} --layout {params.layout:q} {params.scale:q} {params.settings:q} > {log:q} 2>&1"

@@ -307,7 +307,7 @@ TABLES: dict[str, dict[str, Column]] = {
     },
     # One row per warning of a stage.
     "warnings": {
-        "stage": Column("str", "`check`, `train` or `hits`"),
+        "stage": Column("str", "`check`, `scale`, `train` or `hits`"),
         "plate": Column("str", "Plate that it is about; empty where it is about all"),
         "fold": Column("Int8", "Fold of the model that it is about; missing where it is about none"),
         "phenotype": Column("str", "Phenotype that it is about; empty where it is about all"),

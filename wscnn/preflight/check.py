@@ -22,6 +22,7 @@ from wscnn.core.tables import HITS, LAYOUT, SUSPECTS, conform, write_table
 from wscnn.core.wells import parse_well
 from wscnn.plates.fields import same_pixel_size
 from wscnn.preflight.claim import claim_problems
+from wscnn.staging.scale import FALLBACK
 from wscnn.statistics.attainable import layout_cautions
 from wscnn.statistics.cautions import Caution, tabulate
 
@@ -76,7 +77,7 @@ def check_config(
     beside: Path | None = None,
     configs: Sequence[Path] = (),
 ) -> Screen:
-    """Return the screen that a config describes, after checking all that can be known from headers and names.
+    """Return the screen that a config describes, after checking what names, headers and a few fields tell.
 
     Parameters
     ----------
@@ -169,6 +170,9 @@ def check_config(
         problems += _normalisation_problems(layout, config)
     if problems or plates is None or layout is None:
         raise UserError(problems)
+    if odd := _cell_size_warnings(plates, layout, config):
+        warnings += odd
+        cautions += [Caution("cell_size", warning) for warning in odd]
     about_layout = layout_cautions(layout, config["hits"])
     warnings += [*_ignored(config), *(f"{config['layout']}: {caution.message}" for caution in about_layout)]
     return Screen(config, plates, layout, warnings, [*cautions, *about_layout], pd.DataFrame(images))
@@ -415,21 +419,16 @@ def _shape(acquisition: Acquisition, table: pd.DataFrame) -> tuple[int, int] | N
 
 def _field_size_warnings(shape: tuple[int, int], config: Mapping[str, Any]) -> list[str]:
     """Return whether raw images of this height and width make fields that the network is too large for."""
+    if config["mosaic"]["downsample"] == "auto":  # which never takes one that does
+        return []
     height, width = (side // config["mosaic"]["downsample"] for side in shape)
     if min(height, width) >= LARGE_FIELD:
         return []
     # torch takes seconds to import, and only this needs it.
-    from wscnn.network.model import WSCNN
-    from wscnn.network.weights import load_folds
+    from wscnn.preflight.scale import smallest_field
 
-    model = config["model"]
     try:
-        if model["checkpoint"] is None:
-            network = WSCNN(model["architecture"], "max", 1, 2)
-            needed = max(network.receptive_field, network.margin + network.stride + 1)
-        else:
-            network = load_folds(Path(model["checkpoint"]))[0][0]
-            needed = network.margin + network.stride + 1
+        network, needed = smallest_field(config["model"])
     except UserError:
         # That the model cannot be loaded is a problem of its own.
         return []
@@ -440,6 +439,17 @@ def _field_size_warnings(shape: tuple[int, int], config: Mapping[str, Any]) -> l
         f"{shape[0]} x {shape[1]}, but the network '{network.architecture}' needs {needed} and will refuse them; "
         "lower it or choose another model.architecture"
     ]
+
+
+def _cell_size_warnings(plates: pd.DataFrame, layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """Return whether a factor that was given makes cells too small or too large, from a few fields' pixels."""
+    factor = config["mosaic"]["downsample"]
+    if factor == "auto":
+        return []
+    # torch takes seconds to import, and only this needs it.
+    from wscnn.preflight.scale import given_factor_warning
+
+    return given_factor_warning(factor, plates, layout, config["acquisition"], config["model"])
 
 
 def _results_problems(results: Path) -> list[str]:
@@ -609,6 +619,7 @@ def _model_problems(config: Mapping[str, Any], pixel_sizes: set[float]) -> list[
     """Return why the trained model that the config names cannot be applied to this screen."""
     # torch takes seconds to import, and only this needs it.
     from wscnn.network.weights import check_fits, load_folds
+    from wscnn.preflight.scale import factor_of_card
 
     folder = Path(config["model"]["checkpoint"])
     channels = list(config["acquisition"]["channels"].values())
@@ -617,7 +628,10 @@ def _model_problems(config: Mapping[str, Any], pixel_sizes: set[float]) -> list[
     try:
         _, card = load_folds(folder)[0]
         for size in sizes:
-            mosaic_size = None if size is None else size * config["mosaic"]["downsample"]
+            factor = config["mosaic"]["downsample"]
+            if factor == "auto":
+                factor = factor_of_card(card, size) or FALLBACK
+            mosaic_size = None if size is None else size * factor
             check_fits(card, channels, mosaic_size, "this screen")
     except UserError as error:
         problems += error.problems

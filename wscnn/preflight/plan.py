@@ -21,6 +21,7 @@ from wscnn.network.weights import load_folds
 from wscnn.plates.store import Plate
 from wscnn.preflight.check import Screen
 from wscnn.preflight.jobs import UNITS, manifest, read_jobs
+from wscnn.staging.scale import FALLBACK
 from wscnn.training.recipe import recipe_of
 
 #: Sections of the config that a plan depends on.
@@ -205,7 +206,7 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
         "hits": size.wells * TABLE_BYTES["well"],
         "report": TABLE_BYTES["report"],
     }
-    height, width = (side // config["mosaic"]["downsample"] for side in size.shape)
+    height, width = (side // _factor(config) for side in size.shape)
     mosaic = size.fields * height * width
     staged = mosaic * size.channels * size.pixel_bytes / PACKED
     control_wells = min(size.controls, FOLDS * config["train"]["max_fields"])
@@ -294,7 +295,7 @@ def work_of(size: Size, config: Mapping[str, Any]) -> dict[str, float]:
     chosen = config["model"]["channels"]
     channels = size.channels if chosen is None else len(chosen)
     each = multiplications(config["model"]["architecture"], channels, 1 + size.phenotypes) / 1e9
-    height, width = (side // config["mosaic"]["downsample"] for side in size.shape)
+    height, width = (side // _factor(config) for side in size.shape)
     trains = config["model"]["checkpoint"] is None
     crop = [min(recipe["crop"], recipe["tiles"] * side) for side in (height, width)]
     drawn = recipe["steps"] * recipe["batch"] * crop[0] * crop[1]
@@ -311,6 +312,12 @@ def work_of(size: Size, config: Mapping[str, Any]) -> dict[str, float]:
         "hits": size.wells * size.phenotypes,
         "report": size.wells * size.phenotypes,
     }
+
+
+def _factor(config: Mapping[str, Any]) -> int:
+    """Return ``mosaic.downsample``; for ``auto`` without images to measure, what is taken where nothing is measured."""
+    factor = config["mosaic"]["downsample"]
+    return FALLBACK if factor == "auto" else int(factor)
 
 
 def multiplications(architecture: str, channels: int, classes: int) -> float:

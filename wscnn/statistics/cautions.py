@@ -7,6 +7,7 @@ import pandas as pd
 
 from wscnn.core.tables import WARNINGS, conform
 from wscnn.network.card import Card
+from wscnn.staging.scale import Scale
 
 #: A fold whose AUC over wells that it never saw is below this learned next to nothing.
 LEAST_AUC = 0.6
@@ -20,7 +21,7 @@ SHORT = {
     "unlike_controls": "samples unlike controls",
 }
 
-_STAGES = ["check", "train", "hits"]
+_STAGES = ["check", "scale", "train", "hits"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,20 @@ def of_models(cards: Sequence[Card]) -> list[Caution]:
                 continue
             found.append(Caution("learned_nothing", message, fold=card.fold, phenotype=phenotype))
     return found
+
+
+def of_scale(scale: Scale) -> list[Caution]:
+    """Return which plates have cells of another size than the screen whose scale they share."""
+    return [
+        Caution(
+            "other_scale",
+            f"the typical cell of this plate is {scale.plates[plate]:g} raw pixels wide, that of the screen "
+            f"{scale.diameter_px:g}, more than a third apart, but all plates are staged with mosaic.downsample: "
+            f"{scale.downsample}; see whether the plate has another magnification, binning or cell line",
+            plate=plate,
+        )
+        for plate in scale.disagreeing()
+    ]
 
 
 def tabulate(stage: str, cautions: Iterable[Caution]) -> pd.DataFrame:

@@ -16,10 +16,11 @@ from wscnn.core.provenance import made_from
 from wscnn.core.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, WELLS, conform, read_table, write_table
 from wscnn.core.wells import plate_format
 from wscnn.network.card import Card, read_cards
+from wscnn.staging.scale import read_scale
 from wscnn.statistics import plate_qc
 from wscnn.statistics.arrays import Array, Mask, Numbers
 from wscnn.statistics.attainable import layout_cautions
-from wscnn.statistics.cautions import Caution, gather, in_short, of_models, tabulate
+from wscnn.statistics.cautions import Caution, gather, in_short, of_models, of_scale, tabulate
 from wscnn.statistics.conformal import _cells, choose_null, false_discovery_q, rank_sum_p, strata_of
 from wscnn.statistics.effects import (
     bootstrap_interval,
@@ -52,6 +53,7 @@ def call_hits(
     hits: dict[str, Any],
     checked: Path | None = None,
     models: Path | None = None,
+    scale: Path | None = None,
 ) -> None:
     """Call hits from tables of well scores.
 
@@ -73,6 +75,8 @@ def call_hits(
         Table of the warnings of `wscnn.preflight.check`; None: the layout is looked at here.
     models
         Folder of the model that gave the scores, whose folds are looked at; None where it is not known.
+    scale
+        The screen's scale (`wscnn.staging.scale`); None where ``mosaic.downsample`` was given.
 
     Raises
     ------
@@ -91,6 +95,7 @@ def call_hits(
         hits=hits,
         checked=None if checked is None else _read_warnings(checked),
         cards=[] if models is None else _cards(models),
+        other_sizes=[] if scale is None else of_scale(read_scale(scale)),
     )
     inputs = [("layout", layout)] if layout is not None else []
     notes = made_from({"hits": hits}, [*inputs, *((f"wells/{path.stem}", path) for path in files)])
@@ -131,6 +136,7 @@ def analyse(
     hits: dict[str, Any],
     checked: pd.DataFrame | None = None,
     cards: Sequence[Card] = (),
+    other_sizes: Sequence[Caution] = (),
 ) -> Tables:
     """Return the tables of hit calling for a table of well scores.
 
@@ -148,6 +154,8 @@ def analyse(
         The warnings of `wscnn.preflight.check`; None: those of the layout are found here, from `table`.
     cards
         Of the folds of the model that gave the scores; none where it is not known.
+    other_sizes
+        What `wscnn.statistics.cautions.of_scale` says of the screen's scale.
 
     Raises
     ------
@@ -166,7 +174,7 @@ def analyse(
     n_tests = len(table.loc[table["role"] == "sample", ["perturbation", "phenotype"]].drop_duplicates())
     if checked is None:
         checked = tabulate("check", layout_cautions(_layout_of(table), hits))
-    warnings = [checked, tabulate("train", of_models(cards))]
+    warnings = [checked, tabulate("scale", other_sizes), tabulate("train", of_models(cards))]
     recalls = recall_of(cards)
     scored, called, qualities, suspects = [], [], [], []
     for phenotype, part in table.groupby("phenotype", sort=True):

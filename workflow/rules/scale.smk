@@ -1,0 +1,20 @@
+# How many raw pixels make a mosaic pixel (mosaic.downsample: auto). Decided once, from images read here: no file is an
+# input, so that a plate that is added, or an image that changes, does not change a scale that was decided.
+rule scale:
+    output:
+        SCALE,
+    log:
+        f"{RESULTS}/logs/scale.log",
+    benchmark:
+        f"{RESULTS}/logs/benchmarks/scale.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        compared=compared("acquisition", "mosaic"),
+        # That another model is applied.
+        model=digest_of(*FOLDS) if config["model"]["checkpoint"] else "",
+        plates=lambda wildcards, output: config["plates"],
+        layout=LAYOUT,
+        settings=settings("acquisition", "model"),
+    shell:
+        "wscnn scale --plates {params.plates:q} --layout {params.layout:q} --output {output:q} {params.settings:q} > {log:q} 2>&1"
