@@ -33,22 +33,13 @@ class Kind(NamedTuple):
     channel: str
     nuclei: str = "DNA"  # channel in which nuclei are counted
     pixel_size_um: str = "null"
-    downsample: int = 1
-    train: str = ""  # section of the config
     knobs: dict[str, Any] = {}  # noqa: RUF012 - where they differ from the defaults of `Knobs`
 
-
-_SHORT_TRAINING = """
-train:
-  seed: 0
-  # Enough for cells that are bright and compact; the default is 300.
-  steps: 200
-"""
 
 #: By name.
 KINDS = {
     "nuclei": Kind(
-        Nuclei, NUCLEI_PHENOTYPES, channel="DNA", pixel_size_um="0.645", downsample=2, train=_SHORT_TRAINING
+        Nuclei, NUCLEI_PHENOTYPES, channel="DNA", pixel_size_um="0.645"
     ),
     "multinucleate": Kind(
         MultinucleateCells,
@@ -56,8 +47,6 @@ KINDS = {
         channel="cytoplasm",
         nuclei="null",
         pixel_size_um="0.325",
-        downsample=2,
-        train=_SHORT_TRAINING,
     ),
     # Micronuclei are about five pixels wide; the crops come without a pixel size.
     "micronuclei": Kind(
@@ -440,13 +429,13 @@ acquisition:
   pixel_size_um: {kind.pixel_size_um}
 
 mosaic:
-  # Raw pixels a mosaic pixel, along an axis.
-  downsample: {kind.downsample}
+  # Raw pixels per mosaic pixel, along an axis: decided from the size of the cells.
+  downsample: auto
 
 illumination:
   # Vignetting is estimated from each plate's own fields.
   method: retrospective
-{kind.train}
+
 hits:
   # Scores are compared with each plate's negative controls.
   normalize: robust_z
