@@ -53,5 +53,5 @@ def test_a_wheel_starts_checks_and_stages_a_screen_away_from_the_repository(
     planned = call(tmp_path, installed, "run", "screen/config.yaml", "-n")
     assert "rule train" in planned and "rule stage" not in planned
     # A changed setting is noticed, wherever the run was started.
-    config.write_text(config.read_text().replace("downsample: 2", "downsample: 1"))
+    config.write_text(config.read_text().replace("downsample: auto", "downsample: 1"))
     assert "rule stage" in call(tmp_path, installed, "run", "screen/config.yaml", "-n")

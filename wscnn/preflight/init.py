@@ -137,7 +137,7 @@ results: {_quoted(folder / "results")}
 acquisition:
 {chr(10).join(lines)}
 
-mosaic: {{downsample: 2}} # raw pixels per mosaic pixel, along an axis: a cell should be 10 to 30 mosaic pixels wide
+mosaic: {{downsample: auto}} # from the size of the cells, or raw pixels per mosaic pixel along an axis
 
 hits: {{normalize: robust_z, fdr: 0.05}}
 """
