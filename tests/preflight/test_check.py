@@ -555,7 +555,9 @@ def test_the_factor_follows_the_card_of_a_model_that_is_applied(raw: float, fact
 
 
 def test_a_pixel_size_that_no_factor_gives_is_refused() -> None:
-    with pytest.raises(UserError, match=r"nearest factor, 3: a mosaic pixel is 1.5 um, but the model was trained at 1.3"):
+    with pytest.raises(
+        UserError, match=r"nearest factor, 3: a mosaic pixel is 1.5 um, but the model was trained at 1.3"
+    ):
         factor_of_card(_card(1.3), 0.5)
 
 
