@@ -21,6 +21,7 @@ from wscnn.core.errors import UserError
 from wscnn.core.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, read_notes, read_table, write_table
 from wscnn.core.wells import well_name
 from wscnn.network.card import Card, card_text
+from wscnn.staging.scale import Scale, write_scale
 from wscnn.statistics.attainable import layout_cautions, reachable, smallest_p
 from wscnn.statistics.cautions import of_models, tabulate
 from wscnn.statistics.hits import analyse, call_hits
@@ -221,6 +222,15 @@ def test_a_plain_text_table_of_own_features_is_enough(tmp_path):
     screen(effect=8.0).drop(columns=["well_row", "well_column"]).to_csv(tmp_path / "mine.csv", index=False)
     call_hits([tmp_path / "mine.csv"], None, tmp_path / "out", hits=settings())
     assert pd.read_parquet(tmp_path / "out" / "hits.parquet")["hit"].sum() == N_ACTING
+
+
+def test_plates_whose_cells_have_another_size_are_warned_of(tmp_path):
+    screen().to_csv(tmp_path / "mine.csv", index=False)
+    plate = screen()["plate"].iloc[0]
+    write_scale(Scale(2, "cells", 40.0, {plate: 60.0, "other": 45.0, "empty": None}), tmp_path / "scale.json")
+    call_hits([tmp_path / "mine.csv"], None, tmp_path / "out", hits=settings(), scale=tmp_path / "scale.json")
+    warnings = read_table(tmp_path / "out" / "warnings.parquet").query("code == 'other_scale'")
+    assert warnings[["stage", "plate"]].to_numpy().tolist() == [["scale", plate]]
 
 
 def test_same_input_gives_same_bytes_in_any_order_of_files(tmp_path):
