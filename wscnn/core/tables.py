@@ -81,6 +81,53 @@ _WELL_SCORES = {
     ),
 }
 
+_HITS = {
+    "rank": Column("Int32", "From 1, by p and then by effect; missing for controls and where there is no p"),
+    **_PERTURBATION,
+    **_PHENOTYPE,
+    "role": Column("str", "`sample`, or `positive`: positive controls are listed below the samples, untested"),
+    "hit": Column("bool", "Whether q is at most `hits.fdr`"),
+    "caution": Column("str", "What speaks against trusting the row, separated by semicolons; empty where nothing"),
+    "effect": Column("float64", "Median of its wells' z; 0 is the plate's negative controls", "z"),
+    "effect_low": Column("float64", "Lower end of the effect's 95 % interval; missing for one well", "z"),
+    "effect_high": Column("float64", "Upper end of the effect's 95 % interval; missing for one well", "z"),
+    "effect_sd": Column("float64", "Standard deviation of z over wells; missing for one well", "z"),
+    "p": Column("float64", "One-sided p-value: a higher score is more of the phenotype", "0 to 1"),
+    "q": Column("float64", "p corrected for all tests (Benjamini-Hochberg)", "0 to 1"),
+    "smallest_p": Column("float64", "Smallest p that its wells and controls could reach", "0 to 1"),
+    "null_kind": Column("str", "What p was ranked among: `plate`, `pooled`, or empty"),
+    "n_wells": Column("int32", "Wells with a score on plates that count", "count"),
+    "n_plates": Column("int32", "Plates of these wells", "count"),
+    "n_agree": Column("int32", "Wells above 95 % of the screen's negative controls, held out", "count"),
+    "ssmd": Column("float64", "Strictly standardised mean difference of z from the negative controls of its plates"),
+    "score_mean": Column("float64", "Mean score of its wells", "log-odds, or that of the table of scores"),
+    "model_sd": Column("float64", "Root mean square of `score_sd`: spread over the folds", "as `score_mean`"),
+    "n_objects_per_field": Column("float64", "Detected cells per used field", "count"),
+    "rare_fraction": Column("float64", "Detected cells over nuclei, where nuclei were counted", "fraction"),
+    "n_cells_per_field": Column("float64", "Nuclei per used field", "count"),
+    "cell_percent": Column("float64", "Nuclei per field, relative to the plate's negative controls", "percent"),
+    "cell_loss": Column("bool", "Whether `cell_percent` is below 100 (1 - `hits.cell_loss`)"),
+}
+# What the table of baselines has of that of hits.
+_CALLS = (
+    "rank",
+    "perturbation",
+    "phenotype",
+    "role",
+    "hit",
+    "caution",
+    "effect",
+    "effect_low",
+    "effect_high",
+    "p",
+    "q",
+    "smallest_p",
+    "n_wells",
+    "n_plates",
+    "n_agree",
+)
+_METHOD = {"method": Column("str", "`network`, or the simpler method: `count`, `forest` or `novelty`")}
+
 #: Every table between stages and in the results: its columns, in order. The layout's further columns follow those of
 #: ``layout``, ``screen_wells`` and ``hits``. A name that ends in ``*`` stands for all columns that begin so: the table
 #: of quality has one for each channel.
@@ -193,35 +240,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "score": Column("float64", "Peak of the detector, mean of the folds", "log-odds"),
     },
     # One row per perturbation, role and phenotype.
-    "hits": {
-        "rank": Column("Int32", "From 1, by p and then by effect; missing for controls and where there is no p"),
-        **_PERTURBATION,
-        **_PHENOTYPE,
-        "role": Column("str", "`sample`, or `positive`: positive controls are listed below the samples, untested"),
-        "hit": Column("bool", "Whether q is at most `hits.fdr`"),
-        "caution": Column("str", "What speaks against trusting the row, separated by semicolons; empty where nothing"),
-        "effect": Column("float64", "Median of its wells' z; 0 is the plate's negative controls", "z"),
-        "effect_low": Column("float64", "Lower end of the effect's 95 % interval; missing for one well", "z"),
-        "effect_high": Column("float64", "Upper end of the effect's 95 % interval; missing for one well", "z"),
-        "effect_sd": Column("float64", "Standard deviation of z over wells; missing for one well", "z"),
-        "p": Column("float64", "One-sided p-value: a higher score is more of the phenotype", "0 to 1"),
-        "q": Column("float64", "p corrected for all tests (Benjamini-Hochberg)", "0 to 1"),
-        "smallest_p": Column("float64", "Smallest p that its wells and controls could reach", "0 to 1"),
-        "null_kind": Column("str", "What p was ranked among: `plate`, `pooled`, or empty"),
-        "n_wells": Column("int32", "Wells with a score on plates that count", "count"),
-        "n_plates": Column("int32", "Plates of these wells", "count"),
-        "n_agree": Column("int32", "Wells above 95 % of the screen's negative controls, held out", "count"),
-        "ssmd": Column(
-            "float64", "Strictly standardised mean difference of z from the negative controls of its plates"
-        ),
-        "score_mean": Column("float64", "Mean score of its wells", "log-odds, or that of the table of scores"),
-        "model_sd": Column("float64", "Root mean square of `score_sd`: spread over the folds", "as `score_mean`"),
-        "n_objects_per_field": Column("float64", "Detected cells per used field", "count"),
-        "rare_fraction": Column("float64", "Detected cells over nuclei, where nuclei were counted", "fraction"),
-        "n_cells_per_field": Column("float64", "Nuclei per used field", "count"),
-        "cell_percent": Column("float64", "Nuclei per field, relative to the plate's negative controls", "percent"),
-        "cell_loss": Column("bool", "Whether `cell_percent` is below 100 (1 - `hits.cell_loss`)"),
-    },
+    "hits": _HITS,
     # One row per well and phenotype of the screen.
     "screen_wells": {
         **_SCREEN,
@@ -298,6 +317,51 @@ TABLES: dict[str, dict[str, Column]] = {
         "position": Column("float64", "0 at the plate's negative controls, 100 at its positive ones", "percent"),
         "reason": Column("str", "How the score contradicts the label"),
     },
+    # One row per nucleus of a plate.
+    "cells": {
+        **_PLATE,
+        **_WELL,
+        **_FIELD,
+        "y": Column("float64", "Vertical position of the nucleus's centre in the well's mosaic", "mosaic pixels"),
+        "x": Column("float64", "Horizontal position of the nucleus's centre in the well's mosaic", "mosaic pixels"),
+        "feature_*": Column("float32", "A feature of the nucleus; those of a channel end in its name"),
+    },
+    # One row per method, perturbation, role and phenotype.
+    "baseline": {
+        **_METHOD,
+        **{name: _HITS[name] for name in _CALLS},
+    },
+    # One row per method, well and phenotype.
+    "baseline_wells": {
+        **_METHOD,
+        **_SCREEN,
+        **_PLATE,
+        **_WELL,
+        **_POSITION,
+        **_PERTURBATION,
+        **_ROLE,
+        "control_phenotype": Column("str", "Phenotype that a positive control shows, as in the layout"),
+        **_PHENOTYPE,
+        "score": Column("float64", "Score of the well, in units of the method; missing where there is none"),
+        "score_sd": Column(
+            "float64", "Standard deviation of the score over folds; missing where one fold scored the well"
+        ),
+        "fold": Column("Int8", "Fold that scored the well; missing where all did"),
+        "used": Column("bool", "Whether the well counts: scored, on a plate that counts, not excluded"),
+        "z": Column("float64", "Score, normalised by the plate's negative controls or its samples", "z"),
+        "p": Column("float64", "p-value of this well alone; a control is ranked among the others", "0 to 1"),
+    },
+    # One row per method, phenotype and fold.
+    "baseline_folds": {
+        **_METHOD,
+        **_PHENOTYPE,
+        "fold": Column("Int8", "Fold that scored the wells; missing where all did"),
+        "auc": Column(
+            "float64", "Chance that a held-out positive control well scores above a held-out negative one", "0 to 1"
+        ),
+        "n_negative": Column("int32", "Negative control wells of the fold", "count"),
+        "n_positive": Column("int32", "Positive control wells of the fold", "count"),
+    },
     # One row per warning of a stage.
     "warnings": {
         "stage": Column("str", "`check`, `train` or `hits`"),
@@ -343,6 +407,10 @@ SCREEN_WELLS = types("screen_wells")
 PLATES = types("plates")
 SUSPECTS = types("suspects")
 WARNINGS = types("warnings")
+CELLS = types("cells")
+BASELINE = types("baseline")
+BASELINE_WELLS = types("baseline_wells")
+BASELINE_FOLDS = types("baseline_folds")
 
 # Rows per group of a Parquet file that is searched: what a reader skips or reads as one.
 _ROW_GROUP = 16_384
