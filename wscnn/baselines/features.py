@@ -144,12 +144,11 @@ def _shape(labels: np.ndarray, regions: _Regions, depth: Floats) -> tuple[dict[s
     y, x = np.indices(labels.shape).astype(float)
     area = regions.size.astype(float)
     cy, cx = regions.mean(y), regions.mean(x)
-    # A pixel is a square, whose own second moment is 1/12.
-    yy = regions.mean(y**2) - cy**2 + 1 / 12
-    xx = regions.mean(x**2) - cx**2 + 1 / 12
+    yy = regions.mean(y**2) - cy**2
+    xx = regions.mean(x**2) - cx**2
     xy = regions.mean(y * x) - cy * cx
     half = np.sqrt(((yy - xx) / 2) ** 2 + xy**2)
-    large, small = (yy + xx) / 2 + half, np.maximum((yy + xx) / 2 - half, 1 / 12)
+    large, small = np.maximum((yy + xx) / 2 + half, _LEAST), np.maximum((yy + xx) / 2 - half, 0)
     boxes = ndimage.find_objects(labels)
     sides = np.array([[box[0].stop - box[0].start, box[1].stop - box[1].start] for box in boxes])
     perimeter = _perimeter(labels, len(area))
@@ -270,7 +269,7 @@ def _texture(pixels: Floats, labels: np.ndarray, regions: _Regions) -> dict[str,
     highest = np.append(1.0, regions.max(pixels))[labels]
     grey = (_LEVELS * (pixels - lowest) / np.maximum(highest - lowest, _LEAST)).astype(int).clip(0, _LEVELS - 1)
     i, j = np.indices((_LEVELS, _LEVELS))
-    found = {}
+    found: dict[str, Floats] = {}
     for distance in _DISTANCES:
         counts = np.zeros((n + 1) * _LEVELS**2)
         for dy, dx in _ANGLES:

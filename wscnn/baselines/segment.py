@@ -6,6 +6,8 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import relabel_sequential, watershed
 
 # As in `wscnn.staging.nuclei`, which counts what is labelled here.
+_MIN_CONTRAST = 2.0
+_LEAST = 2.0
 _MIN_PART = 0.2
 _MIN_DISTANCE = 0.7
 
@@ -21,9 +23,12 @@ def label_nuclei(image: np.ndarray) -> np.ndarray:
     image
         Shape (y, x), any numeric type.
     """
-    smooth = ndimage.gaussian_filter(image.astype(np.float32), 1.0)
-    bright = np.quantile(smooth[::3, ::3], 0.995)
-    if smooth.max() == smooth.min():
+    pixels = image.astype(np.float32)
+    smooth = ndimage.gaussian_filter(pixels, 1.0)
+    some = smooth[::3, ::3]  # enough for quantiles
+    noise = 1.4826 * float(np.median(np.abs(pixels[::3, ::3] - some)))
+    dark, bright, brightest = np.quantile(some, (0.25, 0.995, 0.999))
+    if brightest - dark <= max(_MIN_CONTRAST * noise, _LEAST):
         return np.zeros(image.shape, np.int64)
     mask = ndimage.binary_fill_holes(smooth > threshold_otsu(np.minimum(smooth, bright)))
     pieces, n = ndimage.label(mask)

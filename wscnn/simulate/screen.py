@@ -364,6 +364,10 @@ illumination:
   # Vignetting is estimated from each plate's own fields.
   method: retrospective
 
+baseline:
+  # Simpler methods that the report shows beside the network.
+  methods: [count, forest, novelty]
+
 train:
   seed: 0
   # Enough for cells that are bright and compact; the default is 300.
