@@ -9,7 +9,6 @@ import pandas as pd
 from distributed import Client
 
 from wscnn.baselines.features import nucleus_features
-from wscnn.baselines.segment import label_nuclei
 from wscnn.core.cluster import connect, in_flight
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log, progress
@@ -17,6 +16,7 @@ from wscnn.core.provenance import made_from
 from wscnn.core.tables import CELLS, conform, write_table
 from wscnn.plates.fields import read_quality
 from wscnn.plates.store import BOX, Plate
+from wscnn.staging.nuclei import label_cells
 
 #: What the names of the features begin with.
 FEATURE = "feature_"
@@ -97,7 +97,7 @@ def measure_well(plate: Plate, well: str, fields: pd.DataFrame, nuclei: str) -> 
     tables = []
     for number, (y, x, height, width) in zip(fields["field"], fields[list(BOX)].to_numpy(int), strict=True):
         image = dict(zip(names, mosaic[:, y : y + height, x : x + width], strict=True))
-        labels = label_nuclei(image[nuclei])
+        labels = label_cells(image[nuclei]).astype(np.int64)
         features = nucleus_features(image, labels)
         if features:
             place = _places(labels, y, x)
