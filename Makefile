@@ -1,7 +1,11 @@
-# make demo: a made-up screen of real nuclei through the whole workflow.  make test: the test suite.
+# make demo: a made-up screen of real nuclei through the whole workflow (SCREEN=micronuclei: another one, SEED=1:
+# another draw).  make test: the test suite.
 PYTHON ?= python3
 BIN := .venv/bin
 SEED ?= 0
+# Cells of the demo, as `wscnn simulate screen --cells` names them, and the folder it is made in.
+SCREEN ?= nuclei
+DEMO := demo$(patsubst %,_%,$(filter-out nuclei,$(SCREEN)))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test lint benchmark clean
@@ -16,9 +20,9 @@ $(BIN)/pytest: $(BIN)/wscnn
 	touch $@
 
 demo: $(BIN)/wscnn
-	test -d demo || wscnn simulate screen demo --seed $(SEED)
-	snakemake --configfile demo/config.yaml --cores all --quiet rules progress
-	wscnn show results/demo
+	test -d $(DEMO) || wscnn simulate screen $(DEMO) --cells $(SCREEN) --seed $(SEED)
+	snakemake --configfile $(DEMO)/config.yaml --cores all --quiet rules progress
+	wscnn show results/$(DEMO)
 
 test: $(BIN)/pytest
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -36,4 +40,4 @@ benchmark: $(BIN)/wscnn
 	python tests/benchmarks/run_all.py
 
 clean:
-	rm -rf .venv demo results logs .snakemake
+	rm -rf .venv demo demo_* results logs .snakemake

@@ -60,9 +60,9 @@ class _Verbs(click.Group):
 def main() -> None:
     """Find rare cellular phenotypes in high-content screens from well-level labels alone.
 
-    The stages, in the order of the data: check, index, stage, train, score, hits, report. `snakemake` runs them all
-    from a config file; each can be run by hand. Settings are the sections of the config, given as JSON; keys left
-    out take the defaults.
+    The stages, in the order of the data: check, index, stage, encode, train, score, hits, report. `snakemake` runs
+    them all from a config file; each can be run by hand. Settings are the sections of the config, given as JSON; keys
+    left out take the defaults.
 
     \b
     From images to hits:
@@ -125,8 +125,64 @@ def check(config: Path, layout: Path | None, controls: Path | None, as_json: boo
     click.echo(f"{config}: {len(screen.plates)} plates, {len(screen.layout)} wells, no problem found{but}", err=True)
 
 
+@main.command()
+@click.argument("folder", type=_PATH)
+@click.option("--images", type=_PATH, required=True, help="Folder of the images: one plate, or several in folders.")
+@click.option("--pattern", help="A regular expression for the file names, where they are not recognised.")
+@click.option("--table", type=_PATH, help="A table of the images, where no pattern can say what their names mean.")
+@click.option(
+    "--wells",
+    type=click.Choice(["6", "12", "24", "48", "96", "384", "1536"]),
+    help="Wells of a plate, where names number the wells.",
+)
+@click.option("--plate-map", type=_PATH, help="What was done to each well: a grid or a table (.xlsx, CSV, TSV).")
+@click.option("--perturbation", metavar="COLUMN", help="The column of the plate map that holds the perturbations.")
+@click.option("--negative", multiple=True, metavar="NAME", help="A negative control in the plate map; repeatable.")
+@click.option("--positive", multiple=True, metavar="NAME", help="A positive control in the plate map; repeatable.")
+def init(
+    folder: Path,
+    images: Path,
+    pattern: str | None,
+    table: Path | None,
+    wells: str | None,
+    plate_map: Path | None,
+    perturbation: str | None,
+    negative: tuple[str, ...],
+    positive: tuple[str, ...],
+) -> None:
+    """Start a screen's FOLDER from its images: config.yaml, plates.tsv and layout.tsv.
+
+    The instrument is recognised, or a pattern is proposed from the names of the files; where they do not say enough,
+    nothing is written and the missing option is named. Existing files are never overwritten.
+    """
+    from wscnn.preflight.init import make_layout, start_screen
+    from wscnn.preflight.plate_map import read_plate_map
+    from wscnn.preflight.recognition import describe, look_at
+
+    if pattern and table:
+        raise click.UsageError("--pattern and --table are two ways to read names; give one")
+    given = read_plate_map(plate_map, perturbation) if plate_map else None
+    found = look_at(images, pattern, table, int(wells) if wells else None)
+    layout, notes = make_layout(found, given, negative, positive)
+    written = start_screen(folder, found, layout)
+    click.echo(describe(found))
+    for note in notes:
+        click.echo(f"layout: {note}")
+    config, to_fill = folder / "config.yaml", folder / "layout.tsv"
+    click.echo(f"\nwrote {', '.join(written)} in {folder}\nnext: {'complete' if notes else 'look at'} {to_fill}")
+    click.echo(f"then: wscnn check {config}\n      wscnn run {config}")
+
+
 # Options of snakemake that say where jobs run, or that none does.
 _WHERE = ("--cores", "-c", "--jobs", "-j", "--profile", "--executor", "-e", "--dry-run", "-n", "--unlock")
+
+
+def _is_absolute(config: Path) -> bool:
+    """Return whether the paths of a config's tables and results hold from any folder."""
+    from wscnn.core.config import draft_config
+
+    found, _ = draft_config(config)
+    return all(Path(found.get(name, "")).is_absolute() for name in ("plates", "layout", "results"))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -135,10 +191,15 @@ _WHERE = ("--cores", "-c", "--jobs", "-j", "--profile", "--executor", "-e", "--d
 def run(config: Path, options: tuple[str, ...]) -> None:
     """Run the workflow: snakemake with a config, and its options.
 
-    The same as `snakemake --configfile CONFIG` in a clone, from any folder: paths in the config are relative to it. All
-    cores are used unless an option says where jobs run. `--profile slurm` is the profile that ships.
+    The same as `snakemake --configfile CONFIG` in a clone, from any folder: paths in the config are relative to it.
+    Where they are absolute, as `init` writes them, Snakemake works in the folder of the config, wherever it is started.
+    All cores are used unless an option says where jobs run. `--profile slurm` is the profile that ships.
     """
-    line = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(config), *options]
+    line = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(config.absolute()), *options]
+    # What Snakemake knows of earlier jobs lies in its working directory: from another one it would not notice that
+    # settings have changed.
+    if _is_absolute(config) and not any(option.startswith(("--directory", "-d")) for option in options):
+        line += ["--directory", str(config.absolute().parent)]
     if not any(option.partition("=")[0] in _WHERE or option[:2] in ("-c", "-j") for option in options):
         line += ["--cores", "all"]
     for i, option in enumerate(line[:-1]):
@@ -252,6 +313,29 @@ def stage(
 
 
 @main.command()
+@click.option("--screen", required=True, help="The screen's name, for the card.")
+@click.option("--store", "stores", type=_PATH, required=True, multiple=True, help="A staged plate; repeat for each.")
+@click.option(
+    "--quality", "qualities", type=_PATH, required=True, multiple=True, help="Its table of fields; in the same order."
+)
+@_path("--output", "The encoder to write (safetensors); its card goes beside it.")
+@_settings("model")
+@_settings("encoder")
+def encode(
+    screen: str,
+    stores: tuple[Path, ...],
+    qualities: tuple[Path, ...],
+    output: Path,
+    model: dict[str, Any],
+    encoder: dict[str, Any],
+) -> None:
+    """Learn the network's layers from all wells, without labels."""
+    from wscnn.encoder.encode import encode as learn
+
+    learn(list(stores), list(qualities), output, screen=screen, model=model, encoder=encoder)
+
+
+@main.command()
 @click.option("--screen", required=True, help="The screen's name, for the model card.")
 @click.option("--fold", type=click.IntRange(0, 2), required=True, help="Which of the three rotations to train.")
 @_path("--controls", "The control wells, as `check` writes them.")
@@ -259,6 +343,7 @@ def stage(
 @click.option(
     "--quality", "qualities", type=_PATH, required=True, multiple=True, help="Its table of fields; in the same order."
 )
+@click.option("--encoder", type=_PATH, help="What `encode` wrote, for model.architecture encoder.")
 @_path("--output", "The model to write (safetensors); its card and history go beside it.")
 @_settings("model")
 @_settings("train")
@@ -268,6 +353,7 @@ def train(
     controls: Path,
     stores: tuple[Path, ...],
     qualities: tuple[Path, ...],
+    encoder: Path | None,
     output: Path,
     model: dict[str, Any],
     train: dict[str, Any],
@@ -279,7 +365,9 @@ def train(
     from wscnn.core.provenance import note_version
     from wscnn.training.train import train_fold
 
-    train_fold(fold, controls, list(stores), list(qualities), output, screen=screen, model=model, train=train)
+    train_fold(
+        fold, controls, list(stores), list(qualities), output, screen=screen, model=model, train=train, encoder=encoder
+    )
     note_version(output.parent.parent, "train", str(fold), output.with_name(f"history-{fold}.parquet"))
 
 
@@ -513,17 +601,19 @@ def simulate() -> None:
 @click.option("--plates", default=2, show_default=True)
 @click.option("--wells", default=96, show_default=True, help="Wells a plate: 12, 24, 48, 96, 384 or 1536.")
 @click.option("--fields", default=4, show_default=True, help="Fields a well.")
-@click.option("--size", default=540, show_default=True, help="Side of a field, pixels.")
+@click.option("--size", type=int, help="Side of a field, pixels; 540, for micronuclei 270.")
 @click.option(
     "--cells",
-    type=click.Choice(["nuclei", "multinucleate"]),
+    type=click.Choice(["nuclei", "multinucleate", "micronuclei"]),
     default="nuclei",
     show_default=True,
-    help="Real nuclei, mitotic ones rare; or drawn cells, multinucleate ones rare.",
+    help="Real nuclei, mitotic ones rare; drawn cells, multinucleate ones rare; real nuclei, few with micronuclei.",
 )
 @click.option("--phenotype", "phenotypes", multiple=True, help="What is rare; repeat for several.")
-@click.option("--prevalence", default=0.06, show_default=True, help="Part of a positive control's cells.")
-@click.option("--background", default=0.003, show_default=True, help="Part of all other cells.")
+@click.option("--prevalence", type=float, help="Part of a positive control's cells; 0.06, for micronuclei 0.05.")
+@click.option("--background", type=float, help="Part of all other cells; 0.003, for micronuclei 0.005.")
+@click.option("--negatives", type=int, help="Negative control wells of a plate; by default a sixth.")
+@click.option("--positives", type=int, help="Positive control wells of a plate; by default a sixth.")
 @click.option("--strong", default=3, show_default=True, help="Perturbations that act like a positive control.")
 @click.option("--weak", default=2, show_default=True, help="Perturbations that act a quarter to half as much.")
 @click.option("--replicates", default=4, show_default=True, help="Wells of a perturbation on a plate.")
@@ -533,19 +623,19 @@ def simulate() -> None:
 @click.option("--nuisance", default=1.0, show_default=True, help="Strength of plate, edge, row and well effects.")
 @click.option("--faults", default=0, show_default=True, help="Fields with a fault, of six kinds in turn.")
 @click.option(
-    "--half",
-    type=click.Choice(["all", "first", "second"]),
-    default="all",
-    show_default=True,
-    help="Nuclei from one half of their source plates only.",
+    "--controls-from",
+    multiple=True,
+    help="Sources of the nuclei in control wells: first or second (half of the source plates); for micronuclei a date. "
+    "Repeat for several; by default half of them, by the seed.",
 )
+@click.option("--samples-from", multiple=True, help="The same for sample wells; by default the other sources.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="Wells made at a time; by default one a core.")
 def simulate_screen(folder: Path, **knobs: Any) -> None:
     """Write a screen to FOLDER: images, plates.tsv, layout.tsv, config.yaml, and the truth."""
     from wscnn.simulate.screen import simulate_screen as make
 
-    make(folder, **knobs)
+    make(folder, **{name: value for name, value in knobs.items() if value is not None})
 
 
 @simulate.command("circles")

@@ -10,15 +10,21 @@ import pytest
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.naming import recognise_names
+from wscnn.acquisitions.pattern import compile_pattern
 from wscnn.core.errors import UserError
 
 TABLE = pd.read_csv(Path(__file__).parent / "naming_schemes.tsv", sep="\t", dtype=str, keep_default_na=False)
 
 
 @pytest.mark.parametrize("scheme", TABLE["scheme"].unique())
-def test_names_of_instruments(scheme: str) -> None:
+def test_names_of_instruments_are_read_right_or_asked_about(scheme: str) -> None:
     rows = TABLE[TABLE["scheme"] == scheme]
-    naming = recognise_names(rows["name"])
+    wells, asks = rows["wells"].iloc[0], rows["asks"].iloc[0]
+    if asks:
+        with pytest.raises(UserError, match=re.escape(asks)):
+            recognise_names(rows["name"])
+        return
+    naming = recognise_names(rows["name"], int(wells) if wells else None)
     assert not naming.ignored
     found = {
         image.path: (image.plate, image.well, str(image.field), image.channel, str(image.z), str(image.time))
@@ -29,19 +35,14 @@ def test_names_of_instruments(scheme: str) -> None:
     pattern = re.compile(naming.scheme.pattern)
     names = rows["name"] if "/" in naming.scheme.pattern else rows["name"].str.rpartition("/")[2]
     assert all(map(pattern.fullmatch, names))
+    if naming.scheme.expressible:
+        compile_pattern(naming.scheme.pattern, rows["channel"].nunique())
 
 
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [
-        ([f"W{well}F00{field}T0001Z01C1.tif" for well in (1, 13) for field in (1, 2)], "which number wells"),
-        ([f"W{well:05d}--P00001--Z00000--T00000--GFP.tif" for well in (1, 13)], "which number wells"),
-        (["image--L0000--S00--U01--V02--J15--E00--O00--X00--Y01--T0000--Z00--C00.ome.tif"], "count rows and columns"),
-    ],
-)
-def test_schemes_that_no_pattern_expresses_are_named(names: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=rf"files are named by .*{said}.*; name them by well"):
-        recognise_names(names)
+def test_a_well_number_beyond_the_plate_is_named() -> None:
+    names = [f"W{well}F00{field}T0001Z01C1.tif" for well in (1, 13, 96) for field in (1, 2)]
+    with pytest.raises(UserError, match="a plate of 48 wells has no well number 96; correct --wells"):
+        recognise_names(names, wells=48)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,13 @@ def test_thumbnails_and_a_few_other_images_are_left_out() -> None:
     naming = recognise_names([*names, "exp_A01_s1_w1_thumb0123.TIF", "overview.tif"])
     assert [image.path for image in naming.images] == names
     assert naming.ignored == ["overview.tif"]
+
+
+def test_check_says_that_no_pattern_expresses_names(tmp_path: Path, settings: Callable[..., dict[str, Any]]) -> None:
+    for well in (0, 1):
+        (tmp_path / f"row{well}_col2_DAPI.tif").touch()
+    with pytest.raises(UserError, match=r"in a way that no pattern expresses .*; wscnn init lists them in a table"):
+        open_acquisition(tmp_path, settings({"1": "DNA"}))
 
 
 def test_a_folder_of_plain_files_gets_a_pattern_proposed(

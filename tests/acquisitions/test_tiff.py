@@ -10,6 +10,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from wscnn.acquisitions import tiff as reader
 from wscnn.acquisitions.tiff import MAX_PIXELS, read_tiff, tiff_planes
 from wscnn.core.errors import UserError
 
@@ -65,6 +66,18 @@ def test_thumbnails_and_smaller_copies_are_no_planes(tmp_path: Path) -> None:
         writer.write((IMAGE >> 4).astype(np.uint8), photometric="minisblack")
     assert tiff_planes(path) == [0]
     np.testing.assert_array_equal(read_tiff(path), IMAGE)
+
+
+def test_ome_metadata_are_parsed_once_per_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "stack.ome.tif"
+    stack = np.stack([IMAGE + i for i in range(5)])
+    tifffile.imwrite(path, stack, photometric="minisblack", metadata={"axes": "ZYX"}, ome=True)
+    parsed = []
+    parse = reader.fromstring
+    monkeypatch.setattr(reader, "fromstring", lambda text: parsed.append(text) or parse(text))
+    planes = tiff_planes(path)
+    np.testing.assert_array_equal(np.stack([read_tiff(path, page) for page in planes]), stack)
+    assert len(parsed) == 1
 
 
 @pytest.mark.parametrize("kind", ["ome", "imagej"])

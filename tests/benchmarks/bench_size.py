@@ -48,7 +48,7 @@ def write_images(folder: Path, fields: int, size: int) -> list[Path]:
     light = optics(rng, size, 1.0)
     files = [folder / f"{field}.tif" for field in range(1, fields + 1)]
     for file in files:
-        scene = compose(rng, Nuclei("all"), size, (size // 90) ** 2, {"mitotic": 0.02}, "")
+        scene = compose(rng, Nuclei(), size, (size // 90) ** 2, {"mitotic": 0.02}, "")
         tifffile.imwrite(file, expose(rng, scene.signal, light, 1.0))
     return files
 

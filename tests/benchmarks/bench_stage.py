@@ -38,7 +38,7 @@ def main(folder: Path, wells: int) -> None:
     """Print the steps, then MB/s of raw pixels, decode-only and staged, for three compressions and illuminations."""
     rng = np.random.default_rng(0)
     light = optics(rng, SIZE, 1.0)
-    pictures = [expose(rng, compose(rng, Nuclei("all"), SIZE, 500, {}, "").signal, light, 1.0) for _ in range(FIELDS)]
+    pictures = [expose(rng, compose(rng, Nuclei(), SIZE, 500, {}, "").signal, light, 1.0) for _ in range(FIELDS)]
     raw = wells * FIELDS * SIZE * SIZE * 2 / 1e6
     originals = {name: folder / name for name in ("uncompressed", "lzw", "zlib")}
     for name, original in originals.items():

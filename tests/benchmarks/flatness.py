@@ -111,7 +111,7 @@ def unevenness(plate: Plate, channel: str) -> float:
 def main(data: Path, n_fields: int, size: int) -> None:
     """Print a line a plate, channel and method."""
     rng = np.random.default_rng(0)
-    cells = Nuclei("all")
+    cells = Nuclei()
     scenes = [compose(rng, cells, size, max(rng.poisson((size / 60) ** 2 / 2), 1), {}, "") for _ in range(n_fields)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

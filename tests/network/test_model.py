@@ -17,7 +17,7 @@ from wscnn.network.model import score_fields as score
 from wscnn.network.weights import check_fits, load_folds, load_model, save_model
 
 # Worked out by hand from the layers: pixels a place sees along an axis.
-RECEPTIVE_FIELDS = {"wscnn4": 70, "wscnn4_cells": 78, "wscnn6": 90, "compact": 40, "compact6": 64}
+RECEPTIVE_FIELDS = {"encoder": 28, "wscnn4": 70, "wscnn4_cells": 78, "wscnn6": 90, "compact": 40, "compact6": 64}
 
 
 def network(

@@ -301,6 +301,7 @@ def test_trained_model_needs_no_positive_controls(setup: Setup) -> None:
 
 def test_settings_that_no_network_can_be_trained_with(setup: Setup) -> None:
     setup.config["model"] = {"channels": ["GFP", "DNA"]}
+    setup.config["model"]["architecture"] = "compact"
     setup.config["train"] = {"crop": 32, "freeze": 1}
     assert setup.problems() == [
         "model.channels: 'GFP' is none of the channels DNA, actin in acquisition.channels; correct it",
@@ -326,6 +327,7 @@ def save_folds(folder: Path, architecture: str, channels: list[str]) -> None:
 
 def test_a_model_to_start_from_has_to_be_there_whole_and_fit(setup: Setup) -> None:
     folder = setup.folder / "model"
+    setup.config["model"] = {"architecture": "compact"}
     setup.config["train"] = {"start_from": str(folder), "freeze": 3}
     assert all("cannot be read" in told and "train.start_from" in told for told in setup.problems())
     save_folds(folder, "compact", ["DNA", "actin"])
@@ -358,6 +360,9 @@ def test_plates_that_are_trained_on_together_have_one_pixel_size(setup: Setup) -
 
 def test_the_papers_way_with_another_network_is_warned_of_once(setup: Setup) -> None:
     setup.config["train"] = {"preset": "paper"}
+    (told,) = setup.problems()
+    assert told.startswith("train.preset: 'paper' trains the paper's networks; set model.architecture to wscnn4")
+    setup.config["model"] = {"architecture": "compact"}
     (told,) = [warning for warning in setup.check().warnings if warning.startswith("train.preset: paper")]
     assert "model.architecture is compact, not wscnn4" in told and "model.pool is noisy_or, not max" in told
     setup.config["model"] = {"architecture": "wscnn4_cells", "pool": "avg"}
@@ -411,6 +416,7 @@ def test_real_plate(sbs96: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_mistakes_of_config_tables_images_and_models_are_told_at_once(setup: Setup) -> None:
     setup.config |= {"mosaik": {}, "hits": {"fdr": 2}, "train": {"start_from": str(setup.folder / "none"), "freeze": 3}}
+    setup.config["model"] = {"architecture": "compact"}
     setup.plates |= {"P3": "images/none"}
     setup.replace("A01", lambda row: row.replace("sample", "smaple"))
     told = "\n".join(problems := setup.problems())
@@ -495,7 +501,7 @@ def test_paths_that_are_meant_from_another_folder(setup: Setup, monkeypatch: pyt
     ("changed", "told"),
     [
         ({"qc": {"min_fields": 3}}, "no well has more than 2 fields, but qc.min_fields asks for 3 good ones"),
-        ({"mosaic": {"arrange": "stage"}}, "do not give the stage's positions, which mosaic.arrange: stage needs"),
+        ({"mosaic": {"arrange": "stage"}}, "gives the stage's positions, which mosaic.arrange: stage needs"),
         ({"illumination": {"method": "instrument"}}, "holds no illumination profile of channel DNA"),
         ({"train": {"gpus": 20}}, "train.gpus: 20 cannot share a batch of 16 images"),
     ],
@@ -518,6 +524,7 @@ def test_fields_that_are_too_small_for_the_network(setup: Setup) -> None:
     for path in (setup.folder / "images/P1").iterdir():
         tifffile.imwrite(path, np.zeros((100, 120), np.uint16))
     setup.config["mosaic"] = {"downsample": 4}
+    setup.config["model"] = {"architecture": "compact"}
     small = "mosaic.downsample: 4 makes fields of 25 x 30 pixels out of 100 x 120, but the network 'compact'"
     assert any(warning.startswith(small) for warning in setup.check().warnings)
     setup.config["mosaic"] = {"downsample": 2}

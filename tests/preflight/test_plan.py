@@ -9,9 +9,9 @@ from click.testing import CliRunner, Result
 from wscnn.cli import main
 from wscnn.core.config import section
 from wscnn.core.errors import UserError
-from wscnn.preflight.plan import RATES, Rate, multiplications, plan, size_by_numbers
+from wscnn.preflight.plan import PLANNED, RATES, Rate, multiplications, plan, size_by_numbers
 
-SETTINGS = {name: section(name, "{}") for name in ("mosaic", "model", "train")}
+SETTINGS = {name: section(name, "{}") for name in PLANNED}
 JUMP = {"wells": 384, "fields": 9, "channels": 5, "planes": 1, "size": 1080, "controls": 24}
 
 
@@ -28,6 +28,9 @@ def test_multiplications_of_a_pixel_by_hand():
     by_hand = 36 * 16 / 4 + 9 * 16 * 32 / 4 + 9 * 32 * 32 / 16 + 9 * 32 * 2 / 64
     assert multiplications("compact", 1, 2) == by_hand
     assert multiplications("compact", 5, 2) == by_hand + 4 * 36 * 16 / 4
+    # The encoder's layers: at a quarter 6 x 6 and 3 x 3, at a 16th twice 3 x 3 and the two maps.
+    by_hand = 36 * 16 / 4 + 9 * 16 * 32 / 4 + (9 * 32 * 48 + 9 * 48 * 64 + 64 * 2) / 16
+    assert multiplications("encoder", 1, 2) == by_hand
     # A layer that pools is computed at all of its places.
     by_hand = 121 * 50 + (9 * 50 * 100) / 4 + (25 * 100 * 100) / 16 + (25 * 100 * 2) / 64
     assert multiplications("wscnn4", 1, 2) == by_hand
@@ -37,7 +40,7 @@ def test_two_thousand_plates_by_hand():
     table = planned(2000)
     images = 2000 * 384 * 9 * 5
     assert table["jobs"].to_dict() == {
-        "index": 2000, "stage": 2000, "train": 3, "score": 2000, "hits": 1, "report": 1, "total": 6005,
+        "index": 2000, "stage": 2000, "encode": 1, "train": 3, "score": 2000, "hits": 1, "report": 1, "total": 6006,
     }  # fmt: skip
     assert table.loc["stage", "read"] == images * 1080 * 1080 * 2
     # Blocks of 2 x 2 pixels become one, 16 bit, packed to a half; tables are a hundredth of that.
@@ -52,15 +55,18 @@ def test_hours_are_starts_and_work():
     megabytes = 2 * 384 * 9 * 5 * 1080 * 1080 * 2 / 1e6
     assert table.loc["stage", "core_hours"] == pytest.approx((2 * 36 + megabytes * 0.1) / 3600)
     # 10^9 multiplications of three folds over the mosaics.
-    work = 3 * 2 * 384 * 9 * 540 * 540 * multiplications("compact", 5, 2) / 1e9
+    work = 3 * 2 * 384 * 9 * 540 * 540 * multiplications("encoder", 5, 2) / 1e9
     assert table.loc["score", "gpu_hours"] == pytest.approx(work)
     assert table.loc["stage", "gpu_hours"] == 0
 
 
 def test_a_trained_model_is_not_trained_again():
     applied = SETTINGS | {"model": SETTINGS["model"] | {"checkpoint": "elsewhere"}}
-    train = planned(settings=applied).loc["train"]
-    assert (train == 0).all()
+    trained = planned(settings=applied).loc[["encode", "train"]]
+    assert (trained == 0).all(axis=None)
+    # Networks that are trained from a random start have no encoder.
+    compact = SETTINGS | {"model": SETTINGS["model"] | {"architecture": "compact"}}
+    assert planned(settings=compact)["jobs"].loc[["encode", "train"]].to_list() == [0, 3]
 
 
 def test_what_makes_a_screen_larger_makes_it_dearer():

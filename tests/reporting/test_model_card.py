@@ -140,7 +140,7 @@ def test_a_fold_that_learned_nothing_is_a_warning_in_the_card(tmp_path: Path) ->
     assert "**Warning:**" not in write(tmp_path / "good", fold_card(0), fold_card(1))
     text = write(tmp_path / "weak", fold_card(0), weak)
     assert text.count("**Warning:** the network of fold 1 learned next to nothing") == 1
-    assert "an area under the curve of 0.51" in text
+    assert "an AUC of 0.51" in text
 
 
 def test_reliability_groups_predictions_in_order_and_in_equal_parts() -> None:

@@ -10,7 +10,7 @@ from skimage.io import imread
 from skimage.morphology import disk
 
 from wscnn.core.errors import UserError
-from wscnn.simulate.cells import NUCLEI_PHENOTYPES, Nuclei, cut_out, nuclei_crops, pair
+from wscnn.simulate.cells import NUCLEI_PHENOTYPES, Nuclei, cut_out, pair, read_tiles
 from wscnn.simulate.multinucleate import MultinucleateCells, draw_multinucleate
 
 SHARED = Path(__file__).parents[2] / "../shared/data/mitocheck_cells"
@@ -24,14 +24,14 @@ def blob(shape: tuple[int, int], y: float, x: float, sigma_y: float, sigma_x: fl
 def test_the_packed_crops_are_the_released_ones() -> None:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not here")
-    images, rows = nuclei_crops()
+    images, rows = read_tiles("nuclei")
     for image, row in zip(images, rows, strict=True):
         np.testing.assert_array_equal(image, imread(SHARED / row["class"] / f"{row['name']}.png"))
     assert len(rows) == len(list(SHARED.glob("*/*.png")))
 
 
 def test_the_crops_have_the_classes_that_their_source_states() -> None:
-    _, rows = nuclei_crops()
+    _, rows = read_tiles("nuclei")
     assert Counter(row["class"] for row in rows) == {
         "Interphase": 148,
         "Prometaphase": 44,
@@ -41,7 +41,7 @@ def test_the_crops_have_the_classes_that_their_source_states() -> None:
 
 
 def test_the_halves_share_no_source_and_both_have_every_class() -> None:
-    _, rows = nuclei_crops()
+    _, rows = read_tiles("nuclei")
     sources = {half: {row["source"] for row in rows if row["half"] == half} for half in ("first", "second")}
     assert not sources["first"] & sources["second"]
     for half in sources:

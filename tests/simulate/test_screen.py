@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import ndimage
 
 from wscnn.core.config import load_config, load_layout, load_plates
 from wscnn.core.errors import UserError
+from wscnn.simulate.cells import read_tiles
 from wscnn.simulate.fields import FAULTS
 from wscnn.simulate.screen import CELLS, Knobs, simulate_screen
 
@@ -192,6 +194,59 @@ def test_multinucleate_cells_make_a_screen_too(tmp_path: Path) -> None:
     assert set(cells.loc[cells["rare"], "class"]) <= {"2 nuclei", "3 nuclei", "4 nuclei"}
 
 
+def sources(folder: Path, group: Callable[[str], str]) -> tuple[set[str], set[str]]:
+    """Return the groups of sources that the cells of control and of sample wells come from."""
+    layout = pd.read_csv(folder / "layout.tsv", sep="\t", keep_default_na=False)
+    cells = pd.read_parquet(folder / "truth" / "cells.parquet").merge(layout[["plate", "well", "role"]])
+    samples = cells["role"] == "sample"
+    return set(cells.loc[~samples, "source"].map(group)), set(cells.loc[samples, "source"].map(group))
+
+
+def date_of(source: str) -> str:
+    return source.split("/")[0]
+
+
+TINY = {"plates": 1, "wells": 12, "fields": 1, "size": 200, "strong": 0, "weak": 0}
+
+
+@pytest.mark.parametrize(("cells", "n_groups", "n_splits"), [("nuclei", 1, 2), ("micronuclei", 2, 6)])
+def test_controls_and_samples_show_nuclei_of_different_sources_in_turn(
+    tmp_path: Path, cells: str, n_groups: int, n_splits: int
+) -> None:
+    halves = {row["source"]: row["half"] for row in read_tiles("nuclei")[1]}
+    seen = []
+    for seed in range(n_splits):
+        simulate_screen(tmp_path / str(seed), **TINY, cells=cells, seed=seed)
+        controls, samples = sources(tmp_path / str(seed), halves.get if cells == "nuclei" else date_of)
+        assert len(controls) == len(samples) == n_groups
+        assert not controls & samples
+        seen.append(tuple(sorted(controls)))
+    assert len(set(seen)) == n_splits
+
+
+def test_sources_can_be_named(tmp_path: Path) -> None:
+    chosen = {"controls_from": ("2022-03-18", "2022-05-25"), "samples_from": ("2022-03-18", "2022-05-25")}
+    simulate_screen(tmp_path / "two", **TINY, cells="micronuclei", **chosen)
+    assert sources(tmp_path / "two", date_of) == ({"2022-03-18", "2022-05-25"},) * 2
+    simulate_screen(tmp_path / "rest", **TINY, cells="micronuclei", samples_from=("2022-04-14",))
+    assert sources(tmp_path / "rest", date_of) == ({"2022-03-18", "2022-05-25", "2022-05-26"}, {"2022-04-14"})
+
+
+def test_a_screen_of_micronuclei_has_its_own_defaults(tmp_path: Path) -> None:
+    simulate_screen(tmp_path / "micro", plates=1, wells=96, fields=1, cells="micronuclei", negatives=24, positives=12)
+    config = load_config(tmp_path / "micro" / "config.yaml")
+    assert config["mosaic"]["downsample"] == 1
+    layout = load_layout(Path(config["layout"]), ["plate1"])
+    assert layout["role"].value_counts().to_dict() == {"sample": 60, "negative": 24, "positive": 12}
+    assert set(layout.loc[layout["role"] == "positive", "phenotype"]) == {"micronuclei"}
+    cells = pd.read_parquet(tmp_path / "micro" / "truth" / "cells.parquet").merge(layout[["plate", "well", "role"]])
+    assert 30 < len(cells) / 96 < 40
+    assert (cells["rare"] == (cells["class"] == "Micronucleated")).all()
+    for role, part in (("negative", 0.005), ("positive", 0.05)):
+        rare = cells.loc[cells["role"] == role, "rare"]
+        assert rare.mean() == pytest.approx(part, abs=4 * np.sqrt(part / len(rare)))
+
+
 def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="exists already"):
@@ -218,6 +273,14 @@ def test_a_name_that_yaml_reads_as_a_number_stays_a_name(tmp_path: Path) -> None
         ({"phenotypes": ("telophase",)}, "telophase"),
         ({"phenotypes": ("mitotic", "anaphase")}, "overlap"),
         ({"cells": "multinucleate", "phenotypes": ("mitotic",)}, "mitotic"),
+        ({"cells": "micronuclei", "phenotypes": ("mitotic",)}, "mitotic"),
+        ({"negatives": -1}, "negatives: -1"),
+        ({"negatives": 80, "positives": 16}, "80 and 16 of 96 wells"),
+        ({"negatives": 80, "positives": 12}, "96 wells hold 1 perturbations"),
+        ({"samples_from": ("third",)}, "samples_from: 'third'"),
+        ({"controls_from": ("first", "second")}, "one names all groups"),
+        ({"cells": "micronuclei", "controls_from": ("first",)}, "2022-03-18"),
+        ({"cells": "multinucleate", "samples_from": ("first",)}, "use none"),
     ],
 )
 def test_a_knob_out_of_range_is_named(knobs: dict, named: str) -> None:

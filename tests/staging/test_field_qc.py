@@ -34,7 +34,7 @@ def flags(fields: list[np.ndarray]) -> list[str]:
 def plate(request: pytest.FixtureRequest) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Return good fields of a simulated plate, and one more with each fault."""
     rng = np.random.default_rng(3)
-    bank = Nuclei("all") if request.param == "nuclei" else MultinucleateCells()
+    bank = Nuclei() if request.param == "nuclei" else MultinucleateCells()
     light = optics(rng, SIDE, 0.0)
 
     def one(fault: str = "") -> np.ndarray:

@@ -13,7 +13,7 @@ def test_composed_fields_of_real_nuclei_are_counted_within_a_tenth(factor: int) 
     rng = np.random.default_rng(0)
     counted, true = [], []
     for n in (8, 20, 36, 36, 60):
-        picture = expose(rng, compose(rng, Nuclei("all"), 360, n * 2 // 3, {}, "").signal, optics(rng, 360, 1.0), 1.0)
+        picture = expose(rng, compose(rng, Nuclei(), 360, n * 2 // 3, {}, "").signal, optics(rng, 360, 1.0), 1.0)
         small = picture.reshape(360 // factor, factor, 360 // factor, factor).mean((1, 3))
         counted.append(count_nuclei(small.astype(np.uint16)))
         true.append(n * 2 // 3)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -472,12 +473,15 @@ def test_doubts_about_plates_are_cautions_of_their_phenotype():
 
 
 def test_folds_that_learned_nothing_are_named_whoever_trained_them():
-    found = of_models([weak(0, 0.9), weak(1, 0.52), weak(2, 0.6)])
-    tables = analyse(screen(), None, source="wells", hits=settings(), weak_folds=found)
+    cards = [weak(0, 0.9), weak(1, 0.52), weak(2, 0.6)]
+    tables = analyse(screen(), None, source="wells", hits=settings(), cards=cards)
     assert tables.warnings[["stage", "code", "phenotype"]].to_numpy().tolist() == [["train", "learned_nothing", "rare"]]
     assert tables.warnings["fold"].tolist() == [1]
     assert set(tables.hits["caution"]) == {"weak model"}
     assert of_models([weak(1, np.nan)]) == []
+    # A fold that its own training part shows to be at chance scores nothing, however well it does by luck.
+    (caution,) = of_models([replace(weak(1, 0.9), learned={"rare": False})])
+    assert "it scores no well" in caution.message and caution.fold == 1
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def run(data: dict, output: Path, fold: int = 0, model: dict | None = None, lear
         data["qcs"],
         path,
         screen="s",
-        model=section("model", json.dumps(model or {})),
+        model=section("model", json.dumps({"architecture": "compact"} | (model or {}))),
         train=section("train", json.dumps(quick | train)) | {"learning_rate": learning_rate},
     )
     return path

@@ -15,7 +15,7 @@ from runs import ROOT, command, environment
 
 from wscnn.core.tables import read_table
 
-STAGES = ["index", "stage", "train", "score", "hits", "report"]
+STAGES = ["index", "stage", "encode", "train", "score", "hits", "report"]
 PLATES = {"plate1", "plate2"}
 RESULTS = Path("results/small")
 
@@ -192,8 +192,9 @@ CHANGES: list[tuple[str, Callable[[Path], None]]] = [
     ("sections `mosaic`", settings(mosaic={"downsample": 4})),
     ("sections `mosaic`", settings(illumination={"method": "none"})),
     ("sections `mosaic`", settings(qc={"blur_slope": 2})),
-    ("sections `model`", settings(model={"pool": "max"})),
-    ("sections `model`", settings(train={"steps": 46})),
+    ("section `encoder`", settings(encoder={"steps": 21})),
+    ("sections `model`", settings(model={"score_pool": "max"})),
+    ("sections `model`", settings(train={"steps": 149})),
     ("section `score`", settings(score={"mask_fraction": 0.5})),
     ("section `hits`", settings(hits={"fdr": 0.1})),
     ("section `dask`", without_effect),
@@ -222,7 +223,7 @@ def planned(folder: Path) -> dict[str, set[str]]:
     for stage, line in re.findall(r"wscnn (\w+) (--.*)", log):
         if stage in found:
             plate = re.search(r"--plate (\w+)|--store \S+/(\w+)\.zarr --quality", line)
-            found[stage].add((plate[1] or plate[2]) if plate and stage != "train" else "screen")
+            found[stage].add((plate[1] or plate[2]) if plate and stage not in ("encode", "train") else "screen")
     assert any(found.values()) != ("Nothing to be done" in log), log
     return found
 
@@ -231,7 +232,7 @@ def cell(stage: str, plates: set[str]) -> str:
     """Return what the manual writes for a stage that runs for `plates`."""
     if not plates:
         return ""
-    if stage in ("train", "hits", "report"):
+    if stage in ("encode", "train", "hits", "report"):
         return "yes"
     return "all plates" if len(plates & PLATES) == 2 or stage == "score" else "the plate"
 
@@ -252,7 +253,7 @@ def test_what_runs_again(start: str, change: Callable[[Path], object], finished:
     assert [cell(stage, plates) for stage, plates in found.items()] == expected
     if expected[0] == "the plate":
         assert found["index"] == found["stage"] == {"plate3" if start == "plate added" else "plate1"}
-    if expected[3] and start != "plate left":
+    if expected[4] and start != "plate left":
         assert found["score"] >= PLATES
 
 

@@ -77,6 +77,11 @@ BASELINE = (
     if config["baseline"]["methods"]
     else []
 )
+ENCODER = (
+    [f"{RESULTS}/model/encoder.safetensors"]
+    if config["model"]["architecture"] == "encoder"
+    else []
+)
 MODEL_CARD = [] if config["model"]["checkpoint"] else f"{MODEL}/README.md"
 
 
@@ -122,6 +127,12 @@ def start_files(fold):
     return folder and digest_of(
         *(f"{folder}/fold-{fold}.{kind}" for kind in ("safetensors", "json"))
     )
+
+
+def encoder_start():
+    """Return a digest of the encoder that this screen's is taken from; None where it is learned."""
+    path = config["encoder"]["start_from"]
+    return path and digest_of(path, Path(path).with_suffix(".json"))
 
 
 # What rules depend on in the layout reaches their params by content. Jobs of a cluster read this file, too; there nothing

@@ -1,8 +1,40 @@
+# Layers learned from all wells without labels, once for all folds.
+rule encode:
+    input:
+        plates=expand(f"{RESULTS}/plates/{{plate}}.json", plate=IMAGES),
+        qc=expand(f"{RESULTS}/qc/{{plate}}.parquet", plate=IMAGES),
+    output:
+        model=f"{RESULTS}/model/encoder.safetensors",
+        card=f"{RESULTS}/model/encoder.json",
+    log:
+        f"{RESULTS}/logs/encode.log",
+    benchmark:
+        f"{RESULTS}/logs/benchmarks/encode.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 8
+    params:
+        # That the encoder to start from has changed.
+        start_file=encoder_start(),
+        screen=config["screen"],
+        stores=repeated(
+            "--store", [f"{RESULTS}/plates/{plate}.zarr" for plate in IMAGES]
+        ),
+        quality=lambda wildcards, input: repeated("--quality", input.qc),
+        channels=str(config["model"]["channels"]),
+        compared=compared("encoder"),
+        settings=settings("model", "encoder"),
+    shell:
+        "wscnn encode --screen {params.screen:q} {params.stores:q} {params.quality:q} --output {output.model:q}"
+        " {params.settings:q} > {log:q} 2>&1"
+
+
 # Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU a fold.
 rule train:
     input:
         plates=expand(f"{RESULTS}/plates/{{plate}}.json", plate=IMAGES),
         qc=expand(f"{RESULTS}/qc/{{plate}}.parquet", plate=IMAGES),
+        encoder=ENCODER,
     output:
         model=f"{RESULTS}/model/fold-{{fold}}.safetensors",
         card=f"{RESULTS}/model/fold-{{fold}}.json",
@@ -25,11 +57,12 @@ rule train:
             "--store", [f"{RESULTS}/plates/{plate}.zarr" for plate in IMAGES]
         ),
         quality=lambda wildcards, input: repeated("--quality", input.qc),
+        encoder=lambda wildcards, input: repeated("--encoder", input.encoder),
         compared=compared("model", "train"),
         settings=settings("model", "train"),
     shell:
         "wscnn train --screen {params.screen:q} --fold {wildcards.fold} --controls {params.controls:q}"
-        " {params.stores:q} {params.quality:q} --output {output.model:q} {params.settings:q} > {log:q} 2>&1"
+        " {params.stores:q} {params.quality:q} {params.encoder:q} --output {output.model:q} {params.settings:q} > {log:q} 2>&1"
 
 
 # The model card of all folds, for a person to read.

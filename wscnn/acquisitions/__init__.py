@@ -6,6 +6,7 @@ from typing import Any
 
 from wscnn.acquisitions.base import Acquisition, walk
 from wscnn.acquisitions.cellvoyager import CellVoyager
+from wscnn.acquisitions.image_table import ImageTable
 from wscnn.acquisitions.imagexpress import ImageXpress
 from wscnn.acquisitions.naming import recognise_names
 from wscnn.acquisitions.omezarr import OmeZarr
@@ -16,6 +17,7 @@ from wscnn.core.errors import UserError
 
 _READERS: dict[str, type[Acquisition]] = {
     "pattern": Pattern,
+    "table": ImageTable,
     "imagexpress": ImageXpress,
     "phenix": Phenix,
     "cellvoyager": CellVoyager,
@@ -32,8 +34,8 @@ def open_acquisition(images: Path, acquisition: Mapping[str, Any]) -> Acquisitio
     images
         A plate's folder, or an OME-Zarr plate.
     acquisition
-        The config's section ``acquisition``, complete with defaults. Format ``auto`` is ``pattern`` where a pattern
-        is given, else what the folder looks like.
+        The config's section ``acquisition``, complete with defaults. Format ``auto`` is ``pattern`` or ``table``
+        where one is given, else what the folder looks like.
 
     Raises
     ------
@@ -49,15 +51,16 @@ def open_acquisition(images: Path, acquisition: Mapping[str, Any]) -> Acquisitio
         raise UserError(f"{images}: no such folder; mend column images in the table of plates")
     name = acquisition["format"]
     if name == "auto":
-        name = "pattern" if acquisition["pattern"] else _recognise(images)
+        given = [key for key in ("pattern", "table") if acquisition[key]]
+        name = given[0] if given else recognise(images)
+        if name is None:
+            raise UserError(f"{images}: no known instrument's export; {_proposed(images)}")
     return _READERS[name](images, acquisition)
 
 
-def _recognise(images: Path) -> str:
-    for name, reader in _READERS.items():
-        if reader.recognises(images):
-            return name
-    raise UserError(f"{images}: no known instrument's export; {_proposed(images)}")
+def recognise(images: Path) -> str | None:
+    """Return the format that a folder of images looks like, None where it is no known instrument's export."""
+    return next((name for name, reader in _READERS.items() if reader.recognises(images)), None)
 
 
 def _proposed(images: Path) -> str:
@@ -65,7 +68,12 @@ def _proposed(images: Path) -> str:
     try:
         naming = recognise_names(walk(images))
     except UserError as error:
-        return f"give acquisition.pattern, a regular expression for the file names ({error})"
+        return f"give acquisition.pattern, a regular expression for the file names, or acquisition.table ({error})"
+    if not naming.scheme.expressible:
+        return (
+            f"files are named in a way that no pattern expresses ({naming.scheme.name or naming.images[0].path}); "
+            "wscnn init lists them in a table of images (acquisition.table)"
+        )
     first = naming.images[0]
     plate = f"plate {first.plate}, " if first.plate else ""
     return (

@@ -29,14 +29,16 @@ class Acquisition(ABC):
 
     #: Whether a file may hold several images, each listed in the index with its page.
     pages = False
+    #: Whether `headers` adds the positions of fields that `files` cannot give.
+    positions_in_headers = False
     #: The number of the plane that is a projection of the others, where the instrument makes one.
     projection: int | None = None
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.settings = settings
-        #: Channels that the instrument has and the config does not list, met so far.
-        self.unlisted: set[str] = set()
+        #: Channels that the instrument has and the config does not list, met so far: all that each is called.
+        self.unlisted: dict[str, tuple[str, ...]] = {}
 
     @classmethod
     @abstractmethod
@@ -88,7 +90,7 @@ class Acquisition(ABC):
                 return named[key]
             if key.isdecimal() and int(key) in numbered:
                 return numbered[int(key)]
-        self.unlisted.add(keys[0])
+        self.unlisted[keys[0]] = keys
         return None
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from wscnn.acquisitions.base import Acquisition, present, without
-from wscnn.acquisitions.metadata import attributes, elements, find, plain_name, real, well_at, whole
+from wscnn.acquisitions.metadata import find, plain_name, real, well_at, whole
+from wscnn.acquisitions.xml import attributes, elements
 from wscnn.core.errors import UserError
 from wscnn.core.tables import INDEX
 

@@ -34,6 +34,7 @@ class ImageXpress(Acquisition):
     """
 
     projection = 0
+    positions_in_headers = True
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:

@@ -20,6 +20,7 @@ import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition, walk
+from wscnn.acquisitions.image_table import table_path
 from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError
 from wscnn.core.tables import INDEX, ORIGINAL, read_notes, read_table, write_table
@@ -159,12 +160,17 @@ class _Folder:
 
     @cached_property
     def snapshot(self) -> str:
-        """A digest of the names, sizes and times of all files, as far as they can be looked at."""
+        """A digest of names, sizes and times of all files, and of the table of images, as far as they can be read."""
         names: list[str] = []
         with suppress(UserError):
             names.extend(walk(Path(self.path)))
         found = stamps([f"{self.path}/{name}" for name in names])
-        return sha256(json.dumps([names, found]).encode()).hexdigest()
+        table = ""
+        if self._acquisition["table"]:
+            # It may lie outside the folder.
+            with suppress(OSError, UserError):
+                table = digest(str(table_path(Path(self.path), self._acquisition["table"])))
+        return sha256(json.dumps([names, found, table]).encode()).hexdigest()
 
     @cached_property
     def reader(self) -> Acquisition:

@@ -4,8 +4,7 @@ import math
 import re
 import signal
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,10 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from wscnn.acquisitions.base import ONLY, Acquisition, walk
-from wscnn.acquisitions.tiff import tiff_planes
+from wscnn.acquisitions.base import ONLY, walk
+from wscnn.acquisitions.stacks import Stacks
 from wscnn.core.errors import UserError
-from wscnn.core.progress import progress
 from wscnn.core.tables import INDEX
 from wscnn.core.wells import parse_well, row_letters, well_name
 
@@ -26,13 +24,9 @@ _LARGEST = 2**31 - 1
 # Matching a name takes a microsecond or two; a pattern that needs longer than this tries endless ways to match.
 _PATIENCE_S = 2.0
 _PATIENCE_PER_NAME_S = 1e-4
-# Files at fault that one run names, at most: a plate copied by half has thousands.
-_MAX_PROBLEMS = 20
-# Files opened at a time to read their headers.
-_OPENED = 8
 
 
-class Pattern(Acquisition):
+class Pattern(Stacks):
     """Files whose names match the config's regular expression ``acquisition.pattern``.
 
     The expression has to match the whole file name, or the whole path below the folder where it holds a ``/``.
@@ -50,45 +44,20 @@ class Pattern(Acquisition):
         """Return False: only a config can say that names follow a pattern."""
         return False
 
-    def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
-        """Return a row for every image of `plate`; positions are not known, the pixel size is the config's.
-
-        Where files may be stacks, one is opened: the others are taken to have as many planes.
-        """
+    def listed(self, plate: str, excluded: Collection[str]) -> pd.DataFrame:
+        """Return a row for every file of `plate`; positions are not known, the pixel size is the config's."""
         every, named = self._rows
         if named and plate not in named:
             examples = ", ".join(f"'{name}'" for name in sorted(named)[:3])
             raise UserError(
                 f"{self.folder}: no file of plate '{plate}'; by acquisition.pattern the plates here are {examples}"
             )
-        table = pd.DataFrame(named.get(plate, every), columns=list(INDEX)).assign(plate=plate)
-        if not self.pages or table.empty:
-            return table
-        try:
-            planes = tiff_planes(Path(table["path"].iloc[0]))
-        except UserError:  # of a file that is broken `index` says so, unless its well is excluded
-            planes = [0]
-        return _with_planes(table, [planes] * len(table))
+        return pd.DataFrame(named.get(plate, every), columns=list(INDEX)).assign(plate=plate)
 
-    def headers(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return an index with the planes that each file holds.
-
-        Raises
-        ------
-        UserError
-            Naming the files that cannot be read (the first 20).
-        """
-        if not self.pages:
-            return table
-        files = table.drop_duplicates("path")
-        # Several at a time: on a network's file system opening a file is waiting.
-        with ThreadPoolExecutor(_OPENED) as pool:
-            found = list(progress(pool.map(_planes_or_problems, files["path"]), len(files), "headers read"))
-        problems = [problem for _, wrong in found for problem in wrong]
-        if problems:
-            more = len(problems) - _MAX_PROBLEMS
-            raise UserError(problems[:_MAX_PROBLEMS] + ([f"{more} more files like these"] if more > 0 else []))
-        return _with_planes(files, [planes for planes, _ in found])
+    @property
+    def plates(self) -> list[str]:
+        """Plates that the files name, sorted; none where the pattern has no group ``plate``."""
+        return sorted(self._rows[1])
 
     @cached_property
     def _rows(self) -> tuple[list[tuple], dict[str, list[tuple]]]:
@@ -141,22 +110,6 @@ class Pattern(Acquisition):
             f"{self.folder}: no file matches acquisition.pattern '{self._regex.pattern}'; "
             f"files here are called {examples} ({len(names)} in all)"
         )
-
-
-def _planes_or_problems(path: str) -> tuple[list[int], list[str]]:
-    """Return the planes of a file, and what is wrong with it."""
-    try:
-        return tiff_planes(Path(path)), []
-    except UserError as error:
-        return [], error.problems
-
-
-def _with_planes(files: pd.DataFrame, planes: Sequence[Sequence[int]]) -> pd.DataFrame:
-    """Return a table with a row for each of the planes of the files, given by their pages, instead of one a file."""
-    table = files.loc[files.index.repeat([len(pages) for pages in planes])].reset_index(drop=True)
-    table["page"] = [page for pages in planes for page in pages]
-    table["z"] = [ONLY + i for pages in planes for i in range(len(pages))]
-    return table
 
 
 def compile_pattern(pattern: str, n_channels: int) -> re.Pattern[str]:

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from wscnn.acquisitions.base import Acquisition, present, without
-from wscnn.acquisitions.metadata import children, elements, find, local, plain_name, real, well_at, whole
+from wscnn.acquisitions.metadata import find, plain_name, real, well_at, whole
 from wscnn.acquisitions.tiff import MAX_PIXELS
+from wscnn.acquisitions.xml import children, elements, local
 from wscnn.core.errors import UserError
 from wscnn.core.tables import INDEX
 

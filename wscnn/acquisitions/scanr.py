@@ -28,8 +28,9 @@ class ScanR(Acquisition):
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
-        """Return whether there is a file with such a name in the folder or in a folder right below it."""
-        return any(_NAME.fullmatch(path.name) for depth in ("*.tif", "*/*.tif") for path in folder.glob(depth))
+        """Return whether there is a file with such a name, well included, in the folder or in one right below it."""
+        found = (_NAME.fullmatch(path.name) for depth in ("*.tif", "*/*.tif") for path in folder.glob(depth))
+        return any(match and match["well"] for match in found)
 
     def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
         """Return one row per image; positions are not known, the pixel size is the config's."""
@@ -67,6 +68,6 @@ class ScanR(Acquisition):
         if unnamed:
             raise UserError(
                 f"{self.folder / unnamed}: numbers its well through the plate and does not name it (A1--W00001--...); "
-                "set acquisition.format to table and list the images with their wells"
+                "wscnn init lists such images in a table (acquisition.table)"
             )
         return pd.DataFrame(rows, columns=list(INDEX))

@@ -4,6 +4,7 @@ import math
 import stat
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 from xml.etree.ElementTree import ParseError
@@ -13,6 +14,7 @@ import tifffile
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from wscnn.acquisitions.xml import local
 from wscnn.core.errors import UserError
 
 #: No camera makes more pixels; a header that claims more is broken or made to fill the memory.
@@ -22,6 +24,8 @@ MAX_BYTES = 2**30
 # Larger images than this are not decoded from so many times fewer bytes: no noise of a camera packs so well.
 _LARGE_BYTES = 2**26
 _PACKED = 200
+# Files whose parsed OME metadata are kept: several threads read a plate, each one file at a time.
+_OME_KEPT = 16
 
 T = TypeVar("T")
 
@@ -135,45 +139,43 @@ def _sizes(tiff: tifffile.TiffFile, path: Path) -> dict[str, int]:
         names = {"images": "images", "slices": "z", "channels": "c", "frames": "t"}
         return {name: int(found[key]) for key, name in names.items() if key in found}
     if tiff.is_ome:
-        images = _ome_images(tiff, path)
+        images = _ome_images(tiff.pages.first.description, path.name)
         return {**images[0], "fields": len(images)} if images else {}
     if tiff.is_stk:
         return {"images": int((tiff.stk_metadata or {}).get("NumberPlanes", 1))}
     return {}
 
 
-def _local(tag: str) -> str:
-    return tag.rpartition("}")[2]
-
-
-def _ome_images(tiff: tifffile.TiffFile, path: Path) -> list[dict[str, int]]:
-    """Return the sizes ``z``, ``c`` and ``t`` of the images that OME metadata place in this file.
+@lru_cache(maxsize=_OME_KEPT)
+def _ome_images(metadata: str, name: str) -> list[dict[str, int]]:
+    """Return the sizes ``z``, ``c`` and ``t`` of the images that the OME metadata of the file `name` place in it.
 
     Each file of a set may repeat the metadata of all: an image whose ``TiffData`` name other files is not in this one.
+    The planes of a stack are read one by one, each from the opened file, so the last few results are kept.
     """
     try:
-        root = fromstring(tiff.pages.first.description)
+        root = fromstring(metadata)
     except (ParseError, DefusedXmlException, ValueError):
         return []
     every, here = [], []
     for image in root.iter():
-        if _local(image.tag) != "Image":
+        if local(image.tag) != "Image":
             continue
-        pixels = next((part for part in image if _local(part.tag) == "Pixels"), None)
+        pixels = next((part for part in image if local(part.tag) == "Pixels"), None)
         if pixels is None:
             continue
         wanted = {axis.lower(): int(pixels.get(f"Size{axis}", "1")) for axis in "ZCT"}
         wanted |= {"x": int(pixels.get("SizeX", "0")), "y": int(pixels.get("SizeY", "0"))}
         every.append(wanted)
-        if any(_local(part.tag) == "MetadataOnly" for part in pixels):
+        if any(local(part.tag) == "MetadataOnly" for part in pixels):
             continue
-        data = [part for part in pixels if _local(part.tag) == "TiffData"]
-        named = [next((part for part in entry if _local(part.tag) == "UUID"), None) for entry in data]
+        data = [part for part in pixels if local(part.tag) == "TiffData"]
+        named = [next((part for part in entry if local(part.tag) == "UUID"), None) for entry in data]
         own = (
-            name is None
-            or (name.text or "").strip() == root.get("UUID", "-")
-            or name.get("FileName", "").rpartition("/")[2] == path.name
-            for name in named
+            uuid is None
+            or (uuid.text or "").strip() == root.get("UUID", "-")
+            or uuid.get("FileName", "").rpartition("/")[2] == name
+            for uuid in named
         )
         if not data or any(own):
             here.append(wanted)

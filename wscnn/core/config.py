@@ -171,9 +171,11 @@ def section(name: str, text: str) -> dict[str, Any]:
     return settings
 
 
-#: Keys that say where and how the work is done, or what to accept: no table and no weight depends on them.
+#: Keys that say where and how the work is done, or what to accept: no table and no weight depends on them. Of the
+#: table of images, the content counts, not the path (`wscnn.acquisitions.originals`).
 WITHOUT_EFFECT = {
-    "acquisition": ("missing_fields",),
+    "acquisition": ("missing_fields", "table"),
+    "encoder": ("device",),
     "train": ("device",),
     "score": ("device",),
     "dask": ("cluster", "workers", "wait_s", "slurm"),
@@ -257,6 +259,8 @@ def _explained(error: jsonschema.ValidationError) -> str:
     kinds = set(_kinds(rule))
     if error.validator == "format":
         return str(error.cause)
+    if value == "" and error.validator in ("minLength", "enum"):
+        return "empty; fill it in" + (f" with {listed(rule['enum'])}" if error.validator == "enum" else "")
     if error.validator in ("type", "pattern"):
         if kinds & _NUMBERS and isinstance(value, str) and (number := _as_number(value)) is not None:
             return f"{shown} is text, not a number; write {number}"
@@ -331,6 +335,10 @@ def _acquisition_faults(given: Mapping[str, Any], path: tuple[str, ...]) -> list
         found.append(("nuclei", f"'{settings['nuclei']}' is none of the channels {', '.join(channels)}"))
     if settings["format"] == "pattern" and not settings["pattern"]:
         found.append(("pattern", "format 'pattern' needs a regular expression here"))
+    if settings["format"] == "table" and not settings["table"]:
+        found.append(("table", "format 'table' needs the path of a table of images here"))
+    if settings["format"] == "auto" and settings["pattern"] and settings["table"]:
+        found.append(("table", "a pattern is given, too; keep one of them, or set format to pattern or table"))
     return [((*path, key), f"{'.'.join((*path, key))}: {sentence}") for key, sentence in found]
 
 

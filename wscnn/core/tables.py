@@ -81,33 +81,6 @@ _WELL_SCORES = {
     ),
 }
 
-_HITS = {
-    "rank": Column("Int32", "From 1, by p and then by effect; missing for controls and where there is no p"),
-    **_PERTURBATION,
-    **_PHENOTYPE,
-    "role": Column("str", "`sample`, or `positive`: positive controls are listed below the samples, untested"),
-    "hit": Column("bool", "Whether q is at most `hits.fdr`"),
-    "caution": Column("str", "What speaks against trusting the row, separated by semicolons; empty where nothing"),
-    "effect": Column("float64", "Median of its wells' z; 0 is the plate's negative controls", "z"),
-    "effect_low": Column("float64", "Lower end of the effect's 95 % interval; missing for one well", "z"),
-    "effect_high": Column("float64", "Upper end of the effect's 95 % interval; missing for one well", "z"),
-    "effect_sd": Column("float64", "Standard deviation of z over wells; missing for one well", "z"),
-    "p": Column("float64", "One-sided p-value: a higher score is more of the phenotype", "0 to 1"),
-    "q": Column("float64", "p corrected for all tests (Benjamini-Hochberg)", "0 to 1"),
-    "smallest_p": Column("float64", "Smallest p that its wells and controls could reach", "0 to 1"),
-    "null_kind": Column("str", "What p was ranked among: `plate`, `pooled`, or empty"),
-    "n_wells": Column("int32", "Wells with a score on plates that count", "count"),
-    "n_plates": Column("int32", "Plates of these wells", "count"),
-    "n_agree": Column("int32", "Wells above 95 % of the screen's negative controls, held out", "count"),
-    "ssmd": Column("float64", "Strictly standardised mean difference of z from the negative controls of its plates"),
-    "score_mean": Column("float64", "Mean score of its wells", "log-odds, or that of the table of scores"),
-    "model_sd": Column("float64", "Root mean square of `score_sd`: spread over the folds", "as `score_mean`"),
-    "n_objects_per_field": Column("float64", "Detected cells per used field", "count"),
-    "rare_fraction": Column("float64", "Detected cells over nuclei, where nuclei were counted", "fraction"),
-    "n_cells_per_field": Column("float64", "Nuclei per used field", "count"),
-    "cell_percent": Column("float64", "Nuclei per field, relative to the plate's negative controls", "percent"),
-    "cell_loss": Column("bool", "Whether `cell_percent` is below 100 (1 - `hits.cell_loss`)"),
-}
 # What the table of baselines has of that of hits.
 _CALLS = (
     "rank",
@@ -240,7 +213,42 @@ TABLES: dict[str, dict[str, Column]] = {
         "score": Column("float64", "Peak of the detector, mean of the folds", "log-odds"),
     },
     # One row per perturbation, role and phenotype.
-    "hits": _HITS,
+    "hits": {
+        "rank": Column("Int32", "From 1, by p and then by effect; missing for controls and where there is no p"),
+        **_PERTURBATION,
+        **_PHENOTYPE,
+        "role": Column("str", "`sample`, or `positive`: positive controls are listed below the samples, untested"),
+        "hit": Column("bool", "Whether q is at most `hits.fdr`"),
+        "caution": Column("str", "What speaks against trusting the row, separated by semicolons; empty where nothing"),
+        "effect": Column("float64", "Median of its wells' z; 0 is the plate's negative controls", "z"),
+        "effect_low": Column("float64", "Lower end of the effect's 95 % interval; missing for one well", "z"),
+        "effect_high": Column("float64", "Upper end of the effect's 95 % interval; missing for one well", "z"),
+        "effect_sd": Column("float64", "Standard deviation of z over wells; missing for one well", "z"),
+        "p": Column("float64", "One-sided p-value: a higher score is more of the phenotype", "0 to 1"),
+        "q": Column("float64", "p corrected for all tests (Benjamini-Hochberg)", "0 to 1"),
+        "smallest_p": Column("float64", "Smallest p that its wells and controls could reach", "0 to 1"),
+        "null_kind": Column("str", "What p was ranked among: `plate`, `pooled`, or empty"),
+        "n_wells": Column("int32", "Wells with a score on plates that count", "count"),
+        "n_plates": Column("int32", "Plates of these wells", "count"),
+        "n_agree": Column("int32", "Wells above 95 % of the screen's negative controls, held out", "count"),
+        "ssmd": Column(
+            "float64", "Strictly standardised mean difference of z from the negative controls of its plates"
+        ),
+        "score_mean": Column("float64", "Mean score of its wells", "log-odds, or that of the table of scores"),
+        "model_sd": Column("float64", "Root mean square of `score_sd`: spread over the folds", "as `score_mean`"),
+        "n_objects_per_field": Column("float64", "Detected cells per used field", "count"),
+        "rare_fraction": Column(
+            "float64",
+            "Share of rare cells in excess of negative controls, where nuclei were counted: detected cells over "
+            "nuclei, corrected for what the detector misses and mistakes as far as the model's cards state its recall",
+            "fraction",
+        ),
+        "rare_fraction_low": Column("float64", "Lower bound of its 95 % interval; NaN without a recall", "fraction"),
+        "rare_fraction_high": Column("float64", "Upper bound", "fraction"),
+        "n_cells_per_field": Column("float64", "Nuclei per used field", "count"),
+        "cell_percent": Column("float64", "Nuclei per field, relative to the plate's negative controls", "percent"),
+        "cell_loss": Column("bool", "Whether `cell_percent` is below 100 (1 - `hits.cell_loss`)"),
+    },
     # One row per well and phenotype of the screen.
     "screen_wells": {
         **_SCREEN,
@@ -326,11 +334,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "x": Column("float64", "Horizontal position of the nucleus's centre in the well's mosaic", "mosaic pixels"),
         "feature_*": Column("float32", "A feature of the nucleus; those of a channel end in its name"),
     },
-    # One row per method, perturbation, role and phenotype.
-    "baseline": {
-        **_METHOD,
-        **{name: _HITS[name] for name in _CALLS},
-    },
     # One row per method, well and phenotype.
     "baseline_wells": {
         **_METHOD,
@@ -372,6 +375,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "message": Column("str", "What is wrong and what to do"),
     },
 }
+
+# One row per method, perturbation, role and phenotype.
+TABLES["baseline"] = {**_METHOD, **{name: TABLES["hits"][name] for name in _CALLS}}
 
 
 def types(table: str) -> dict[str, str]:

@@ -187,8 +187,19 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _text(content: bytes, path: Path) -> pd.DataFrame:
-    """Return the table in the bytes of a text file."""
+def read_cells(path: Path) -> dict[int, list[str]]:
+    """Return the stripped cells of each line of a text file that is not empty, whatever they mean.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read or is no text.
+    """
+    return _cells(_content(path), path)
+
+
+def _cells(content: bytes, path: Path) -> dict[int, list[str]]:
+    """Return the cells of each line, counted from 1, in the bytes of a text file."""
     try:
         text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError:
@@ -196,8 +207,9 @@ def _text(content: bytes, path: Path) -> pd.DataFrame:
     if "\0" in text:
         raise UserError(f"{path}: holds NUL characters, so is no text; save the table as UTF-8 text (CSV or TSV)")
     header = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
-    first = re.sub(r'"[^"]*"', "", header)
-    separator = max("\t,;", key=first.count)
+    # A plate map may begin with a title.
+    first = header if re.search(r"[\t,;]", header) else text
+    separator = max("\t,;", key=re.sub(r'"[^"]*"', "", first).count)
     # Old Macs end lines with a carriage return alone; csv takes all three line ends, also inside quotes.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     body = {}
@@ -209,6 +221,12 @@ def _text(content: bytes, path: Path) -> pd.DataFrame:
                 body[reader.line_num] = cells
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}; fix the quotes in this line") from None
+    return body
+
+
+def _text(content: bytes, path: Path) -> pd.DataFrame:
+    """Return the table in the bytes of a text file."""
+    body = _cells(content, path)
     names = body.pop(next(iter(body))) if body else []
     # Spreadsheets leave empty columns at the right.
     while names and not names[-1]:

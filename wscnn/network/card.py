@@ -57,6 +57,13 @@ class Card:
         The sections ``model`` and ``train`` of the config.
     version
         Of this program.
+    learned
+        For each phenotype, whether the fold's detector did better than chance on wells of its training part that it was
+        not fitted to; one that did not scores nothing. Empty where that was not asked.
+    outlined
+        Whether positions were pooled over cells found in the image, so that objects are these cells.
+    recall
+        For each phenotype, the share of its cells that score above the threshold ``place``, as far as that is known.
     digest
         SHA-256 of the file of weights; None on cards of earlier versions.
     """
@@ -75,6 +82,9 @@ class Card:
     n_fields: dict[str, dict[str, int]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    learned: dict[str, bool] = field(default_factory=dict)
+    outlined: bool = False
+    recall: dict[str, float | None] = field(default_factory=dict)
     version: str = wscnn.__version__
     digest: str | None = field(default=None, compare=False)
 
@@ -165,7 +175,7 @@ def _wrong(value: object, kind: Any, key: str) -> Iterator[str]:
         yield f"{key}: {repr(value)[:60]} is no {_WORDS[origin or kind]}"
 
 
-_WORDS = {str: "text", int: "whole number", float: "number", list: "list", dict: "mapping"}
+_WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number", list: "list", dict: "mapping"}
 
 
 def _inconsistent(card: Card) -> Iterator[str]:
@@ -194,6 +204,9 @@ def _inconsistent(card: Card) -> Iterator[str]:
         for phenotype, numbers in values.items():
             if set(numbers) != set(entries):
                 yield f"{key}.{phenotype}: has to hold {' and '.join(entries)}"
+    for key in ("learned", "recall"):
+        if (values := getattr(card, key)) and set(values) != set(card.phenotypes):
+            yield f"{key}: of {', '.join(values)}, not of {', '.join(card.phenotypes)}"
     if unknown := [part for part in card.parts if part not in PARTS]:
         yield f"parts.{unknown[0]}: no part is called so; there are {', '.join(PARTS)}"
     wells = [well for part in card.parts.values() for well in part]

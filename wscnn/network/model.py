@@ -34,17 +34,32 @@ class Layer(NamedTuple):
 
 
 class Architecture(NamedTuple):
-    """The layers up to the features, and kernel and padding of the last convolution, which makes the class maps."""
+    """The layers up to the features, and kernel and padding of the last convolution, which makes the class maps.
+
+    Attributes
+    ----------
+    layers
+        Up to the features.
+    kernel, padding
+        Of the last convolution.
+    encoded
+        Whether the layers are learned first, without labels, by `wscnn.encoder`, and fields are prepared by `contrast`.
+    """
 
     layers: tuple[Layer, ...]
     kernel: int
     padding: int = 0
+    encoded: bool = False
 
 
 #: By name. The paper gives `wscnn4` (simulated data) and `wscnn4_cells`; of its network of six convolutions it gives
 #: the number only: here the 3 x 3 layers that follow the first and second layer are our choice. `compact` and
-#: `compact6` are ours, of four and six convolutions, for a seventeenth of the work.
+#: `compact6` are ours, of four and six convolutions, for a seventeenth of the work. `encoder` sees 28 px at a stride of
+#: 4, little enough that a structure of 5 px fills a good part of a position's features.
 ARCHITECTURES = {
+    "encoder": Architecture(
+        (Layer(16, 6, halve="stride"), Layer(32, 3), Layer(48, 3, halve=""), Layer(64, 3, halve="")), 1, encoded=True
+    ),
     "wscnn4": Architecture((Layer(50, 11), Layer(100, 3), Layer(100, 5, 1)), 5, 1),
     "wscnn4_cells": Architecture((Layer(50, 11), Layer(100, 7), Layer(100, 5, 1)), 5, 1),
     "wscnn6": Architecture(
@@ -69,6 +84,29 @@ _EMPTY = -6.0
 #: Where the leak starts, in log-odds: one in four. Being one number that has far to go, it learns this many times as
 #: fast as the weights.
 _LEAK, _LEAK_PACE = -1.1, 10.0
+
+
+#: Of a field's intensities: what counts as background, and what as bright.
+_BACKGROUND, _BRIGHT = 0.20, 0.97
+#: The least distance between the two, in windows of the plate: an empty field stays empty.
+_LEAST_RANGE = 0.1
+#: Where the logarithmic part of the contrast begins, in such distances, and what it is divided by.
+_KNEE, _TOP_CONTRAST = 0.15, 2.6
+
+
+def contrast(images: Tensor) -> Tensor:
+    """Return fields (n, C, h, w) as a network that was learned without labels sees them.
+
+    Of each field and channel the background is subtracted and the rest is divided by how far bright pixels stand out
+    from it; then dim structures are raised as a logarithm would: asinh(x / 0.15) / 2.6. So neither the exposure of a
+    field nor a single bright cell decides what is visible.
+    """
+    some = images.detach()[..., ::3, ::3].flatten(-2).float()
+    low, high = (
+        some.kthvalue(1 + int(share * (some.shape[-1] - 1)), dim=-1).values[..., None, None]
+        for share in (_BACKGROUND, _BRIGHT)
+    )
+    return torch.asinh((images - low) / (_KNEE * (high - low).clamp_min(_LEAST_RANGE))) / _TOP_CONTRAST
 
 
 def _noisy_or(maps: Tensor, leak: Tensor | None = None) -> Tensor:
@@ -143,6 +181,8 @@ class WSCNN(nn.Module):
         Pixels along an axis that an image to train on needs.
     margin
         Pixels by which `score_fields` widens a field at each side, at least.
+    encoded
+        As in `Architecture`.
     """
 
     def __init__(self, architecture: str, pool: str, n_channels: int, n_classes: int, score_pool: str = "same") -> None:
@@ -156,7 +196,7 @@ class WSCNN(nn.Module):
                 raise UserError(f"model.{what}: '{name}' is unknown; choose one of {', '.join(known)}")
         self.architecture, self.pool, self.score_pool = architecture, pool, score_pool
         self.n_channels, self.n_classes = n_channels, n_classes
-        layers, kernel, padding = ARCHITECTURES[architecture]
+        layers, kernel, padding, self.encoded = ARCHITECTURES[architecture]
         self._steps = [*layers, Layer(n_classes, kernel, padding, halve="")]
         blocks = []
         before = n_channels
@@ -277,6 +317,28 @@ def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
     UserError
         When a field is smaller than the margin.
     """
+    maps, attention = model._maps(_widened(model, images))
+    inner = slice(model._cut, -model._cut or None)
+    maps = maps[..., inner, inner]
+    if attention is not None:
+        attention = attention[..., inner, inner]
+    return model.pooled(maps, attention), maps[:, 1:] - maps[:, :1]
+
+
+def field_features(model: WSCNN, images: Tensor) -> Tensor:
+    """Return the features (n, F, h', w') that the class maps of fields (n, C, h, w) are made of; see `score_fields`.
+
+    Raises
+    ------
+    UserError
+        When a field is smaller than the margin.
+    """
+    inner = slice(model._cut, -model._cut or None)
+    return model.blocks(_widened(model, images))[..., inner, inner]
+
+
+def _widened(model: WSCNN, images: Tensor) -> Tensor:
+    """Return fields as the network's layers take them, with a margin at each side."""
     height, width = images.shape[-2:]
     if min(height, width) <= model.margin + model.stride:
         raise UserError(
@@ -288,11 +350,8 @@ def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
     for size in (width, height):
         places = -(-size // model.stride) + 2 * model._cut
         sides += [margin, model._pixels(places, padded=True) - size - margin]
+    if model.encoded:
+        images = contrast(images)
     widened = functional.pad(images.detach(), sides, mode="replicate")
     widened[..., margin : margin + height, margin : margin + width] = images
-    maps, attention = model._maps(widened)
-    inner = slice(model._cut, -model._cut or None)
-    maps = maps[..., inner, inner]
-    if attention is not None:
-        attention = attention[..., inner, inner]
-    return model.pooled(maps, attention), maps[:, 1:] - maps[:, :1]
+    return widened

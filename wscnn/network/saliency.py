@@ -15,7 +15,12 @@ from torch import Tensor
 from wscnn.network.model import WSCNN, score_fields
 
 
-def saliency(models: Sequence[WSCNN], images: Tensor, thresholds: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+def saliency(
+    models: Sequence[WSCNN],
+    images: Tensor,
+    thresholds: Sequence[float],
+    learned: Sequence[Sequence[bool]] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return scores, detector maps and saliency of images, by one forward and one backward pass for each model.
 
     Several models are one detector: the mean of their maps. Its gradient starts from the sum over all places above the
@@ -30,6 +35,8 @@ def saliency(models: Sequence[WSCNN], images: Tensor, thresholds: Sequence[float
         Shape (n, C, h, w).
     thresholds
         One a phenotype: the detector's value above which a place belongs to an object.
+    learned
+        Which phenotypes each model has learned, (models, P); its map of another one does not count. By default all.
 
     Returns
     -------
@@ -44,7 +51,13 @@ def saliency(models: Sequence[WSCNN], images: Tensor, thresholds: Sequence[float
     images = images.detach().requires_grad_(True)
     views = [score_fields(model, images) for model in models]
     logits = torch.stack([scores.detach() for scores, _ in views])
-    maps = torch.stack([detector for _, detector in views]).mean(0)
+    maps = torch.stack([detector for _, detector in views])
+    if learned is None:
+        maps = maps.mean(0)
+    else:
+        # A phenotype that none has learned has an empty map.
+        weights = maps.new_tensor(learned)[:, None, :, None, None]
+        maps = (maps * weights).sum(0) / weights.sum(0).clamp_min(1)
     fires = maps > maps.new_tensor(thresholds)[:, None, None]
     gradients = images.new_zeros((len(images), len(thresholds), *images.shape[-2:]))
     firing = [p for p in range(len(thresholds)) if bool(fires[:, p].any())]

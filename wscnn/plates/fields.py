@@ -21,6 +21,61 @@ def same_pixel_size(one: float | None, other: float | None) -> bool:
     return one is None or other is None or abs(one / other - 1) <= _TOLERANCE
 
 
+def open_plates(stores: Sequence[Path], qcs: Sequence[Path]) -> dict[str, Plate]:
+    """Return staged plates by name, in the order given.
+
+    Parameters
+    ----------
+    stores, qcs
+        The plates and, in the same order, their tables of fields.
+
+    Raises
+    ------
+    UserError
+        When there are more of the ones than of the others, or two plates have one name.
+    """
+    if len(stores) != len(qcs):
+        raise UserError(f"{len(stores)} stores, but {len(qcs)} tables of fields; give one for each, in the same order")
+    plates: dict[str, Plate] = {}
+    for plate in map(Plate, stores):
+        if (first := plates.setdefault(plate.name, plate)) is not plate:
+            raise UserError(f"{first.path} and {plate.path}: both are plate '{plate.name}'; stage the plates again")
+    return plates
+
+
+def shared_channels(plates: Sequence[Plate], chosen: Sequence[str] | None) -> tuple[list[str], float | None]:
+    """Return the channels to train on and the pixel size, the same in all plates; None where no plate states it.
+
+    Parameters
+    ----------
+    plates
+        The plates, one at least.
+    chosen
+        Names of channels; None takes those of the first plate.
+
+    Raises
+    ------
+    UserError
+        When a plate lacks a channel, or pixel sizes differ.
+    """
+    first = next((plate for plate in plates if plate.pixel_size_um is not None), plates[0])
+    names = [channel.name for channel in plates[0].channels] if chosen is None else list(chosen)
+    problems = []
+    for plate in plates:
+        there = [channel.name for channel in plate.channels]
+        missing = [name for name in names if name not in there]
+        if missing:
+            problems.append(f"{plate.path}: has no channel {', '.join(missing)}; it has {', '.join(there)}")
+        if not same_pixel_size(plate.pixel_size_um, first.pixel_size_um):
+            problems.append(
+                f"{plate.path}: a mosaic pixel is {plate.pixel_size_um:g} um, but {first.pixel_size_um:g} um in "
+                f"{first.path}; plates that are trained on together need one pixel size"
+            )
+    if problems:
+        raise UserError(problems)
+    return names, first.pixel_size_um
+
+
 def read_quality(plate: Plate, path: Path) -> pd.DataFrame:
     """Return the table of fields of a staged plate, verified to be of these pixels and settings.
 

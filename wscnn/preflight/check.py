@@ -13,7 +13,6 @@ import pandas as pd
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition, entry_is
 from wscnn.acquisitions.index import choose, duplicates, plane_problems, read_index
-from wscnn.acquisitions.pattern import Pattern
 from wscnn.core.config import controls as control_wells
 from wscnn.core.config import draft_config, load_layout, load_plates
 from wscnn.core.errors import UserError, listed, merged
@@ -382,10 +381,11 @@ def _stage_problems(plate: str, acquisition: Acquisition, table: pd.DataFrame, c
         problems.append(
             f"{where}: no well has more than {most} fields, but qc.min_fields asks for {least} good ones; lower it"
         )
-    if config["mosaic"]["arrange"] == "stage" and isinstance(acquisition, Pattern):
+    unknown = staged["y_um"].isna().all() and not acquisition.positions_in_headers
+    if config["mosaic"]["arrange"] == "stage" and unknown:
         problems.append(
-            f"{where}: names of files do not give the stage's positions, which mosaic.arrange: stage needs; set it to "
-            "auto or grid"
+            f"{where}: nothing in {acquisition.folder} gives the stage's positions, which mosaic.arrange: stage needs; "
+            "set it to auto or grid"
         )
     if config["illumination"]["method"] == "instrument" and not isinstance(acquisition, _PutAway):
         for channel in config["acquisition"]["channels"].values():
@@ -528,8 +528,9 @@ def _network_problems(layout: pd.DataFrame | None, config: Mapping[str, Any]) ->
     phenotypes = [] if layout is None else sorted(set(layout.loc[layout["role"] == "positive", "phenotype"]))
     classes = ["negative", *phenotypes]
     if (
-        train["crop"] is None
-        and train["start_from"] is None
+        all(train[key] is None for key in ("batch", "crop", "tiles", "patience", "start_from"))
+        and train["preset"] == "default"
+        and (model["pool"] == "noisy_or" or model["architecture"] != "encoder")
         and not train["freeze"]
         and train["gpus"] == 1
         and len(classes) <= train["max_fields"]
@@ -597,9 +598,11 @@ def _normalisation_problems(layout: pd.DataFrame, config: Mapping[str, Any]) -> 
 def _ignored(config: Mapping[str, Any]) -> list[str]:
     """Return which settings have no effect beside others."""
     settings = config["acquisition"]
-    if settings["pattern"] and settings["format"] not in ("auto", "pattern"):
-        return [f"acquisition.pattern has no effect with acquisition.format: {settings['format']}"]
-    return []
+    return [
+        f"acquisition.{key} has no effect with acquisition.format: {settings['format']}"
+        for key in ("pattern", "table")
+        if settings[key] and settings["format"] not in ("auto", key)
+    ]
 
 
 def _model_problems(config: Mapping[str, Any], pixel_sizes: set[float]) -> list[str]:

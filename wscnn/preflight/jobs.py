@@ -12,7 +12,15 @@ from wscnn.core.errors import UserError
 from wscnn.core.tables import read_table
 
 #: The stages that are jobs, in the order of the data, and the unit that each one's rate counts.
-UNITS = {"index": "images", "stage": "MB", "train": "images", "score": "fields", "hits": "wells", "report": "wells"}
+UNITS = {
+    "index": "images",
+    "stage": "MB",
+    "encode": "tiles",
+    "train": "images",
+    "score": "fields",
+    "hits": "wells",
+    "report": "wells",
+}
 
 _NAME = re.compile(rf"({'|'.join(UNITS)})(?:-(?:fold-)?(.+))?")
 
@@ -22,9 +30,9 @@ def read_jobs(results: Path) -> pd.DataFrame:
 
     Columns are ``stage``; ``of`` (the plate or fold, else empty); ``seconds`` by the clock and ``core_seconds`` of all
     its cores together; ``peak_mb``, the highest resident memory; ``amount`` of work in ``unit`` and ``rate``, the
-    amount a second by the clock. Work is, by stage: images indexed; MB (10^6 bytes) of raw pixels staged; images drawn
-    for training; fields scored; wells and phenotypes called, and reported. What was not measured (of jobs of less than
-    half a second) is missing.
+    amount a second by the clock. Work is, by stage: images indexed; MB (10^6 bytes) of raw pixels staged; tiles drawn
+    for the encoder; images drawn for training, or control fields where detectors are fitted; fields scored; wells and
+    phenotypes called, and reported. What was not measured (of jobs of less than half a second) is missing.
 
     Raises
     ------
@@ -70,12 +78,19 @@ def _amount(results: Path, stage: str, of: str) -> float:
             return manifest(results / "plates" / f"{of}.json")["bytes"] / 1e6
         case "score":
             return manifest(results / "plates" / f"{of}.json")["fields"]
+        case "encode":
+            from wscnn.encoder.pretext import BATCH
+            from wscnn.network.card import read_card
+
+            return read_card(results / "model" / "encoder.json").settings["encoder"]["steps"] * BATCH
         case "train":
             # torch takes seconds to import, and only this needs it.
             from wscnn.network.weights import load_model
             from wscnn.training.recipe import recipe_of
 
-            _, card = load_model(results / "model" / f"fold-{of}.safetensors")
+            network, card = load_model(results / "model" / f"fold-{of}.safetensors")
+            if network.encoded:
+                return sum(sum(card.n_fields[part].values()) for part in card.n_fields)
             history = read_table(results / "model" / f"history-{of}.parquet")
             return int(history["step"].max()) * recipe_of(card.settings["train"])["batch"]
         case _:

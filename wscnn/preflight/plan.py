@@ -15,6 +15,7 @@ import pandas as pd
 from wscnn.acquisitions import open_acquisition
 from wscnn.core.errors import UserError
 from wscnn.core.wells import PLATE_FORMATS
+from wscnn.encoder.pretext import BATCH, TILE
 from wscnn.network.model import ARCHITECTURES
 from wscnn.network.weights import load_folds
 from wscnn.plates.store import Plate
@@ -23,7 +24,7 @@ from wscnn.preflight.jobs import UNITS, manifest, read_jobs
 from wscnn.training.recipe import recipe_of
 
 #: Sections of the config that a plan depends on.
-PLANNED = ("mosaic", "model", "train")
+PLANNED = ("mosaic", "model", "encoder", "train")
 #: Networks of a screen.
 FOLDS = 3
 
@@ -55,13 +56,14 @@ class Rate(NamedTuple):
 RATES = {
     "index": Rate(0.5, 6e-4, 6e-4),
     "stage": Rate(2.4, 0.054, 0.041),
+    "encode": Rate(6.0, 0.25, 0.17),
     "train": Rate(4.5, 0.25, 0.17),
     "score": Rate(5.5, 0.075, 0.045),
     "hits": Rate(1.0, 2e-5, 2e-5),
     "report": Rate(4.0, 8e-5, 8e-5),
 }
 #: Stages whose jobs ask for a GPU.
-GPU_STAGES = ("train", "score")
+GPU_STAGES = ("encode", "train", "score")
 
 #: Measured on the same screens: how much smaller the store packs a mosaic's pixels, bytes of masks and saliency a
 #: pixel of the mosaic and phenotype, and bytes of the tables by what they have rows of.
@@ -173,18 +175,21 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
     size
         The screen's.
     config
-        The sections ``mosaic``, ``model`` and ``train``, complete with defaults.
+        The sections `PLANNED`, complete with defaults.
     rates
         What each stage costs.
     """
     trains = config["model"]["checkpoint"] is None
-    jobs = {"index": size.plates, "stage": size.plates, "train": FOLDS * trains, "score": size.plates}
+    encodes = trains and ARCHITECTURES[config["model"]["architecture"]].encoded
+    jobs = {"index": size.plates, "stage": size.plates, "encode": int(encodes), "train": FOLDS * trains}
+    jobs["score"] = size.plates
     jobs |= {"hits": 1, "report": 1}
     labels = 2 * size.phenotypes
     files = {
         "index": size.plates,
         # Group of the plate and of each row; group of the well, group of its image, array, a shard a channel.
         "stage": 4 * size.plates + size.rows + size.wells * (3 + size.channels),
+        "encode": 2 * jobs["encode"],
         "train": 3 * jobs["train"],
         # Group of the labels; group, array and shard of each.
         "score": 3 * size.plates + size.wells * (1 + 3 * labels),
@@ -194,6 +199,7 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
     tables = {
         "index": size.images * TABLE_BYTES["image"],
         "stage": size.fields * size.channels * TABLE_BYTES["field and channel"],
+        "encode": jobs["encode"] * TABLE_BYTES["model"],
         "train": jobs["train"] * TABLE_BYTES["model"],
         "score": size.fields * TABLE_BYTES["field"] + size.wells * TABLE_BYTES["well"],
         "hits": size.wells * TABLE_BYTES["well"],
@@ -205,6 +211,7 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
     control_wells = min(size.controls, FOLDS * config["train"]["max_fields"])
     read = {
         "stage": size.images * size.image_bytes,
+        "encode": jobs["encode"] * staged * min(1, config["encoder"]["max_fields"] / max(size.fields, 1)),
         "train": jobs["train"] * (staged * control_wells / size.wells + tables["stage"]),
         "score": staged,
         "hits": tables["score"],
@@ -282,17 +289,24 @@ def work_of(size: Size, config: Mapping[str, Any]) -> dict[str, float]:
     Images to index; MB of raw pixels to stage; 10^9 multiplications of one forward pass over what is drawn for
     training and over what is scored; wells and phenotypes to call, and to report.
     """
-    recipe = recipe_of(config["train"])
+    encoded = ARCHITECTURES[config["model"]["architecture"]].encoded
+    recipe = recipe_of(config["train"], encoded)
     chosen = config["model"]["channels"]
     channels = size.channels if chosen is None else len(chosen)
     each = multiplications(config["model"]["architecture"], channels, 1 + size.phenotypes) / 1e9
     height, width = (side // config["mosaic"]["downsample"] for side in size.shape)
+    trains = config["model"]["checkpoint"] is None
     crop = [min(recipe["crop"], recipe["tiles"] * side) for side in (height, width)]
-    drawn = FOLDS * recipe["steps"] * recipe["batch"] * crop[0] * crop[1]
+    drawn = recipe["steps"] * recipe["batch"] * crop[0] * crop[1]
+    if encoded:
+        # Each control field is seen twice, before its detectors are fitted and after.
+        drawn = 2 * size.fields * min(1, size.controls / max(size.wells, 1)) * height * width
     return {
         "index": size.images,
         "stage": size.images * size.shape[0] * size.shape[1] * size.pixel_bytes / 1e6,
-        "train": 0.0 if config["model"]["checkpoint"] else drawn * each,
+        # Two views of each tile.
+        "encode": config["encoder"]["steps"] * 2 * BATCH * TILE**2 * each if encoded and trains else 0.0,
+        "train": FOLDS * drawn * each if trains else 0.0,
         "score": FOLDS * size.fields * height * width * each,
         "hits": size.wells * size.phenotypes,
         "report": size.wells * size.phenotypes,
@@ -301,7 +315,7 @@ def work_of(size: Size, config: Mapping[str, Any]) -> dict[str, float]:
 
 def multiplications(architecture: str, channels: int, classes: int) -> float:
     """Return how many multiplications of the convolutions a pixel of an image costs, borders left aside."""
-    layers, kernel, _ = ARCHITECTURES[architecture]
+    layers, kernel, *_ = ARCHITECTURES[architecture]
     total, before, share = 0.0, channels, 1.0
     for layer in layers:
         after = share / (4 if layer.halve else 1)

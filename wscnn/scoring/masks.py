@@ -15,6 +15,7 @@ from scipy.spatial import KDTree
 
 from wscnn.core.wells import SALIENCY
 from wscnn.plates.store import Plate
+from wscnn.staging.regions import regions
 
 #: Columns of the table of objects of one field: centroid, half-open box, area and peak of the detector.
 COLUMNS = ["y", "x", "y0", "x0", "y1", "x1", "area_px", "score"]
@@ -98,15 +99,41 @@ def find_objects(
     return labels, smooth, pd.DataFrame(measures, columns=COLUMNS)
 
 
+def _of_cells(cells: np.ndarray, detector: np.ndarray, threshold: float, stride: int) -> np.ndarray:
+    """Return the highest position of each of the `cells` (h, w) of a field that is above the threshold, (n, 2)."""
+    region = regions(cells, stride)
+    numbers = np.unique(region[(region > 0) & (detector > threshold)])
+    if not len(numbers):
+        return np.empty((0, 2), int)
+    return np.array(ndimage.maximum_position(detector, region, numbers), int)
+
+
 def _outlined(
-    places: np.ndarray, detector: np.ndarray, gradient: np.ndarray, stride: int, extent: Extent
+    places: np.ndarray,
+    detector: np.ndarray,
+    gradient: np.ndarray,
+    stride: int,
+    extent: Extent,
+    cells: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what `find_objects` does of the objects at `places` (n, 2) of the detector; the table as an array."""
+    """Return what `find_objects` does of the objects at `places` (n, 2) of the detector; the table as an array.
+
+    With `cells` (h, w), an object is the cell whose region holds its position.
+    """
     labels = np.zeros(gradient.shape, np.uint32)
     smooth = ndimage.gaussian_filter(gradient, extent.sigma) if len(places) else np.zeros_like(gradient)
     centres = (places + 0.5) * stride - 0.5
     rows: list[list[float]] = []
+    owners = np.empty(0) if cells is None else regions(cells, stride)[tuple(places.T)]
+    boxes = [] if cells is None else ndimage.find_objects(cells.astype(np.int32))
     for number, centre in enumerate(centres, 1):
+        if cells is not None:
+            rows_of, columns_of = boxes[owners[number - 1] - 1]
+            window = (rows_of, columns_of)
+            mask = cells[window] == owners[number - 1]
+            labels[window][mask] = number
+            rows.append([*_measures(window, mask), detector[tuple(places[number - 1])]])
+            continue
         window, mask = _mask(smooth, centre, np.delete(centres, number - 1, 0), stride, extent)
         labels[window][mask] = number
         rows.append([*_measures(window, mask), detector[tuple(places[number - 1])]])
@@ -123,6 +150,7 @@ def write_masks(
     thresholds: Mapping[str, float],
     stride: int,
     extent: Extent,
+    cells: Sequence[np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Find the objects of a well, write them and the saliency as labels, and return their table.
 
@@ -147,6 +175,10 @@ def write_masks(
         For each of the P phenotypes, by name and in their order.
     stride, extent
         As for `find_objects`.
+    cells
+        For a detector of cells, those that each field shows, (n, h, w): an object is then a whole cell, where the
+        highest of its positions is above the threshold. Without, an object is a maximum of the detector, and the
+        saliency says how far it reaches.
 
     Returns
     -------
@@ -158,13 +190,18 @@ def write_masks(
     corners = np.stack([fields["y"], fields["x"]], axis=1)
     for p, (phenotype, threshold) in enumerate(thresholds.items()):
         masks, layer = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8)
-        places = _maxima(maps[:, p], threshold, _radius(stride, extent))
+        if cells is None:
+            places = _maxima(maps[:, p], threshold, _radius(stride, extent))
+        else:
+            places = [_of_cells(*pair, threshold, stride) for pair in zip(cells, maps[:, p], strict=True)]
         places = _counted_once(places, maps[:, p], fields, plate.pixel_size_um, stride, extent)
         counts = [len(own) for own in places]
         found = [np.empty((0, len(COLUMNS)))]
         n = 0
         for at in np.flatnonzero(counts):
-            labels, smooth, objects = _outlined(places[at], maps[at, p], gradients[at, p], stride, extent)
+            labels, smooth, objects = _outlined(
+                places[at], maps[at, p], gradients[at, p], stride, extent, None if cells is None else cells[int(at)]
+            )
             top, left = corners[at]
             box = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
             masks[box] = np.where(labels > 0, labels + n, 0)

@@ -5,7 +5,7 @@ a bounded number of wells is in flight, so that memory does not grow with the pl
 """
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -116,7 +116,7 @@ def score_plate(
     for name, rows in used.groupby("well", sort=False).indices.items():
         chosen = folds_of(f"{plate.name}/{name}", cards)
         if chosen:
-            todo.append(ScoredWell(str(name), places[rows], chosen, scales["place"][chosen].mean(0)))
+            todo.append(ScoredWell(str(name), places[rows], chosen, *_of_folds(chosen, scales)))
     if len(todo) < len(plate.wells):
         n = len(plate.wells) - len(todo)
         log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
@@ -134,7 +134,7 @@ def score_plate(
                 _trim_memory()
             if not np.isfinite(values).all():
                 raise UserError(f"{models}: scores {store}, well {well.name}, with what is no number; train again")
-            logits[well.name] = values
+            logits[well.name] = np.where(scales["learned"][well.folds][:, None], values, np.nan)
             found[well.name] = table
 
     table_of_objects = _objects(plate.name, found)
@@ -162,8 +162,8 @@ def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
 def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
     """Return what the cards say of scores, each of shape (folds, P).
 
-    These are the thresholds of ``place`` and ``field``, and ``slope`` and ``offset`` of probabilities, NaN on cards of
-    an earlier version.
+    These are the thresholds of ``place`` and ``field``, ``slope`` and ``offset`` of probabilities, NaN on cards of an
+    earlier version, and whether a phenotype was ``learned``.
     """
     if not all(card.probabilities for card in cards):
         log(f"warning: {models}: a card holds no probabilities, as of an earlier version; fields get none")
@@ -171,10 +171,23 @@ def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
     rows = [
         [card.thresholds[name] | card.probabilities.get(name, unknown) for name in card.phenotypes] for card in cards
     ]
-    return {
+    scales = {
         key: np.array([[float(of_class[key]) for of_class in row] for row in rows])
         for key in ("place", "field", "slope", "offset")
     }
+    scales["learned"] = np.array([[card.learned.get(name, True) for name in card.phenotypes] for card in cards])
+    for card in cards:
+        for name in card.phenotypes:
+            if not card.learned.get(name, True):
+                log(f"warning: fold {card.fold} has not learned {name}: it scores no well; its controls do not count")
+    return scales
+
+
+def _of_folds(chosen: Sequence[int], scales: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the thresholds of objects (P,) by folds, infinite where none has learned, and what each learned."""
+    learned = scales["learned"][chosen].astype(bool)
+    places = (scales["place"][chosen] * learned).sum(0) / np.maximum(learned.sum(0), 1)
+    return np.where(learned.any(0), places, np.inf), learned
 
 
 def _remove_stale_labels(plate: Plate, todo: Sequence[ScoredWell], phenotypes: Sequence[str]) -> None:
@@ -227,14 +240,18 @@ def _see(
     tasks = _tasks(wells, 2 * max(n_workers, n_viewers))
     stride = networks[0].stride
     reads = ((task, client.submit(read_wells, plate, task, card.channels, pure=False)) for task in tasks)
-    views = ((task, viewers.submit(_view_all, networks, task, images)) for task, images in in_flight(reads, window))
+    views = (
+        ((task, images if card.outlined else None), viewers.submit(_view_all, networks, task, images))
+        for task, images in in_flight(reads, window)
+    )
 
-    def finish(task: Sequence[ScoredWell], maps: list[np.ndarray], gradients: list[np.ndarray]) -> Future:
-        arrays = client.scatter([maps, gradients], hash=False)
+    def finish(task: Sequence[ScoredWell], *found: list[np.ndarray] | None) -> Future:
+        arrays = client.scatter(list(found), hash=False)
         return client.submit(finish_wells, plate, task, *arrays, card.phenotypes, stride, lengths, pure=False)
 
     finishing = (
-        ((task, logits), finish(task, maps, gradients)) for task, (logits, maps, gradients) in in_flight(views, ahead)
+        ((task, logits), finish(task, images, maps, gradients))
+        for (task, images), (logits, maps, gradients) in in_flight(views, ahead)
     )
     for (task, logits), tables in in_flight(finishing, window):
         yield from zip(task, logits, tables, strict=True)
@@ -253,7 +270,7 @@ def _view_all(
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Return scores, detector maps and saliency of each well, by the folds that score it."""
     views = [
-        _view([networks[k] for k in well.folds], fields, well.places)
+        _view([networks[k] for k in well.folds], fields, well.places, well.learned)
         for well, fields in zip(wells, images, strict=True)
     ]
     logits, maps, gradients = map(list, zip(*views, strict=True))
@@ -261,7 +278,7 @@ def _view_all(
 
 
 def _view(
-    networks: Sequence[WSCNN], images: np.ndarray, places: np.ndarray
+    networks: Sequence[WSCNN], images: np.ndarray, places: np.ndarray, learned: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what `wscnn.network.saliency.saliency` does, as arrays, of any number of fields (n, C, h, w)."""
     device = next(networks[0].parameters()).device
@@ -269,6 +286,6 @@ def _view(
     parts = []
     for start in range(0, len(images), step):
         some = torch.tensor(images[start : start + step], device=device)
-        parts.append([values.cpu().numpy() for values in saliency(networks, some, places.tolist())])
+        parts.append([values.cpu().numpy() for values in saliency(networks, some, places.tolist(), learned.tolist())])
     logits, maps, gradients = zip(*parts, strict=True)
     return np.concatenate(logits, axis=1), np.concatenate(maps), np.concatenate(gradients)

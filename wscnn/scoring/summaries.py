@@ -97,6 +97,8 @@ def _summaries(
     objects: pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the tables of fields and of wells."""
+    # A fold that has not learned a phenotype scores nothing.
+    long = long[long["logit"].notna()].copy()
     long["aligned"] = align_folds(long)
     by_field, by_well = ["well", "field", "phenotype"], ["well", "phenotype"]
 
@@ -143,8 +145,13 @@ def _summaries(
     }
     place = wells["well"].map(parse_well)
     why = np.select(
-        [wells["score"].notna(), wells["n_fields_used"] > 0, wells["few"]],
-        ["", "no fold may score it", "too few good fields"],
+        [
+            wells["score"].notna(),
+            wells["well"].isin([well.name for well in scored]),
+            wells["n_fields_used"] > 0,
+            wells["few"],
+        ],
+        ["", "no fold that may score it learned anything", "no fold may score it", "too few good fields"],
         "no good field",
     )
     wells = wells.assign(

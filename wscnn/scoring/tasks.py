@@ -11,6 +11,8 @@ import numpy as np
 from wscnn.plates.fields import read_fields
 from wscnn.plates.store import BOX, Plate
 from wscnn.scoring.masks import Extent, write_masks
+from wscnn.staging.nuclei import label_cells
+from wscnn.staging.regions import signal
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,15 @@ class ScoredWell:
         Which folds score it, counted as they were loaded.
     places
         For each phenotype the detector's value above which a place belongs to an object.
+    learned
+        Which phenotypes each of the folds has learned, (folds, P).
     """
 
     name: str
     fields: np.ndarray
     folds: list[int]
     places: np.ndarray
+    learned: np.ndarray
 
 
 def read_wells(plate: Plate, wells: Sequence[ScoredWell], channels: Sequence[str]) -> list[np.ndarray]:
@@ -45,13 +50,18 @@ def read_wells(plate: Plate, wells: Sequence[ScoredWell], channels: Sequence[str
 def finish_wells(
     plate: Plate,
     wells: Sequence[ScoredWell],
+    images: Sequence[np.ndarray] | None,
     maps: Sequence[np.ndarray],
     gradients: Sequence[np.ndarray],
     phenotypes: Sequence[str],
     stride: int,
     lengths: Extent,
 ) -> list[dict[str, np.ndarray]]:
-    """Write the labels of each well; return its table of objects."""
+    """Write the labels of each well; return its table of objects.
+
+    With `images`, the fields (n, C, h, w) of each well, objects are the cells that are found in these.
+    """
+    cells = [None if images is None else list(map(_cells, images[k])) for k in range(len(wells))]
     return [
         write_masks(
             plate,
@@ -63,6 +73,13 @@ def finish_wells(
             dict(zip(phenotypes, well.places.tolist(), strict=True)),
             stride,
             lengths,
+            found,
         )
-        for well, detector, gradient in zip(wells, maps, gradients, strict=True)
+        for well, detector, gradient, found in zip(wells, maps, gradients, cells, strict=True)
     ]
+
+
+def _cells(image: np.ndarray) -> np.ndarray:
+    """Return the cells of a field (C, h, w) as labels (h, w), found as they were in training."""
+    # In training fields are kept in half precision.
+    return label_cells(signal(image.clip(-6e4, 6e4).astype(np.float16).astype(np.float32)))

@@ -43,6 +43,8 @@ class Drawn(NamedTuple):
 class CellBank(Protocol):
     """What a screen asks of a kind of cells."""
 
+    #: Groups of sources that share no cell, to draw controls and samples from different cells; empty for drawn cells.
+    groups: tuple[str, ...]
     #: Mean side of the square that a cell has to itself, in pixels.
     spacing: float
     #: How far two neighbours keep apart, over the sum of their radii.
@@ -60,28 +62,28 @@ class Nuclei:
 
     Parameters
     ----------
-    half
-        ``all``, or the half of the source plates to take nuclei from: ``first`` or ``second``. The halves share no
-        source, so that a network can be tested on cells it never saw.
+    groups
+        Halves of the source plates to take nuclei from: ``first``, ``second``; both if none is given. The halves share
+        no source, so that a network can be tested on nuclei that it never saw.
 
     Raises
     ------
     UserError
-        When `half` is none of these.
+        When a group is not known.
     """
 
+    groups: tuple[str, ...] = ("first", "second")
     spacing = 90.0
     distance = 1.0
     # Nuclei shine through each other.
     merge: np.ufunc = np.add
 
-    def __init__(self, half: str = "all") -> None:
-        if half not in ("all", "first", "second"):
-            raise UserError(f"half: '{half}' is not known; use all, first or second")
-        chosen = [nucleus for nucleus in _nuclei() if half in ("all", nucleus.half)]
+    def __init__(self, *groups: str) -> None:
+        check_groups(groups, self.groups)
         self._by_class: dict[str, list[_Nucleus]] = {}
-        for nucleus in chosen:
-            self._by_class.setdefault(nucleus.kind, []).append(nucleus)
+        for nucleus in _nuclei():
+            if nucleus.half in (groups or self.groups):
+                self._by_class.setdefault(nucleus.kind, []).append(nucleus)
 
     def draw(self, rng: np.random.Generator, phenotype: str) -> Drawn:
         kinds = NUCLEI_PHENOTYPES[phenotype] if phenotype else ("Interphase",)
@@ -89,7 +91,7 @@ class Nuclei:
         nuclei = self._by_class[kind]
         nucleus = nuclei[rng.integers(len(nuclei))]
         variant = nucleus.variants[rng.integers(len(nucleus.variants))]
-        signal = _turn(variant, rng, nucleus.scale)
+        signal = transform(variant, draw_transform(rng, nucleus.scale))
         mask = signal > 0.3
         level = (_MITOTIC_LEVEL if phenotype else 1.0) * rng.lognormal(0, _LEVEL_SPREAD)
         return Drawn(signal * np.float32(level), mask, kind, nucleus.source)
@@ -106,7 +108,7 @@ class _Nucleus(NamedTuple):
 @cache
 def _nuclei() -> list[_Nucleus]:
     """Return all nuclei that are fit for use, cut out of their crops."""
-    images, rows = nuclei_crops()
+    images, rows = read_tiles("nuclei")
     nuclei = []
     for image, row in zip(images, rows, strict=True):
         if not row["left_out"]:
@@ -116,22 +118,27 @@ def _nuclei() -> list[_Nucleus]:
     return nuclei
 
 
-def nuclei_crops() -> tuple[np.ndarray, list[dict[str, str]]]:
-    """Return the crops that ship, as they came, and a row of ``resources/nuclei.tsv`` for each.
+def read_tiles(name: str) -> tuple[np.ndarray, list[dict[str, str]]]:
+    """Return the tiles of a sheet that ships with the package, and its table.
+
+    Parameters
+    ----------
+    name
+        ``nuclei`` or ``micronuclei``: the names of both files in ``resources`` without their endings.
 
     Returns
     -------
-    images
-        (n, 64, 64) uint8.
+    tiles
+        (n, 64, 64) uint8, or (n, 64, 64, 2) where the sheet has an alpha channel.
     rows
-        ``tile, class, source, half, scale, name, left_out``; ``resources/README.md`` tells what they are.
+        One row per tile; ``resources/README.md`` describes the columns.
     """
-    with shipped("resources/nuclei.tsv").open(encoding="utf-8", newline="") as file:
+    with shipped(f"resources/{name}.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    sheet = imread(shipped("resources/nuclei.png"))
-    down, across = (side // _TILE for side in sheet.shape)
-    tiles = sheet.reshape(down, _TILE, across, _TILE).swapaxes(1, 2).reshape(-1, _TILE, _TILE)
-    return tiles[: len(rows)], rows
+    sheet = imread(shipped(f"resources/{name}.png"))
+    down, across = (side // _TILE for side in sheet.shape[:2])
+    tiles = sheet.reshape(down, _TILE, across, _TILE, *sheet.shape[2:]).swapaxes(1, 2)
+    return tiles.reshape(-1, _TILE, _TILE, *sheet.shape[2:])[: len(rows)], rows
 
 
 def cut_out(crop: np.ndarray) -> np.ndarray:
@@ -183,15 +190,32 @@ def pair(daughter: np.ndarray, apart: float) -> np.ndarray:
     return one + one[:, ::-1]
 
 
-def _turn(signal: np.ndarray, rng: np.random.Generator, scale: float) -> np.ndarray:
-    """Return `signal` turned by any angle, perhaps mirrored, scaled and a little stretched."""
+def draw_transform(rng: np.random.Generator, scale: float) -> np.ndarray:
+    """Return a random transform for `transform`: turned, perhaps mirrored, scaled by about `scale`, a little stretched.
+
+    Returns
+    -------
+    np.ndarray
+        (2, 2), from positions (y, x) in the new image to those in the old one, both relative to the middle.
+    """
     angle = rng.uniform(0, 2 * np.pi)
     zoom = scale * rng.lognormal(0, 0.08) * np.exp(rng.uniform(-0.06, 0.06) * np.array([1.0, -1.0]))
     cos, sin = np.cos(angle), np.sin(angle)
     mirror = np.array([1.0, rng.choice([-1.0, 1.0])])
-    inverse = (mirror / zoom)[:, None] * np.array([[cos, -sin], [sin, cos]])
-    middle = (np.array(signal.shape) - 1) / 2
-    return ndimage.affine_transform(signal, inverse, middle - inverse @ middle, order=1)
+    return (mirror / zoom)[:, None] * np.array([[cos, -sin], [sin, cos]])
+
+
+def transform(image: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """Return `image` as `inverse` (see `draw_transform`) turns and scales it about its middle, in the same frame."""
+    middle = (np.array(image.shape) - 1) / 2
+    return ndimage.affine_transform(image, inverse, middle - inverse @ middle, order=1)
+
+
+def check_groups(groups: Sequence[str], known: Sequence[str]) -> None:
+    """Raise a UserError unless every group of sources in `groups` is `known`."""
+    for group in groups:
+        if group not in known:
+            raise UserError(f"'{group}' is not a group of sources of these cells; use {', '.join(known) or 'none'}")
 
 
 def check_phenotypes(phenotypes: Sequence[str], known: dict[str, tuple[str, ...]]) -> None:

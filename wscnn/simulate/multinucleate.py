@@ -25,6 +25,7 @@ class MultinucleateCells:
     after the cells that fail to divide in Sailem et al. (ICCV Workshops 2017).
     """
 
+    groups: tuple[str, ...] = ()
     spacing = 120.0
     distance = 0.88
     # Cells abut and do not shine through each other.

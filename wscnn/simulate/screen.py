@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import combinations
 from os import cpu_count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,14 +19,53 @@ from wscnn.core.progress import progress
 from wscnn.core.tables import conform, write_table
 from wscnn.core.wells import PLATE_FORMATS, check_name, well_name
 from wscnn.simulate import check_new
-from wscnn.simulate.cells import NUCLEI_PHENOTYPES, CellBank, Nuclei, check_phenotypes
+from wscnn.simulate.cells import NUCLEI_PHENOTYPES, CellBank, Nuclei, check_groups, check_phenotypes
 from wscnn.simulate.fields import FAULTS, Optics, compose, expose, optics
+from wscnn.simulate.micronuclei import MICRONUCLEI_PHENOTYPES, MicronucleatedNuclei
 from wscnn.simulate.multinucleate import MULTINUCLEATE_PHENOTYPES, MultinucleateCells
 
-#: What can be rare among each kind of cells, and the classes of cells that count as it.
-PHENOTYPES: dict[str, dict[str, tuple[str, ...]]] = {
-    "nuclei": NUCLEI_PHENOTYPES,
-    "multinucleate": MULTINUCLEATE_PHENOTYPES,
+
+class Kind(NamedTuple):
+    """A kind of cells, and what a screen of them is like."""
+
+    bank: type[Nuclei] | type[MultinucleateCells] | type[MicronucleatedNuclei]
+    phenotypes: dict[str, tuple[str, ...]]  # what can be rare, and the classes of cells that count as it
+    channel: str
+    nuclei: str = "DNA"  # channel in which nuclei are counted
+    pixel_size_um: str = "null"
+    downsample: int = 1
+    train: str = ""  # section of the config
+    knobs: dict[str, Any] = {}  # noqa: RUF012 - where they differ from the defaults of `Knobs`
+
+
+_SHORT_TRAINING = """
+train:
+  seed: 0
+  # Enough for cells that are bright and compact; the default is 300.
+  steps: 200
+"""
+
+#: By name.
+KINDS = {
+    "nuclei": Kind(
+        Nuclei, NUCLEI_PHENOTYPES, channel="DNA", pixel_size_um="0.645", downsample=2, train=_SHORT_TRAINING
+    ),
+    "multinucleate": Kind(
+        MultinucleateCells,
+        MULTINUCLEATE_PHENOTYPES,
+        channel="cytoplasm",
+        nuclei="null",
+        pixel_size_um="0.325",
+        downsample=2,
+        train=_SHORT_TRAINING,
+    ),
+    # Micronuclei are about five pixels wide; the crops come without a pixel size.
+    "micronuclei": Kind(
+        MicronucleatedNuclei,
+        MICRONUCLEI_PHENOTYPES,
+        channel="DNA",
+        knobs={"size": 270, "prevalence": 0.05, "background": 0.005},
+    ),
 }
 
 #: A row a cell of the truth; places in raw pixels of the field, boxes half open.
@@ -66,16 +106,18 @@ class Knobs:
         Side of a field, pixels.
     cells
         ``nuclei``: real mitotic among interphase nuclei. ``multinucleate``: drawn cells stained in the cytoplasm,
-        their nuclei as holes.
+        their nuclei as holes. ``micronuclei``: real nuclei, the rare ones with micronuclei.
     phenotypes
         What is rare: for nuclei ``mitotic``, or one or several of ``prometaphase``, ``metaphase``, ``anaphase``; for
-        multinucleate cells ``multinucleate``. Positive controls and hits are shared out among them. Empty: the first
-        named here.
+        the other cells ``multinucleate`` or ``micronuclei``. Positive controls and hits are shared out among them.
+        Empty: the first named here.
     prevalence
         Part of the cells of a positive control that shows its phenotype. Strong hits lie between 0.85 and 1.35 times
         this, weak ones between 0.25 and 0.5 times.
     background
         Part of all other cells that shows a phenotype.
+    negatives, positives
+        Control wells of each role on a plate; None: a sixth of the wells.
     strong, weak
         Perturbations that act. Both 0: a null screen.
     replicates
@@ -86,8 +128,10 @@ class Knobs:
         Strength of all plate, edge, row, well and field effects: 0 for none, at most 3.
     faults
         Fields over the whole screen that get each of `wscnn.simulate.fields.FAULTS` in turn.
-    half
-        For nuclei: ``first`` or ``second`` takes them from one half of the source plates only.
+    controls_from, samples_from
+        Groups of sources that the cells of control and of sample wells are taken from: ``first`` and ``second`` half
+        of the source plates for nuclei, acquisition dates for micronuclei. Where one is empty it gets the groups that
+        the other leaves; where both are, the controls get half of the groups, which half changes with the seed.
     seed
         The same seed and knobs give the same bytes.
 
@@ -105,27 +149,36 @@ class Knobs:
     phenotypes: tuple[str, ...] = ()
     prevalence: float = 0.06
     background: float = 0.003
+    negatives: int | None = None
+    positives: int | None = None
     strong: int = 3
     weak: int = 2
     replicates: int = 4
     label_noise: float = 0.0
     nuisance: float = 1.0
     faults: int = 0
-    half: str = "all"
+    controls_from: tuple[str, ...] = ()
+    samples_from: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = PHENOTYPES.get(self.cells)
-        if known is None:
-            raise UserError(f"cells: '{self.cells}' is not known; use {' or '.join(PHENOTYPES)}")
-        object.__setattr__(self, "phenotypes", tuple(self.phenotypes) or (next(iter(known)),))
-        check_phenotypes(self.phenotypes, known)
+        kind = KINDS.get(self.cells)
+        if kind is None:
+            raise UserError(f"cells: '{self.cells}' is not known; use {' or '.join(KINDS)}")
+        object.__setattr__(self, "phenotypes", tuple(self.phenotypes) or (next(iter(kind.phenotypes)),))
+        check_phenotypes(self.phenotypes, kind.phenotypes)
+        for name in ("controls_from", "samples_from"):
+            try:
+                check_groups(getattr(self, name), kind.bank.groups)
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from None
         problems = []
         if self.wells not in _FORMATS:
             problems.append(f"wells: {self.wells}; use one of {', '.join(map(str, _FORMATS))}")
         lowest = {"plates": 1, "fields": 1, "size": 64, "strong": 0, "weak": 0, "replicates": 1, "faults": 0, "seed": 0}
+        lowest |= {"negatives": 0, "positives": 0}
         for name, low in lowest.items():
-            if getattr(self, name) < low:
+            if (getattr(self, name) or 0) < low:
                 problems.append(f"{name}: {getattr(self, name)} is too few; use {low} or more")
         highest = {"prevalence": 1, "background": 1, "label_noise": 1, "nuisance": 3}
         for name, high in highest.items():
@@ -133,6 +186,11 @@ class Knobs:
                 problems.append(f"{name}: {getattr(self, name)} is out of range; use a number from 0 to {high}")
         if problems:
             raise UserError(problems)
+        if self.n_negatives + self.n_positives >= self.wells:
+            raise UserError(
+                f"negatives, positives: {self.n_negatives} and {self.n_positives} of {self.wells} wells leave none for "
+                "samples; use fewer"
+            )
         if self.prevalence * _STRONG[0] + self.background > 1:
             problems.append(f"prevalence: the strongest hit has {_STRONG[0]} times {self.prevalence}; use a lower one")
         if self.strong + self.weak > self.n_perturbations:
@@ -146,16 +204,37 @@ class Knobs:
             problems.append(f"faults: {self.faults}, but the screen has {n_fields} fields")
         if problems:
             raise UserError(problems)
+        controls, samples = _shared_out(kind.bank.groups, self.controls_from, self.samples_from, self.seed)
+        object.__setattr__(self, "controls_from", controls)
+        object.__setattr__(self, "samples_from", samples)
 
     @property
-    def n_controls(self) -> int:
-        """Wells of a plate that are negative controls, and as many positive ones."""
-        return self.wells // 6
+    def n_negatives(self) -> int:
+        """Negative control wells of a plate."""
+        return self.wells // 6 if self.negatives is None else self.negatives
+
+    @property
+    def n_positives(self) -> int:
+        """Positive control wells of a plate."""
+        return self.wells // 6 if self.positives is None else self.positives
 
     @property
     def n_perturbations(self) -> int:
         """Perturbations on every plate."""
-        return max((self.wells - 2 * self.n_controls) // self.replicates, 1)
+        return max((self.wells - self.n_negatives - self.n_positives) // self.replicates, 1)
+
+
+def _shared_out(
+    groups: tuple[str, ...], controls: tuple[str, ...], samples: tuple[str, ...], seed: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the groups of sources for control and for sample wells (see `Knobs`)."""
+    if not controls and not samples:
+        halves = list(combinations(groups, len(groups) // 2))
+        controls = halves[seed % len(halves)]
+    rest = tuple(group for group in groups if group not in (controls or samples))
+    if groups and not (controls and samples) and not rest:
+        raise UserError("controls_from, samples_from: one names all groups of sources; name those of the other as well")
+    return tuple(controls or rest), tuple(samples or rest)
 
 
 @dataclass(frozen=True)
@@ -177,8 +256,9 @@ class _Well:
 def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -> None:
     """Write a screen of made-up fields, ready for `wscnn check` and the workflow, with its truth.
 
-    A sixth of each plate's wells are negative and a sixth positive controls; the others hold perturbations, each in
-    `replicates` wells of every plate, at places drawn anew for each plate. Fields differ as real ones do: in density,
+    By default a sixth of each plate's wells are negative and a sixth positive controls; the others hold perturbations,
+    each in `replicates` wells of every plate, at positions drawn anew for each plate. Controls and samples show
+    different cells, where the cells have sources. Fields differ as real ones do: in density,
     stain, background, vignetting and noise, by plate, row, edge and well.
 
     Parameters
@@ -191,25 +271,29 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
     workers
         Wells made at a time; by default one a core. The files do not depend on it.
     knobs
-        Those of `Knobs`.
+        Those of `Knobs`; where `cells` has other defaults (`Kind.knobs`), these.
 
     Raises
     ------
     UserError
         When a knob is out of range or `folder` exists.
     """
-    chosen = Knobs(**knobs)
+    cells_shown = knobs.get("cells", Knobs.cells)
+    own = KINDS[cells_shown].knobs if cells_shown in KINDS else {}
+    chosen = Knobs(**(own | knobs))
     check_new(folder)
     try:
         check_name(folder.name)
     except ValueError as error:
         raise UserError(f"{folder}: the screen takes its name, but {error}") from None
-    bank: CellBank = Nuclei(chosen.half) if chosen.cells == "nuclei" else MultinucleateCells()
+    kind = KINDS[chosen.cells]
+    controls: CellBank = kind.bank(*chosen.controls_from)
+    samples: CellBank = kind.bank(*chosen.samples_from)
     rng = np.random.default_rng(chosen.seed)
     hits = _draw_hits(rng, chosen)
     plates = [f"plate{i + 1}" for i in range(chosen.plates)]
     light = {plate: optics(rng, chosen.size, chosen.nuisance) for plate in plates}
-    wells = [well for plate in plates for well in _draw_plate(rng, chosen, plate, hits, bank.spacing)]
+    wells = [well for plate in plates for well in _draw_plate(rng, chosen, plate, hits, controls.spacing)]
     _plant_faults(rng, chosen, wells)
     with atomic_path(folder) as partial:
         for plate in plates:
@@ -217,9 +301,9 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
 
         def make(number: int) -> pd.DataFrame:
             well = wells[number]
-            return _make_well(
-                np.random.default_rng([chosen.seed, number]), chosen, well, light[well.plate], bank, partial / "images"
-            )
+            bank = samples if well.role == "sample" else controls
+            rng = np.random.default_rng([chosen.seed, number])
+            return _make_well(rng, chosen, well, light[well.plate], bank, partial / "images")
 
         with ThreadPoolExecutor(workers or cpu_count()) as pool:
             made = progress(pool.map(make, range(len(wells))), len(wells), "wells simulated")
@@ -233,7 +317,7 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
         _write_tsv(pd.DataFrame({"plate": plates, "images": images, "batch": "1"}), partial / "plates.tsv")
         layout = ["plate", "well", "perturbation", "role", "phenotype"]
         _write_tsv(pd.DataFrame([vars(well) for well in wells])[layout], partial / "layout.tsv")
-        (partial / "config.yaml").write_text(_config(folder, chosen.cells), encoding="utf-8")
+        (partial / "config.yaml").write_text(_config(folder, kind), encoding="utf-8")
 
 
 def _draw_hits(rng: np.random.Generator, knobs: Knobs) -> pd.DataFrame:
@@ -258,8 +342,8 @@ def _draw_plate(
     rows, columns = PLATE_FORMATS[knobs.wells]
     none = {phenotype: knobs.background / len(knobs.phenotypes) for phenotype in knobs.phenotypes}
     contents: list[tuple[str, str, str, dict[str, float]]]
-    contents = [("scrambled", "negative", "", none)] * knobs.n_controls
-    for i in range(knobs.n_controls):
+    contents = [("scrambled", "negative", "", none)] * knobs.n_negatives
+    for i in range(knobs.n_positives):
         shown = knobs.phenotypes[i % len(knobs.phenotypes)]
         contents.append((f"{shown}-control", "positive", shown, none | {shown: knobs.prevalence}))
     samples = list(zip(hits["perturbation"], hits["phenotype"], hits["prevalence"], strict=True))
@@ -327,9 +411,8 @@ def _write_tsv(table: pd.DataFrame, path: Path) -> None:
     table.to_csv(path, sep="\t", index=False, lineterminator="\n")
 
 
-def _config(folder: Path, cells: str) -> str:
+def _config(folder: Path, kind: Kind) -> str:
     """Return the text of a config as a user would write it."""
-    channel, nuclei, pixel = ("DNA", "DNA", 0.645) if cells == "nuclei" else ("cytoplasm", "null", 0.325)
     # JSON strings are YAML strings: a folder may be called 2026 or hold a '#'.
     screen, plates, layout = (
         json.dumps(text, ensure_ascii=False, allow_nan=False)
@@ -350,15 +433,15 @@ acquisition:
   format: pattern
   pattern: '(?P<plate>[^_]+)_(?P<well>[A-Z]{{1,2}}\\d{{2}})_s(?P<field>\\d+)_w(?P<channel>\\d+)\\.tif'
   # The instrument's channel: its name from here on.
-  channels: {{"1": {channel}}}
+  channels: {{"1": {kind.channel}}}
   # Channel in which nuclei are counted.
-  nuclei: {nuclei}
+  nuclei: {kind.nuclei}
   # Of a raw pixel.
-  pixel_size_um: {pixel}
+  pixel_size_um: {kind.pixel_size_um}
 
 mosaic:
   # Raw pixels a mosaic pixel, along an axis.
-  downsample: 2
+  downsample: {kind.downsample}
 
 illumination:
   # Vignetting is estimated from each plate's own fields.
@@ -367,12 +450,7 @@ illumination:
 baseline:
   # Simpler methods that the report shows beside the network.
   methods: [count, forest, novelty]
-
-train:
-  seed: 0
-  # Enough for cells that are bright and compact; the default is 300.
-  steps: 200
-
+{kind.train}
 hits:
   # Scores are compared with each plate's negative controls.
   normalize: robust_z

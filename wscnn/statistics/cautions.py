@@ -52,19 +52,24 @@ def of_models(cards: Sequence[Card]) -> list[Caution]:
     cards
         The folds' model cards.
     """
-    return [
-        Caution(
-            "learned_nothing",
-            f"the network of fold {card.fold} learned next to nothing: in wells that it never saw it tells "
-            f"{phenotype} from negative with an area under the curve of {figures['well_auc']:.2f} (0.5 is chance); see "
-            "whether the phenotype is visible at this mosaic.downsample, add control wells, or train for more steps",
-            fold=card.fold,
-            phenotype=phenotype,
-        )
-        for card in cards
-        for phenotype, figures in card.metrics.get("test", {}).items()
-        if figures["well_auc"] < LEAST_AUC
-    ]
+    advice = "see whether the phenotype is visible at this mosaic.downsample, or add control wells"
+    found = []
+    for card in cards:
+        for phenotype, figures in card.metrics.get("test", {}).items():
+            if not card.learned.get(phenotype, True):
+                message = (
+                    f"the detector of fold {card.fold} tells {phenotype} from negative no better than chance in its "
+                    f"own training wells; it scores no well, and its held-out control wells do not count; {advice}"
+                )
+            elif figures["well_auc"] < LEAST_AUC:
+                message = (
+                    f"the network of fold {card.fold} learned next to nothing: in held-out wells it tells {phenotype} "
+                    f"from negative with an AUC of {figures['well_auc']:.2f} (0.5 is chance); {advice}"
+                )
+            else:
+                continue
+            found.append(Caution("learned_nothing", message, fold=card.fold, phenotype=phenotype))
+    return found
 
 
 def tabulate(stage: str, cautions: Iterable[Caution]) -> pd.DataFrame:

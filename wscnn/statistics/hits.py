@@ -15,7 +15,7 @@ from wscnn.core.progress import log
 from wscnn.core.provenance import made_from
 from wscnn.core.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, WELLS, conform, read_table, write_table
 from wscnn.core.wells import plate_format
-from wscnn.network.card import read_cards
+from wscnn.network.card import Card, read_cards
 from wscnn.statistics import plate_qc
 from wscnn.statistics.arrays import Array, Mask, Numbers
 from wscnn.statistics.attainable import layout_cautions
@@ -35,6 +35,7 @@ from wscnn.statistics.normalize import (
     spread,
 )
 from wscnn.statistics.phenotype import Phenotype
+from wscnn.statistics.rare_fraction import UNKNOWN, Recall, rare_fraction, recall_of
 from wscnn.statistics.well_tables import LAYOUT, check_wells, join_layout, read_wells, well_tables
 
 # Columns that the statistics add to the table of wells.
@@ -89,7 +90,7 @@ def call_hits(
         source=", ".join(map(str, wells[:3])),
         hits=hits,
         checked=None if checked is None else _read_warnings(checked),
-        weak_folds=[] if models is None else _weak_folds(models),
+        cards=[] if models is None else _cards(models),
     )
     inputs = [("layout", layout)] if layout is not None else []
     notes = made_from({"hits": hits}, [*inputs, *((f"wells/{path.stem}", path) for path in files)])
@@ -104,11 +105,11 @@ def _read_warnings(path: Path) -> pd.DataFrame:
     return read_table(path, WARNINGS)
 
 
-def _weak_folds(models: Path) -> list[Caution]:
+def _cards(models: Path) -> list[Card]:
     cards = read_cards(models)
     if not cards:
         raise UserError(f"{models}: holds no card of a fold (fold-*.json); correct --models, or leave it out")
-    return of_models(cards)
+    return cards
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def analyse(
     source: str,
     hits: dict[str, Any],
     checked: pd.DataFrame | None = None,
-    weak_folds: Sequence[Caution] = (),
+    cards: Sequence[Card] = (),
 ) -> Tables:
     """Return the tables of hit calling for a table of well scores.
 
@@ -145,8 +146,8 @@ def analyse(
         The config's section ``hits``, complete.
     checked
         The warnings of `wscnn.preflight.check`; None: those of the layout are found here, from `table`.
-    weak_folds
-        What `wscnn.statistics.cautions.of_models` says of the model that gave the scores.
+    cards
+        Of the folds of the model that gave the scores; none where it is not known.
 
     Raises
     ------
@@ -165,13 +166,14 @@ def analyse(
     n_tests = len(table.loc[table["role"] == "sample", ["perturbation", "phenotype"]].drop_duplicates())
     if checked is None:
         checked = tabulate("check", layout_cautions(_layout_of(table), hits))
-    warnings = [checked, tabulate("train", weak_folds)]
+    warnings = [checked, tabulate("train", of_models(cards))]
+    recalls = recall_of(cards)
     scored, called, qualities, suspects = [], [], [], []
     for phenotype, part in table.groupby("phenotype", sort=True):
         screen = Phenotype.of(part, str(phenotype), plates, hits)
         quality = _quality(screen, part, places, plates, str(phenotype))
         screen = replace(screen, usable=quality["status"].eq("ok").to_numpy())
-        calls = _call(screen, part, n_tests)
+        calls = _call(screen, part, n_tests, recalls.get(str(phenotype), UNKNOWN))
         samples = calls.perturbations.query("role == 'sample'")
         above = samples["n_agree"].sum() / max(samples["n_wells"].sum(), 1)
         doubts = plate_qc.doubts(quality[screen.usable], above, corrected=screen.method == "bscore")
@@ -241,7 +243,7 @@ class Calls:
     perturbations: pd.DataFrame
 
 
-def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int) -> Calls:
+def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int, recall: Recall = UNKNOWN) -> Calls:
     """Return the wells with ``used, z, p``, and the perturbations with all but ``q, hit, rank``."""
     treated = screen.used & (screen.perturbation >= 0)
     negatives = screen.controls(screen.z, screen.negative & screen.used)
@@ -273,7 +275,7 @@ def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int) -> Calls:
     )
     left_out = (screen.perturbation >= 0) & ~screen.usable[screen.plate]
     perturbations["n_left_out"] = np.bincount(screen.perturbation[left_out], minlength=len(screen.names))
-    described = _describe(screen, part, treated)
+    described = _describe(screen, part, treated, recall)
     return Calls(part.assign(used=screen.used, z=screen.z, p=p), pd.concat([perturbations, described], axis=1))
 
 
@@ -347,7 +349,7 @@ def _combined_p(
     return rank_sum_p(np.nan_to_num(u), strata)
 
 
-def _describe(screen: Phenotype, part: pd.DataFrame, treated: Mask) -> pd.DataFrame:
+def _describe(screen: Phenotype, part: pd.DataFrame, treated: Mask, recall: Recall) -> pd.DataFrame:
     """Return what else is told of each perturbation: effect, agreement, objects and cells."""
     n, group, z = len(screen.names), screen.perturbation[treated], screen.z[treated]
     low, high = bootstrap_interval(z, group, n, screen.settings["seed"])
@@ -361,11 +363,14 @@ def _describe(screen: Phenotype, part: pd.DataFrame, treated: Mask) -> pd.DataFr
         return np.asarray(values.to_numpy(dtype=float, na_value=np.nan), dtype=np.float64)
 
     fields, objects, cells = column("n_fields_used"), column("n_objects"), column("n_cells")
+    control = screen.negative & screen.used
+    rare, rare_low, rare_high = rare_fraction(
+        objects[treated], cells[treated], group, n, objects[control], cells[control], recall
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         density = np.where(fields > 0, cells / fields, np.nan)
         relative = density / median(screen.controls(density, screen.negative & screen.used))[screen.plate]
         cell_percent = 100 * group_mean(relative[treated], group, n)
-        counted = np.where(np.isfinite(cells), objects, np.nan)
         return pd.DataFrame(
             {
                 "effect": group_median(z, group, n),
@@ -381,7 +386,9 @@ def _describe(screen: Phenotype, part: pd.DataFrame, treated: Mask) -> pd.DataFr
                 "score_mean": group_mean(screen.score[treated], group, n),
                 "model_sd": np.sqrt(group_mean(column("score_sd")[treated] ** 2, group, n)),
                 "n_objects_per_field": group_sum(objects[treated], group, n) / group_sum(fields[treated], group, n),
-                "rare_fraction": group_sum(counted[treated], group, n) / group_sum(cells[treated], group, n),
+                "rare_fraction": rare,
+                "rare_fraction_low": rare_low,
+                "rare_fraction_high": rare_high,
                 "n_cells_per_field": group_mean(density[treated], group, n),
                 "cell_percent": cell_percent,
                 "cell_loss": cell_percent < 100 * (1 - screen.settings["cell_loss"]),

@@ -41,8 +41,20 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def recipe_of(train: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how to train: the preset's settings, save for those that the config's section `train` gives itself."""
-    preset = PRESETS[train["preset"]]
+#: How detectors on an encoder are fitted, where the preset does not say otherwise.
+ENCODED = {"steps": 150, "learning_rate": 0.02}
+
+
+def recipe_of(train: Mapping[str, Any], encoded: bool = False) -> dict[str, Any]:
+    """Return how to train: the preset's settings, save for those that the config's section `train` gives itself.
+
+    Parameters
+    ----------
+    train
+        Section of the config.
+    encoded
+        Whether only detectors are fitted, on an encoder.
+    """
+    preset = PRESETS[train["preset"]] | (ENCODED if encoded else {})
     given = {key: value for key, value in train.items() if key in preset and value is not None}
     return {**preset, **given, "evaluations": train["evaluations"], "freeze": train["freeze"]}

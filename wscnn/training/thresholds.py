@@ -2,13 +2,16 @@
 
 import numpy as np
 from scipy.ndimage import maximum_filter
+from scipy.stats import gaussian_kde, norm
 
 #: Objects that a negative field holds on average, at most, at the threshold for places ...
 _FALSE_OBJECTS = 0.1
-
-
 #: ... or this share of those that a positive field holds, where that is more: negative wells hold rare cells too.
 _FALSE_SHARE = 0.05
+#: The same share where objects are cells.
+_FALSE_CELLS = 0.1
+#: Rounds in which the share of rare cells is fitted, and the fewest cells to fit it to.
+_ROUNDS, _FEWEST = 200, 50
 
 
 def field_threshold(negative: np.ndarray, positive: np.ndarray) -> float:
@@ -41,3 +44,53 @@ def place_threshold(negative: np.ndarray, positive: np.ndarray) -> float:
 def _peaks(maps: np.ndarray) -> np.ndarray:
     """Return the values of maps (n, h', w') where no neighbour is higher."""
     return maps[maps == maximum_filter(maps, size=(1, 3, 3))]
+
+
+def cell_threshold(negative: list[np.ndarray], positive: list[np.ndarray]) -> float:
+    """Return the score above which a cell is an object.
+
+    The lowest at which a negative field holds at most 0.1 such cells on average, or 1/10 of those that a positive field
+    holds where that is more.
+
+    Parameters
+    ----------
+    negative, positive
+        Scores of the cells of each field.
+    """
+    false, true = (np.sort(np.concatenate([np.empty(0), *fields])) for fields in (negative, positive))
+    if not len(false):
+        return 0.0
+    n_false = (len(false) - np.searchsorted(false, false, "right")) / len(negative)
+    n_true = (len(true) - np.searchsorted(true, false, "right")) / len(positive)
+    return float(false[np.argmax(n_false <= np.maximum(_FALSE_OBJECTS, _FALSE_CELLS * n_true))])
+
+
+def recall(negative: np.ndarray, positive: np.ndarray, threshold: float) -> float:
+    """Return the share of rare cells that score above a threshold; NaN where too few cells say so.
+
+    Cells of positive wells are a mixture of those that negative wells hold, whose density is known from these, and of
+    rare ones, whose scores are taken to be normal; share, mean and deviation are fitted by expectation-maximisation.
+
+    Parameters
+    ----------
+    negative, positive
+        Scores of cells, (n,) and (m,).
+    threshold
+        The score.
+    """
+    if min(len(negative), len(positive)) < _FEWEST or np.ptp(negative) == 0:
+        return float("nan")
+    grid = np.linspace(min(negative.min(), positive.min()), max(negative.max(), positive.max()), 1024)
+    ordinary = np.interp(positive, grid, gaussian_kde(negative)(grid)) + 1e-9
+    share, middle, spread = 0.1, float(np.quantile(positive, 0.95)), float(negative.std())
+    least = 0.1 * spread
+    for _ in range(_ROUNDS):
+        rare = share * norm.pdf(positive, middle, spread)
+        weight = rare / (rare + (1 - share) * ordinary)
+        total = weight.sum()
+        if total < 1:
+            return float("nan")
+        share = total / len(positive)
+        middle = float((weight * positive).sum() / total)
+        spread = max(float(np.sqrt((weight * (positive - middle) ** 2).sum() / total)), least)
+    return float(norm.sf(threshold, middle, spread))

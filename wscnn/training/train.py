@@ -15,18 +15,20 @@ from wscnn.core.errors import UserError
 from wscnn.core.progress import log
 from wscnn.core.provenance import made_from
 from wscnn.core.tables import CONTROLS, read_table, write_table
+from wscnn.encoder.encode import load_encoder
 from wscnn.network.card import PARTS, Card
 from wscnn.network.device import pick_device
 from wscnn.network.model import NOISY_OR, WSCNN
 from wscnn.network.weights import load_model, save_model
-from wscnn.plates.fields import read_fields, read_quality, same_pixel_size
+from wscnn.plates.fields import open_plates, read_fields, read_quality, shared_channels
 from wscnn.plates.store import BOX, Plate
 from wscnn.statistics.calibration import fit_probability, probability, reliability
 from wscnn.statistics.cautions import of_models
+from wscnn.training.detector import highest_of_cells, learned, train_detectors
 from wscnn.training.distributed import fit_together
 from wscnn.training.fit import Examples, evaluate, field_auc, well_auc
 from wscnn.training.recipe import recipe_of
-from wscnn.training.thresholds import field_threshold, place_threshold
+from wscnn.training.thresholds import cell_threshold, field_threshold, place_threshold, recall
 
 #: The class of negative controls.
 NEGATIVE = "negative"
@@ -83,6 +85,7 @@ def train_fold(
     screen: str,
     model: Mapping[str, Any],
     train: Mapping[str, Any],
+    encoder: Path | None = None,
 ) -> None:
     """Train one fold; write its weights, card and history.
 
@@ -103,6 +106,8 @@ def train_fold(
         Its name, for the card.
     model, train
         Sections of the config.
+    encoder
+        What `wscnn.encoder.encode` wrote, for an architecture that is encoded.
 
     Raises
     ------
@@ -112,19 +117,17 @@ def train_fold(
         network's receptive field, settings with which no network can be trained.
     """
     device = pick_device(train["device"])
-    if len(stores) != len(qcs):
-        raise UserError(f"{len(stores)} stores, but {len(qcs)} tables of fields; give one for each, in the same order")
-    plates: dict[str, Plate] = {}
-    for plate in map(Plate, stores):
-        if (first := plates.setdefault(plate.name, plate)) is not plate:
-            raise UserError(f"{first.path} and {plate.path}: both are plate '{plate.name}'; stage the plates again")
-    channels, pixel_size_um = _common(list(plates.values()), model["channels"])
+    plates = open_plates(stores, qcs)
+    channels, pixel_size_um = shared_channels(list(plates.values()), model["channels"])
     wells = read_table(controls, CONTROLS)
     wells = wells.assign(label=_labels(wells), part=(assign_parts(wells, train["seed"]) - fold) % len(PARTS))
     classes = [NEGATIVE, *sorted(set(wells["label"]) - {NEGATIVE})]
     table = _fields_of(wells, plates, qcs)
     torch.manual_seed(train["seed"])
+    settings = {"model": dict(model), "train": dict(train)}
     network, taken_over = start_network(model, train, len(channels), classes, fold)
+    if network.encoded:
+        settings["encoder"] = _take_encoder(network, encoder, channels)
     examples = {
         name: _load(table[table["part"] == part], plates, channels, classes, train, network)
         for part, name in enumerate(PARTS)
@@ -136,34 +139,28 @@ def train_fold(
         )
     )
     resume = output.with_name(f".{output.stem}.resume")
-    key = _key(table, fold, channels, model, train, plates)
-    history = fit_together(
-        train["gpus"],
-        device,
-        network,
-        examples["train"],
-        examples["select"],
-        # What another model's last layer has learned is kept.
-        recipe_of(train) | ({"heads": 0} if taken_over else {}),
-        train["seed"],
-        resume,
-        key,
-    )
-
-    selecting = examples["select"].to(device)
-    logits, maps = evaluate(network, selecting.fields)
-    tested, _ = evaluate(network, examples["test"].fields.to(device))
-    labels = selecting.labels.cpu().numpy()
-    probabilities = {
-        phenotype: dict(
-            zip(
-                ("slope", "offset"),
-                fit_probability(logits[labels == 0, index], logits[labels == index + 1, index]),
-                strict=True,
-            )
+    if network.encoded:
+        network.to(device)
+        recipe = recipe_of(train, encoded=True)
+        history, checked, logits, maps, cells = train_detectors(network, examples, recipe, train["seed"])
+    else:
+        key = _key(table, fold, channels, model, train, plates)
+        history = fit_together(
+            train["gpus"],
+            device,
+            network,
+            examples["train"],
+            examples["select"],
+            # What another model's last layer has learned is kept.
+            recipe_of(train) | ({"heads": 0} if taken_over else {}),
+            train["seed"],
+            resume,
+            key,
         )
-        for index, phenotype in enumerate(classes[1:])
-    }
+        checked = examples["select"]
+        logits, maps = evaluate(network, checked.fields.to(device))
+    tested, _ = evaluate(network, examples["test"].fields.to(device))
+    scales = _scales(logits, maps, checked, classes)
     card = Card(
         architecture=network.architecture,
         pool=network.pool,
@@ -174,24 +171,27 @@ def train_fold(
         screen=screen,
         fold=fold,
         parts={name: sorted(set(part.wells)) for name, part in examples.items()},
-        thresholds={
-            phenotype: {
-                "field": field_threshold(logits[labels == 0, index], logits[labels == index + 1, index]),
-                "place": place_threshold(maps[labels == 0, index], maps[labels == index + 1, index]),
-            }
-            for index, phenotype in enumerate(classes[1:])
-        },
-        probabilities=probabilities,
+        thresholds=scales["thresholds"],
+        probabilities=scales["probabilities"],
         n_fields={name: _count_fields(part, classes) for name, part in examples.items()},
-        metrics={
-            "select": _metrics(logits, selecting, classes, probabilities),
-            "test": _metrics(tested, examples["test"], classes, probabilities),
-        },
-        settings={"model": dict(model), "train": dict(train)},
+        settings=settings,
     )
+    card.metrics = {
+        "select": _metrics(logits, checked, classes, card.probabilities),
+        "test": _metrics(tested, examples["test"], classes, card.probabilities),
+    }
+    if network.encoded:
+        if cells.outlined:
+            card.outlined = True
+            _count_cells(card, highest_of_cells(maps, cells.found), checked)
+        n_wells = pd.Series(dict(zip(checked.wells, checked.labels.tolist(), strict=True))).value_counts()
+        card.learned = {
+            phenotype: learned(card.metrics["select"][phenotype]["well_auc"], n_wells[0], n_wells[label])
+            for label, phenotype in enumerate(classes[1:], 1)
+        }
     for phenotype, values in card.metrics["test"].items():
         log(
-            f"fold {fold}, {phenotype}, wells never seen: area under the curve {values['well_auc']:.3f} over wells, "
+            f"fold {fold}, {phenotype}, held-out wells: AUC {values['well_auc']:.3f} over wells, "
             f"{values['field_auc']:.3f} over fields"
         )
     for caution in of_models([card]):
@@ -203,29 +203,39 @@ def train_fold(
     resume.unlink(missing_ok=True)
 
 
+def _count_cells(card: Card, scores: Sequence[np.ndarray], checked: Examples) -> None:
+    """Set the card's thresholds of objects and its recall by the scores of cells of each field, (cells, P)."""
+    for index, phenotype in enumerate(card.phenotypes):
+        negative, positive = (
+            [own[:, index] for own, label in zip(scores, checked.labels.tolist(), strict=True) if label == wanted]
+            for wanted in (0, index + 1)
+        )
+        threshold = cell_threshold(negative, positive)
+        found = recall(np.concatenate(negative), np.concatenate(positive), threshold)
+        card.thresholds[phenotype]["place"] = threshold
+        card.recall[phenotype] = found if np.isfinite(found) else None
+
+
+def _scales(
+    logits: np.ndarray, maps: np.ndarray, checked: Examples, classes: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return thresholds and probabilities of a card, from fields of wells that the scores were not fitted to."""
+    labels = checked.labels.cpu().numpy()
+    scales: dict[str, dict[str, dict[str, float]]] = {"thresholds": {}, "probabilities": {}}
+    for index, phenotype in enumerate(classes[1:]):
+        negative, positive = labels == 0, labels == index + 1
+        scores = logits[negative, index], logits[positive, index]
+        scales["thresholds"][phenotype] = {
+            "field": field_threshold(*scores),
+            "place": place_threshold(maps[negative, index], maps[positive, index]),
+        }
+        scales["probabilities"][phenotype] = dict(zip(("slope", "offset"), fit_probability(*scores), strict=True))
+    return scales
+
+
 def _labels(controls: pd.DataFrame) -> pd.Series:
     """Return the class of each control well: ``negative`` or its phenotype."""
     return controls["phenotype"].where(controls["role"] == "positive", NEGATIVE)
-
-
-def _common(plates: Sequence[Plate], chosen: Sequence[str] | None) -> tuple[list[str], float | None]:
-    """Return the channels to train on and the pixel size, the same in all plates; None where no plate tells it."""
-    first = next((plate for plate in plates if plate.pixel_size_um is not None), plates[0])
-    names = [channel.name for channel in plates[0].channels] if chosen is None else list(chosen)
-    problems = []
-    for plate in plates:
-        there = [channel.name for channel in plate.channels]
-        missing = [name for name in names if name not in there]
-        if missing:
-            problems.append(f"{plate.path}: has no channel {', '.join(missing)}; it has {', '.join(there)}")
-        if not same_pixel_size(plate.pixel_size_um, first.pixel_size_um):
-            problems.append(
-                f"{plate.path}: a mosaic pixel is {plate.pixel_size_um:g} um, but {first.pixel_size_um:g} um in "
-                f"{first.path}; plates that are trained on together need one pixel size"
-            )
-    if problems:
-        raise UserError(problems)
-    return names, first.pixel_size_um
 
 
 def _fields_of(wells: pd.DataFrame, plates: Mapping[str, Plate], qcs: Sequence[Path]) -> pd.DataFrame:
@@ -327,8 +337,8 @@ def start_network(
     # The highest places tell wells apart better than noisy-or does; the other pools score as they were trained.
     score_pool = model["score_pool"] or ("topk" if model["pool"] in NOISY_OR else "same")
     network = WSCNN(model["architecture"], model["pool"], n_channels, len(classes), score_pool)
-    problems = []
-    if (crop := recipe_of(train)["crop"]) < network.smallest:
+    problems = _idle(network, model, train)
+    if not network.encoded and (crop := recipe_of(train)["crop"]) < network.smallest:
         problems.append(
             f"train.crop: {crop} px are too few for the network '{network.architecture}', which needs "
             f"{network.smallest}; raise it"
@@ -358,6 +368,31 @@ def start_network(
     return network, whole
 
 
+#: Keys of the section `train` that say how layers are trained, which those of an encoder are not.
+_OF_LAYERS = ("batch", "crop", "tiles", "patience", "start_from")
+
+
+def _idle(network: WSCNN, model: Mapping[str, Any], train: Mapping[str, Any]) -> list[str]:
+    """Return which settings an encoded network has no use for."""
+    if not network.encoded:
+        return []
+    advice = f"has no effect on model.architecture '{network.architecture}'; remove it or choose another architecture"
+    problems = [f"train.{key}: {advice}" for key in _OF_LAYERS if train[key] is not None]
+    if train["freeze"]:
+        problems.append(f"train.freeze: {advice}")
+    if train["preset"] == "paper":
+        problems.append(
+            "train.preset: 'paper' trains the paper's networks; set model.architecture to wscnn4, wscnn4_cells or "
+            "wscnn6"
+        )
+    if model["pool"] != "noisy_or":
+        problems.append(
+            f"model.pool: the detectors of architecture '{network.architecture}' are trained by noisy_or over wells; "
+            "remove the key or choose another architecture"
+        )
+    return problems
+
+
 def _take_over(network: WSCNN, source: Path, classes: Sequence[str]) -> bool:
     """Give `network` the layers of the model at `source`; return whether also the last one, by classes and pool."""
     earlier, card = load_model(source)
@@ -371,6 +406,18 @@ def _take_over(network: WSCNN, source: Path, classes: Sequence[str]) -> bool:
     if whole:
         network.load_state_dict(earlier.state_dict())
     return whole
+
+
+def _take_encoder(network: WSCNN, source: Path | None, channels: Sequence[str]) -> dict[str, Any]:
+    """Give `network` the layers of the encoder at `source`; return the settings that it was learned with."""
+    if source is None:
+        raise UserError(
+            f"model.architecture: '{network.architecture}' needs an encoder; run `wscnn encode` first and pass its "
+            "output as --encoder"
+        )
+    encoder, card = load_encoder(source, channels)
+    network.blocks.load_state_dict(encoder.blocks.state_dict())
+    return card.settings["encoder"]
 
 
 def _count_fields(examples: Examples, classes: Sequence[str]) -> dict[str, int]:

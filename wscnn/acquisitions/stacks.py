@@ -1,0 +1,76 @@
+"""Images of which nothing is known but what a name or a table says: each file may be a stack of planes."""
+
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+
+from wscnn.acquisitions.base import ONLY, Acquisition
+from wscnn.acquisitions.tiff import tiff_planes
+from wscnn.core.errors import UserError
+from wscnn.core.progress import progress
+
+# Files at fault that one run names, at most: a plate copied by half has thousands.
+_MAX_PROBLEMS = 20
+# Files opened at a time to read their headers.
+_OPENED = 8
+
+
+class Stacks(Acquisition):
+    """Files that are described one by one. With `pages`, the pages of a file are its planes, counted from 1."""
+
+    @abstractmethod
+    def listed(self, plate: str, excluded: Collection[str]) -> pd.DataFrame:
+        """Return one row per file of `plate` (columns `wscnn.core.tables.INDEX`)."""
+
+    def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
+        """Return one row per image of `plate`.
+
+        Where files may be stacks, one is opened: the others are taken to have as many planes.
+        """
+        table = self.listed(plate, excluded)
+        if not self.pages or table.empty:
+            return table
+        try:
+            planes = tiff_planes(Path(table["path"].iloc[0]))
+        except UserError:  # of a file that is broken `index` says so, unless its well is excluded
+            planes = [0]
+        return _with_planes(table, [planes] * len(table))
+
+    def headers(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return an index with the planes that each file holds.
+
+        Raises
+        ------
+        UserError
+            Naming the files that cannot be read (the first 20).
+        """
+        if not self.pages:
+            return table
+        files = table.drop_duplicates("path")
+        # Several at a time: on a network's file system opening a file is waiting.
+        with ThreadPoolExecutor(_OPENED) as pool:
+            found = list(progress(pool.map(_planes_or_problems, files["path"]), len(files), "headers read"))
+        problems = [problem for _, wrong in found for problem in wrong]
+        if problems:
+            more = len(problems) - _MAX_PROBLEMS
+            raise UserError(problems[:_MAX_PROBLEMS] + ([f"{more} more files like these"] if more > 0 else []))
+        return _with_planes(files, [planes for planes, _ in found])
+
+
+def _planes_or_problems(path: str) -> tuple[list[int], list[str]]:
+    """Return the planes of a file, and what is wrong with it."""
+    try:
+        return tiff_planes(Path(path)), []
+    except UserError as error:
+        return [], error.problems
+
+
+def _with_planes(files: pd.DataFrame, planes: Sequence[Sequence[int]]) -> pd.DataFrame:
+    """Return a table with a row for each of the planes of the files, given by their pages, instead of one per file."""
+    table = files.loc[files.index.repeat([len(pages) for pages in planes])].reset_index(drop=True)
+    table["page"] = [page for pages in planes for page in pages]
+    table["z"] = [ONLY + i for pages in planes for i in range(len(pages))]
+    return table

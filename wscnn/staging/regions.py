@@ -1,0 +1,49 @@
+"""Which positions of a detector's map belong to which cell."""
+
+import numpy as np
+from skimage.segmentation import expand_labels
+
+#: Positions farther than this from a cell's outline, in pixels, belong to no cell: room for what lies beside it.
+REACH = 12.0
+
+
+def signal(image: np.ndarray) -> np.ndarray:
+    """Return where a field (C, y, x) is bright in any channel, (y, x): what cells are looked for in.
+
+    Of each channel the background is subtracted, and the rest is divided by how far bright pixels stand out from it.
+    """
+    low, high = np.quantile(image[:, ::3, ::3], (0.20, 0.97), axis=(1, 2))[:, :, None, None]
+    return ((image - low) / np.maximum(high - low, 1e-6)).max(0)
+
+
+def regions(labels: np.ndarray, stride: int) -> np.ndarray:
+    """Return the cell of each position of a map, 0 where there is none near.
+
+    Parameters
+    ----------
+    labels
+        Cells of a field, shape (y, x): 0 or the cell's number.
+    stride
+        Pixels between two positions; position (i, j) is centred on the middle of its `stride` x `stride` pixels.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (ceil(y / stride), ceil(x / stride)), of the type of `labels`. Each position within `REACH` of a cell is
+        of the nearest one.
+    """
+    height, width = labels.shape
+    middle = stride // 2
+    sampled = labels[
+        np.ix_(
+            np.minimum(np.arange(0, height, stride) + middle, height - 1),
+            np.minimum(np.arange(0, width, stride) + middle, width - 1),
+        )
+    ]
+    return expand_labels(sampled, REACH / stride)
+
+
+def tiles(shape: tuple[int, int], side: int) -> np.ndarray:
+    """Return a map of `shape` cut into squares of `side` positions, numbered from 1: regions where no cell is found."""
+    rows, columns = np.arange(shape[0]) // side, np.arange(shape[1]) // side
+    return (1 + rows[:, None] * (columns[-1] + 1) + columns).astype(np.uint32)

@@ -1,0 +1,342 @@
+"""Detectors on an encoder that was learned without labels: a linear one for each phenotype, from labels of wells alone.
+
+A well is positive if any of its cells is, and a cell is as positive as its highest position: noisy-or over all cells of
+a well, the maximum over the positions of a cell (multiple-instance learning; Dietterich et al., Artificial Intelligence
+1997). All wells take part in every step, so nothing is drawn by chance but some positions. Only the last layer learns;
+what its inputs are was settled without labels, so that a few dozen wells cannot be learned by heart.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
+
+from wscnn.core.progress import log
+from wscnn.network.model import WSCNN, field_features
+from wscnn.staging.nuclei import label_cells
+from wscnn.staging.regions import regions, signal, tiles
+from wscnn.training.fit import Examples, evaluate, well_auc
+
+#: Positions of a cell that are kept, and of these looked at in a step.
+_KEPT, _SEEN = 24, 12
+#: Memory of the features that are kept, in numbers; of larger screens each cell keeps fewer positions.
+_NUMBERS = 1_000_000_000
+#: Cells of a field below which the field's map is cut into squares of so many positions instead.
+_FEWEST, _SIDE = 4.0, 8
+#: Random detectors that training starts from; the one that ends with the lowest loss is kept. Some end in a minimum
+#: that explains nothing, with a loss near that of an empty detector.
+_STARTS = 4
+#: Size of the first weights, and penalty on their squares.
+_FIRST, _PENALTY = 0.02, 1e-3
+#: Fields of one pass.
+_BATCH = 8
+#: Trainings, at most, of a fold whose detectors do no better than chance on wells that they were not fitted to.
+_ATTEMPTS = 3
+#: Chance of an AUC that high where nothing was learned, as a quantile of the normal distribution (5 %), and an AUC that
+#: counts as learned whatever the number of wells.
+_CHANCE, _ENOUGH = 1.64, 0.75
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Features of the cells of labelled wells.
+
+    Attributes
+    ----------
+    features
+        Shape (cells, positions, F), float16.
+    well
+        Which well of `labels` each cell is of, (cells,).
+    labels
+        Class of each well, (wells,); 0 is negative.
+    names
+        Of the wells, as ``plate/well``.
+    found
+        Of each field the cell of each position of a map, 0 where there is none.
+    outlined
+        Whether these are cells found in the image, not squares.
+    """
+
+    features: Tensor
+    well: Tensor
+    labels: Tensor
+    names: list[str]
+    found: list[np.ndarray]
+    outlined: bool
+
+    def of(self, names: set[str]) -> "Cells":
+        """Return those of some wells."""
+        kept = torch.tensor([name in names for name in self.names])
+        number = torch.cumsum(kept, 0) - 1
+        here = kept.to(self.well.device)[self.well]
+        return Cells(
+            self.features[here],
+            number.to(self.well.device)[self.well[here]],
+            self.labels[kept.to(self.labels.device)],
+            [name for name in self.names if name in names],
+            self.found,
+            self.outlined,
+        )
+
+
+@torch.no_grad()
+def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
+    """Return the features of all cells of labelled fields, by a `network` on the device to compute on.
+
+    Cells are found in the image itself (`wscnn.staging.nuclei.label_cells`); where hardly any is found, squares of
+    8 x 8 positions take their place.
+    """
+    device = next(network.parameters()).device
+    found = [regions(label_cells(signal(image.float().numpy())), network.stride) for image in examples.fields.cpu()]
+    outlined = bool(np.mean([len(np.unique(own[own > 0])) for own in found]) >= _FEWEST)
+    if not outlined:
+        log("  hardly any cell is found in the images: positions are pooled over squares")
+        found = [tiles(own.shape, _SIDE) for own in found]
+    n = sum(len(np.unique(own[own > 0])) for own in found)
+    kept = int(np.clip(_NUMBERS // max(n * network.classify.in_channels, 1), 1, _KEPT))
+    random = np.random.default_rng(seed)
+    names = sorted(set(examples.wells))
+    parts, wells = [], []
+    for start in range(0, len(found), _BATCH):
+        images = examples.fields[start : start + _BATCH].float().to(device)
+        features = field_features(network, images).flatten(2).transpose(1, 2)  # (n, positions, F)
+        for image, own, name in zip(features, found[start:], examples.wells[start:], strict=False):
+            chosen = _positions(own.ravel(), kept, random)
+            parts.append(image[torch.from_numpy(chosen).to(device)].half())
+            wells += [names.index(name)] * len(chosen)
+    labels = dict(zip(examples.wells, examples.labels.tolist(), strict=True))
+    return Cells(
+        torch.cat(parts),
+        torch.tensor(wells, device=device),
+        torch.tensor([labels[name] for name in names], device=device),
+        names,
+        found,
+        outlined,
+    )
+
+
+def _positions(region: np.ndarray, kept: int, random: np.random.Generator) -> np.ndarray:
+    """Return positions of each region (regions, kept), drawn by chance, some twice where there are fewer."""
+    order = random.permutation(np.flatnonzero(region))
+    order = order[np.argsort(region[order], kind="stable")]
+    _, first, counts = np.unique(region[order], return_index=True, return_counts=True)
+    return order[first[:, None] + np.arange(kept) % counts[:, None]]
+
+
+@dataclass(frozen=True)
+class Detectors:
+    """Linear detectors on features, one for each phenotype.
+
+    Attributes
+    ----------
+    weights, biases
+        Shapes (P, F) and (P,).
+    losses
+        At the end of training; an empty detector has ln 2 or more.
+    """
+
+    weights: Tensor
+    biases: Tensor
+    losses: list[float]
+
+    def on_scale_of(self, other: "Detectors", cells: Cells) -> "Detectors":
+        """Return the same detectors, scaled so that cells of negative wells score alike by them and by `other`.
+
+        That is, their highest positions have the same median and the same distance from it to the 95 % quantile.
+        """
+        low, high = self._quantiles(cells)
+        other_low, other_high = other._quantiles(cells)
+        factor = (other_high - other_low) / (high - low).clamp_min(1e-6)
+        return Detectors(self.weights * factor[:, None], (self.biases - low) * factor + other_low, self.losses)
+
+    def _quantiles(self, cells: Cells) -> Tensor:
+        """Return the median and 95 % quantile of cells of negative wells, (2, P)."""
+        negative = cells.features[(cells.labels == 0)[cells.well]]
+        highest = torch.cat([(some.float() @ self.weights.T).amax(1) for some in negative.split(4096)]) + self.biases
+        n = len(highest)
+        return torch.stack([highest.kthvalue(1 + int(share * (n - 1)), 0).values for share in (0.5, 0.95)])
+
+
+def fit_detectors(cells: Cells, n_classes: int, recipe: Mapping[str, Any], seed: int) -> Detectors:
+    """Return the detectors that explain the labels of wells best.
+
+    Parameters
+    ----------
+    cells
+        Of all wells to learn from, of each class one at least.
+    n_classes
+        Classes, the negative one included.
+    recipe
+        ``steps`` and ``learning_rate`` of the optimiser, Adam with one cycle.
+    seed
+        Of the first weights and of the positions looked at.
+    """
+    spread, middle = torch.std_mean(cells.features[:: max(1, len(cells.features) // 4096)].float(), (0, 1))
+    spread = spread + 1e-5
+    features = (cells.features - middle.half()) / spread.half()
+    found = [
+        _fit_one(features, cells, label, recipe["steps"], recipe["learning_rate"], seed)
+        for label in range(1, n_classes)
+    ]
+    weights = torch.stack([weight for weight, _, _ in found]) / spread
+    biases = torch.stack([bias for _, bias, _ in found]) - weights @ middle
+    return Detectors(weights, biases, [loss for *_, loss in found])
+
+
+def _fit_one(
+    features: Tensor, cells: Cells, label: int, steps: int, rate: float, seed: int
+) -> tuple[Tensor, Tensor, float]:
+    """Return weights (F,), bias and loss of the detector of the class `label` on standardised features."""
+    device = features.device
+    random = torch.Generator().manual_seed(seed)
+    weight = (_FIRST * torch.randn((features.shape[2], _STARTS), generator=random)).to(device).requires_grad_()
+    # At first a well holds about a third of a positive cell.
+    first = -1 - float(np.log(max(len(features) / len(cells.labels), 1)))
+    bias = torch.full((_STARTS,), first, device=device).requires_grad_()
+    optimizer = torch.optim.Adam([weight, bias], rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(steps, 2))
+
+    def losses(seen: Tensor) -> Tensor:
+        scores = (features[:, seen] @ weight.half() if features.is_cuda else features[:, seen].float() @ weight).float()
+        highest = (scores + bias).amax(1)  # (cells, starts)
+        none = torch.zeros((len(cells.labels), _STARTS), device=device)
+        none = none.index_add(0, cells.well, functional.logsigmoid(-highest))
+        some = torch.log1p(-none.exp().clamp(max=1 - 1e-6))
+        positive = cells.labels == label
+        return -(some[positive].mean(0) + none[~positive].mean(0)) / 2
+
+    for _ in range(steps):
+        seen = torch.randperm(features.shape[1], generator=random)[:_SEEN].to(device)
+        loss = (losses(seen) + _PENALTY * weight.square().sum(0)).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        last = losses(torch.arange(min(_SEEN, features.shape[1]), device=device))
+        best = int(last.argmin())
+        return weight[:, best].detach(), bias[best].detach(), float(last[best])
+
+
+def set_detectors(network: WSCNN, detectors: Detectors) -> None:
+    """Give the last layer of `network` the detectors; the negative class scores 0 everywhere."""
+    with torch.no_grad():
+        network.classify.weight.zero_()
+        network.classify.bias.zero_()  # type: ignore[union-attr]
+        network.classify.weight[1:, :, 0, 0] = detectors.weights
+        network.classify.bias[1:] = detectors.biases  # type: ignore[index]
+
+
+def learned(area: float, n_negative: int, n_positive: int) -> bool:
+    """Return whether an AUC over so many wells is better than chance.
+
+    Where nothing was learned, its standard error is that of the rank sum of Wilcoxon (Mann and Whitney, Annals of
+    Mathematical Statistics 1947).
+    """
+    error = np.sqrt((n_negative + n_positive + 1) / (12 * n_negative * n_positive))
+    return bool(area >= min(0.5 + _CHANCE * error, _ENOUGH))
+
+
+def train_detectors(
+    network: WSCNN, examples: Mapping[str, Examples], recipe: Mapping[str, Any], seed: int
+) -> tuple[pd.DataFrame, Examples, np.ndarray, np.ndarray, Cells]:
+    """Fit the last layer of an encoded network to the wells of two parts, and check it within them.
+
+    Beside the detectors of all wells, others are fitted to each part and applied to the other one. So every field has
+    scores by detectors that were not fitted to its well: thresholds are chosen by these, and where they tell classes
+    apart no better than chance, the fold is trained again from other starts, up to three times in all.
+
+    Parameters
+    ----------
+    network
+        On the device to compute on, its layers from `wscnn.encoder`.
+    examples
+        Of the parts ``train`` and ``select``, as a rule on the host.
+    recipe
+        As `wscnn.training.recipe.recipe_of` gives it.
+    seed
+        Of all draws.
+
+    Returns
+    -------
+    history
+        One row per attempt: ``step, loss, select_auc, learning_rate, seconds, best``.
+    checked
+        The fields of both parts.
+    logits, maps
+        Their scores (n, P) and detector maps (n, P, h', w'), each by the detectors of the other part.
+    cells
+        Of the fields of both parts.
+    """
+    parts = [examples["train"], examples["select"]]
+    checked = Examples(
+        torch.cat([part.fields for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        [well for part in parts for well in part.wells],
+    )
+    began = time.monotonic()
+    # Batch norm keeps the statistics that it had of all wells.
+    network.eval()
+    cells = cells_of(network, checked, seed)
+    counts = torch.bincount(cells.labels, minlength=network.n_classes).tolist()
+    log(f"  {len(cells.features)} cells of {len(cells.names)} wells, {time.monotonic() - began:.0f} s")
+    rows: list[dict[str, Any]] = []
+    kept: tuple[Detectors, np.ndarray, np.ndarray]
+    for attempt in range(_ATTEMPTS):
+        whole = fit_detectors(cells, network.n_classes, recipe, seed + attempt)
+        logits, maps = _crosswise(network, parts, cells, whole, recipe, seed + attempt)
+        areas = well_auc(logits, checked)
+        best = all(np.mean(areas) > row["select_auc"] for row in rows)
+        seconds = time.monotonic() - began
+        rows = [row | {"best": row["best"] and not best} for row in rows]
+        rows.append(
+            {"step": recipe["steps"], "loss": float(np.mean(whole.losses)), "select_auc": float(np.mean(areas))}
+            | {"learning_rate": recipe["learning_rate"], "seconds": seconds, "best": best}
+        )
+        log(f"  loss {rows[-1]['loss']:.3f}, AUC over wells of the other part {np.mean(areas):.3f}, {seconds:.0f} s")
+        if best:
+            kept = whole, logits, maps
+        if all(learned(area, counts[0], counts[label]) for label, area in enumerate(areas, 1)):
+            break
+        log("  no better than chance" + ("; trained again" if attempt + 1 < _ATTEMPTS else ""))
+    set_detectors(network, kept[0])
+    return pd.DataFrame(rows), checked, kept[1], kept[2], cells
+
+
+def _crosswise(
+    network: WSCNN, parts: Sequence[Examples], cells: Cells, whole: Detectors, recipe: Mapping[str, Any], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores and maps of the fields of both parts, by detectors of the other part on the scale of `whole`."""
+    device = next(network.parameters()).device
+    scored = []
+    for part, other in (parts, reversed(parts)):
+        detectors = fit_detectors(cells.of(set(other.wells)), network.n_classes, recipe, seed)
+        set_detectors(network, detectors.on_scale_of(whole, cells))
+        scored.append(evaluate(network, part.fields.to(device)))
+    logits, maps = (np.concatenate(values) for values in zip(*scored, strict=True))
+    return logits, maps
+
+
+def highest_of_cells(maps: np.ndarray, found: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return for each field the highest position of each of its cells, by every phenotype: (cells, P).
+
+    Parameters
+    ----------
+    maps
+        Shape (n, P, h', w').
+    found
+        Of each field the cell of each position, 0 where there is none.
+    """
+    highest = []
+    for detector, own in zip(maps, found, strict=True):
+        numbers = np.unique(own[own > 0])
+        scores = [ndimage.maximum(one, own, numbers) for one in detector]
+        highest.append(np.stack(scores, 1) if len(numbers) else np.empty((0, len(detector))))
+    return highest
