@@ -463,6 +463,49 @@ def hits(
 
 
 @main.command()
+@_path("--store", "The staged plate.")
+@_path("--quality", "The plate's table of fields and their quality.")
+@_path("--output", "The table of nuclei to write (Parquet).")
+@click.option("--nuclei", help="Channel in which nuclei are found; by default the first one.")
+@_settings("dask")
+def measure(store: Path, quality: Path, output: Path, nuclei: str | None, dask: dict[str, Any]) -> None:
+    """Measure textbook features of a plate's nuclei, one row per nucleus."""
+    from wscnn.baselines.measure import measure_plate
+    from wscnn.core.provenance import note_version
+
+    measure_plate(store, quality, output, nuclei=nuclei, dask=dask)
+    note_version(output.parent.parent, "measure", output.stem, output)
+
+
+@main.command()
+@click.option("--cells", type=_PATH, required=True, multiple=True, help="A plate's table of nuclei; repeat for each.")
+@_path("--wells", "The network's table of wells, as `hits` wrote it.")
+@_path("--network", "The network's table of hits.")
+@_path("--models", "Folder of the model that scored the screen: its folds are used.")
+@_path("--output", "Folder for the tables (Parquet).")
+@_settings("baseline")
+@_settings("hits")
+def baseline(
+    cells: tuple[Path, ...],
+    wells: Path,
+    network: Path,
+    models: Path,
+    output: Path,
+    baseline: dict[str, Any],
+    hits: dict[str, Any],
+) -> None:
+    """Score wells by simpler methods and compare them with the network.
+
+    Same wells, folds and hit calls: counts of nuclei, a random forest on textbook features, and their novelty.
+    """
+    from wscnn.baselines.contest import run_baselines
+    from wscnn.core.provenance import note_version
+
+    run_baselines(cells, wells, network, models, output, baseline=baseline, calling=hits)
+    note_version(output, "baseline", "", output / "baseline.parquet")
+
+
+@main.command()
 @_path("--results", "The screen's results folder.")
 @_path("--output", "The report to write (HTML).")
 @click.option("--models", type=_PATH, help="Folder of the model that scored the screen; by default the screen's own.")

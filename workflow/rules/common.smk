@@ -68,6 +68,15 @@ FOLDS = (
         f"{MODEL}/fold-{{fold}}.{{kind}}", fold=[0, 1, 2], kind=["safetensors", "json"]
     )
 )
+# The comparison with simpler methods, part of the workflow where the config names some.
+BASELINE = (
+    expand(
+        f"{RESULTS}/{{table}}.parquet",
+        table=["baseline", "baseline_wells", "baseline_folds"],
+    )
+    if config["baseline"]["methods"]
+    else []
+)
 ENCODER = (
     [f"{RESULTS}/model/encoder.safetensors"]
     if config["model"]["architecture"] == "encoder"

@@ -11,6 +11,7 @@ rule report:
             table=["qc", "fields", "objects"],
             plate=IMAGES,
         ),
+        BASELINE,
     output:
         report(
             f"{RESULTS}/report.html", caption="../report/report.rst", category="Hits"

@@ -30,6 +30,8 @@ _OUTPUTS = {
     "train": "model/history-*.parquet",
     "score": "wells/*.parquet",
     "hits": "hits.parquet",
+    "measure": "cells/*.parquet",
+    "baseline": "baseline.parquet",
     "report": "report.html",
 }
 

@@ -81,6 +81,26 @@ _WELL_SCORES = {
     ),
 }
 
+# What the table of baselines has of that of hits.
+_CALLS = (
+    "rank",
+    "perturbation",
+    "phenotype",
+    "role",
+    "hit",
+    "caution",
+    "effect",
+    "effect_low",
+    "effect_high",
+    "p",
+    "q",
+    "smallest_p",
+    "n_wells",
+    "n_plates",
+    "n_agree",
+)
+_METHOD = {"method": Column("str", "`network`, or the simpler method: `count`, `forest` or `novelty`")}
+
 #: Every table between stages and in the results: its columns, in order. The layout's further columns follow those of
 #: ``layout``, ``screen_wells`` and ``hits``. A name that ends in ``*`` stands for all columns that begin so: the table
 #: of quality has one for each channel.
@@ -305,6 +325,46 @@ TABLES: dict[str, dict[str, Column]] = {
         "position": Column("float64", "0 at the plate's negative controls, 100 at its positive ones", "percent"),
         "reason": Column("str", "How the score contradicts the label"),
     },
+    # One row per nucleus of a plate.
+    "cells": {
+        **_PLATE,
+        **_WELL,
+        **_FIELD,
+        "y": Column("float64", "Vertical position of the nucleus's centre in the well's mosaic", "mosaic pixels"),
+        "x": Column("float64", "Horizontal position of the nucleus's centre in the well's mosaic", "mosaic pixels"),
+        "feature_*": Column("float32", "A feature of the nucleus; those of a channel end in its name"),
+    },
+    # One row per method, well and phenotype.
+    "baseline_wells": {
+        **_METHOD,
+        **_SCREEN,
+        **_PLATE,
+        **_WELL,
+        **_POSITION,
+        **_PERTURBATION,
+        **_ROLE,
+        "control_phenotype": Column("str", "Phenotype that a positive control shows, as in the layout"),
+        **_PHENOTYPE,
+        "score": Column("float64", "Score of the well, in units of the method; missing where there is none"),
+        "score_sd": Column(
+            "float64", "Standard deviation of the score over folds; missing where one fold scored the well"
+        ),
+        "fold": Column("Int8", "Fold that scored the well; missing where all did"),
+        "used": Column("bool", "Whether the well counts: scored, on a plate that counts, not excluded"),
+        "z": Column("float64", "Score, normalised by the plate's negative controls or its samples", "z"),
+        "p": Column("float64", "p-value of this well alone; a control is ranked among the others", "0 to 1"),
+    },
+    # One row per method, phenotype and fold.
+    "baseline_folds": {
+        **_METHOD,
+        **_PHENOTYPE,
+        "fold": Column("Int8", "Fold that scored the wells; missing where all did"),
+        "auc": Column(
+            "float64", "Chance that a held-out positive control well scores above a held-out negative one", "0 to 1"
+        ),
+        "n_negative": Column("int32", "Negative control wells of the fold", "count"),
+        "n_positive": Column("int32", "Positive control wells of the fold", "count"),
+    },
     # One row per warning of a stage.
     "warnings": {
         "stage": Column("str", "`check`, `scale`, `train` or `hits`"),
@@ -315,6 +375,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "message": Column("str", "What is wrong and what to do"),
     },
 }
+
+# One row per method, perturbation, role and phenotype.
+TABLES["baseline"] = {**_METHOD, **{name: TABLES["hits"][name] for name in _CALLS}}
 
 
 def types(table: str) -> dict[str, str]:
@@ -350,6 +413,10 @@ SCREEN_WELLS = types("screen_wells")
 PLATES = types("plates")
 SUSPECTS = types("suspects")
 WARNINGS = types("warnings")
+CELLS = types("cells")
+BASELINE = types("baseline")
+BASELINE_WELLS = types("baseline_wells")
+BASELINE_FOLDS = types("baseline_folds")
 
 # Rows per group of a Parquet file that is searched: what a reader skips or reads as one.
 _ROW_GROUP = 16_384

@@ -10,18 +10,22 @@ _FILES = (
     "wells/{}.parquet",
     "fields/{}.parquet",
     "objects/{}.parquet",
+    "cells/{}.parquet",
     "plates/{}.json",
     "plates/{}.raw.parquet",
     "plates/{}.zarr",
     "logs/index/{}.log",
     "logs/stage/{}.log",
     "logs/score/{}.log",
+    "logs/measure/{}.log",
     "logs/benchmarks/index-{}.tsv",
     "logs/benchmarks/stage-{}.tsv",
     "logs/benchmarks/score-{}.tsv",
+    "logs/benchmarks/measure-{}.tsv",
     "run/made_by/index-{}.json",
     "run/made_by/stage-{}.json",
     "run/made_by/score-{}.json",
+    "run/made_by/measure-{}.json",
 )
 _LEFT = "left"
 

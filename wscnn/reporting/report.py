@@ -20,6 +20,7 @@ from wscnn.core.progress import log
 from wscnn.core.tables import described
 from wscnn.core.wells import plate_format, row_letters
 from wscnn.reporting import charts
+from wscnn.reporting.contest import make_contest
 from wscnn.reporting.examples import make_examples
 from wscnn.reporting.gallery import make_gallery
 from wscnn.reporting.results import Results, concat, read_results
@@ -117,6 +118,7 @@ def write_report(results: Path, output: Path, *, hits: Mapping[str, Any], models
         "summary": summarise(found, roc, hits),
         "gallery": make_gallery(found),
         "examples": make_examples(found),
+        "contest": make_contest(results),
         "packed": pack(page_data(found, roc)),
         "phenotypes": found.phenotypes,
         "plates": sorted(found.wells["plate"].unique()),

@@ -38,9 +38,7 @@ class Kind(NamedTuple):
 
 #: By name.
 KINDS = {
-    "nuclei": Kind(
-        Nuclei, NUCLEI_PHENOTYPES, channel="DNA", pixel_size_um="0.645"
-    ),
+    "nuclei": Kind(Nuclei, NUCLEI_PHENOTYPES, channel="DNA", pixel_size_um="0.645"),
     "multinucleate": Kind(
         MultinucleateCells,
         MULTINUCLEATE_PHENOTYPES,
@@ -435,6 +433,10 @@ mosaic:
 illumination:
   # Vignetting is estimated from each plate's own fields.
   method: retrospective
+
+baseline:
+  # Simpler methods that the report shows beside the network.
+  methods: [count, forest, novelty]
 
 hits:
   # Scores are compared with each plate's negative controls.
