@@ -23,6 +23,7 @@ from wscnn.core.tables import HITS, LAYOUT, SUSPECTS, conform, write_table
 from wscnn.core.wells import parse_well
 from wscnn.plates.fields import same_pixel_size
 from wscnn.preflight.claim import claim_problems
+from wscnn.preflight.positions import position_cautions
 from wscnn.statistics.attainable import layout_cautions
 from wscnn.statistics.cautions import Caution, tabulate
 
@@ -170,7 +171,7 @@ def check_config(
         problems += _normalisation_problems(layout, config)
     if problems or plates is None or layout is None:
         raise UserError(problems)
-    about_layout = layout_cautions(layout, config["hits"])
+    about_layout = [*layout_cautions(layout, config["hits"]), *position_cautions(layout)]
     warnings += [*_ignored(config), *(f"{config['layout']}: {caution.message}" for caution in about_layout)]
     return Screen(config, plates, layout, warnings, [*cautions, *about_layout], pd.DataFrame(images))
 
