@@ -117,9 +117,37 @@ def test_strong_hits_are_found_where_other_ways_call_more_false_ones():
 
 def test_position_effects_that_robust_z_takes_for_hits_are_told_and_bscore_takes_them_off(capfd):
     table = made_up_screen(3, 16, 0.0, 0.0, 5, edge=3.0)
-    uncorrected = call(table).hits
-    assert "normalize: bscore takes row and column effects off" in capfd.readouterr().err
-    assert uncorrected["hit"].sum() > call(table, normalize="bscore").hits["hit"].sum() == 0
+    uncorrected = call(table, normalize="robust_z").hits
+    assert "normalize: surface or bscore removes effects of position" in capfd.readouterr().err
+    assert call(table).hits["hit"].sum() == 0
+    assert "normalize: auto takes surface" in capfd.readouterr().err
+    assert (uncorrected["p"] <= 0.05).mean() > 0.15
+    # Replicates share positions here: where the p of wells fails, that of positions does not.
+    assert uncorrected["hit"].sum() == call(table, normalize="bscore").hits["hit"].sum() == 0
+
+
+def test_replicates_that_share_a_position_count_as_one():
+    """Without noise of their own, positions of inactive wells differ as those of controls do (Student, 1908)."""
+    rng = np.random.default_rng(3)
+    table = screen(n_plates=5)
+    table["score"] = table["well"].map(dict(zip(table["well"].iloc[:96], rng.normal(size=96), strict=True)))
+    table["score"] += 0.2 * rng.normal(size=len(table)) + 8 * table["role"].eq("positive")
+    hits = call(table).hits.query("role == 'sample'")
+    assert (hits["p"] <= 0.01).mean() > 0.1
+    assert (hits["p_position"] <= 0.05).mean() < 0.11
+    assert not hits["hit"].any()
+    assert hits["n_controls"].eq(16).all()
+    assert hits["reason"].str.contains("uses p_position, the larger: its replicates share a position").any()
+
+
+def test_calls_do_not_depend_on_the_seed():
+    keys = {"compare_with": "pooled"}
+    table = screen(n_plates=2, n_negative=8, effect=3.0)
+    table["perturbation"] = np.where(
+        table["role"] == "sample", table.groupby("plate").cumcount() // 2 % 30, table["role"]
+    ).astype(str)
+    one, two = (call(table, seed=seed, **keys).hits for seed in (0, 1))
+    np.testing.assert_array_equal(one["p"], two["p"])
 
 
 # --------------------------------------------------------------------------------------------------- the tables
@@ -170,7 +198,7 @@ def test_effect_and_its_spread_by_hand():
         }
     )
     two = one.assign(plate="B", score=[*scores, 8.0, 3.0])
-    hits = call(pd.concat([one, two]), compare_with="plate").hits.set_index("perturbation")
+    hits = call(pd.concat([one, two]), compare_with="plate", normalize="robust_z").hits.set_index("perturbation")
     z = np.array([3, 5]) / 1.4826022
     assert hits.loc["x", "effect"] == pytest.approx(z.mean())
     assert hits.loc["x", "effect_sd"] == pytest.approx(z.std(ddof=1))
@@ -299,8 +327,10 @@ def test_controls_that_fail_keep_their_plate_out():
     table = screen(effect=8.0)
     broken = (table["plate"] == "P2") & (table["role"] == "positive")
     table.loc[broken, "score"] -= 100
-    tables = call(table)
-    assert tables.plates.set_index("plate").loc["P2", "reasons"] == "AUC of the controls below 0.7"
+    assert (call(table).plates["status"] == "ok").all()
+    tables = call(table, min_auc=0.7)
+    reasons = tables.plates.set_index("plate")["reasons"]
+    assert reasons["P2"] == "AUC of positive controls against samples below 0.7"
     assert set(tables.suspects["plate"]) == {"P2"}
 
 
@@ -447,8 +477,11 @@ def test_warnings_of_the_layout_stand_beside_each_row_they_are_about():
         "all control wells of class negati",
         "all control wells of class positi",
     ]
-    assert set(tables.hits["caution"]) == {"edge controls"}
-    assert analyse(screen(), None, source="wells", hits=settings()).hits["caution"].unique().tolist() == [""]
+    assert set(tables.hits["caution"]) == {"edge controls", "shared position; edge controls"}
+    assert analyse(screen(), None, source="wells", hits=settings()).hits["caution"].unique().tolist() == [
+        "shared position",
+        "",
+    ]
 
 
 def test_a_class_of_positive_controls_at_the_edge_is_about_its_phenotype():
@@ -464,13 +497,13 @@ def test_cautions_say_what_is_wrong_with_one_perturbation():
     table.loc[lonely, "score"] = np.nan
     # The controls of the second plate do not separate.
     table.loc[table["plate"].eq("P1") & table["role"].eq("positive"), "score"] = -99
-    failed = analyse(table, None, source="wells", hits=settings())
+    failed = analyse(table, None, source="wells", hits=settings(min_auc=0.7))
     assert failed.hits["caution"].str.startswith("few replicates; p cannot reach the FDR; plates left out").sum() > 50
     assert failed.warnings.query("code == 'plate_failed'")["plate"].tolist() == ["P1"]
     one = analyse(table, None, source="wells", hits=settings(min_auc=None))
     caution = one.hits.set_index("perturbation")["caution"]
     assert caution[name] == "few replicates; p cannot reach the FDR"
-    assert (caution.drop(name) == "").all()
+    assert (caution.drop([name, "positive"]) == "shared position").all()
 
 
 def test_doubts_about_plates_are_cautions_of_their_phenotype():
@@ -479,7 +512,7 @@ def test_doubts_about_plates_are_cautions_of_their_phenotype():
     tables = analyse(table, None, source="wells", hits=settings())
     assert tables.warnings["code"].tolist() == ["unlike_controls"]
     assert tables.warnings["stage"].tolist() == ["hits"] and tables.warnings["phenotype"].tolist() == ["rare"]
-    assert set(tables.hits["caution"]) == {"samples unlike controls"}
+    assert set(tables.hits["caution"]) == {"samples unlike controls", "shared position; samples unlike controls"}
 
 
 def test_folds_that_learned_nothing_are_named_whoever_trained_them():
@@ -487,7 +520,7 @@ def test_folds_that_learned_nothing_are_named_whoever_trained_them():
     tables = analyse(screen(), None, source="wells", hits=settings(), cards=cards)
     assert tables.warnings[["stage", "code", "phenotype"]].to_numpy().tolist() == [["train", "learned_nothing", "rare"]]
     assert tables.warnings["fold"].tolist() == [1]
-    assert set(tables.hits["caution"]) == {"weak model"}
+    assert set(tables.hits["caution"]) == {"weak model", "shared position; weak model"}
     assert of_models([weak(1, np.nan)]) == []
     # A fold that its own training part shows to be at chance scores nothing, however well it does by luck.
     (caution,) = of_models([replace(weak(1, 0.9), learned={"rare": False})])

@@ -225,7 +225,18 @@ TABLES: dict[str, dict[str, Column]] = {
         "effect_high": Column("float64", "Upper end of the effect's 95 % interval; missing for one well", "z"),
         "effect_sd": Column("float64", "Standard deviation of z over wells; missing for one well", "z"),
         "p": Column("float64", "One-sided p-value: a higher score is more of the phenotype", "0 to 1"),
-        "q": Column("float64", "p corrected for all tests (Benjamini-Hochberg)", "0 to 1"),
+        "p_position": Column(
+            "float64",
+            "p-value with positions, not wells, as the units; missing unless replicates share a position over plates",
+            "0 to 1",
+        ),
+        "q": Column(
+            "float64", "The larger of p and p_position, corrected for all tests (Benjamini-Hochberg)", "0 to 1"
+        ),
+        "reason": Column("str", "Why it is a hit or none, and which p its q uses"),
+        "n_controls": Column(
+            "int32", "Independent negative controls behind q: positions for p_position, else wells", "count"
+        ),
         "smallest_p": Column("float64", "Smallest p that its wells and controls could reach", "0 to 1"),
         "null_kind": Column("str", "What p was ranked among: `plate`, `pooled`, or empty"),
         "n_wells": Column("int32", "Wells with a score on plates that count", "count"),
@@ -285,8 +296,10 @@ TABLES: dict[str, dict[str, Column]] = {
         ),
         "z_prime": Column("float64", "Z' of the controls, by mean and standard deviation (Zhang et al. 1999)", "<= 1"),
         "z_prime_robust": Column("float64", "Z' of the controls, by median and MAD", "<= 1"),
+        "z_prime_samples": Column("float64", "Z' of positive controls and samples, by median and MAD", "<= 1"),
         "ssmd": Column("float64", "Strictly standardised mean difference of the controls (Zhang 2007)"),
         "auc": Column("float64", "Chance that a positive control scores above a negative one", "0 to 1"),
+        "auc_samples": Column("float64", "Chance that a positive control scores above a sample", "0 to 1"),
         "sample_shift": Column(
             "float64", "Median sample less median negative control", "robust SDs of the negative controls"
         ),
@@ -301,9 +314,14 @@ TABLES: dict[str, dict[str, Column]] = {
         "column_effect": Column(
             "float64", "Root mean square column effect of the samples' median polish", "robust SDs of the residuals"
         ),
+        "controls_below": Column(
+            "float64",
+            "Share of the negative controls with p at most 0.05 among each other; missing where none can reach it",
+            "fraction",
+        ),
         "outlier": Column(
             "float64",
-            "How far the negative controls' median or log spread lies from the other plates'; missing below 5 plates",
+            "How far samples' and negatives' median or log spread lies from other plates'; missing below 5 plates",
             "robust z",
         ),
         "replicate_correlation": Column(

@@ -24,6 +24,10 @@ def align_folds(logits: pd.DataFrame) -> pd.Series:
     deviation: the mean of those of the folds, so that scores stay log-odds. Where fewer than `MIN_COMMON_WELLS` wells
     are common, or a fold gives them all the same score, scores stay as they are.
 
+    The mean of several folds spreads less than a single fold. So that wells that only some folds may score, the
+    controls, are comparable with wells that all folds score, the scores of the former are drawn towards the centre by
+    the ratio of spreads that the common wells show.
+
     Parameters
     ----------
     logits
@@ -36,8 +40,19 @@ def align_folds(logits: pd.DataFrame) -> pd.Series:
         spread = (means - centre).abs().median()
         if len(means) >= MIN_COMMON_WELLS and (spread > 0).all():
             standard = (rows["logit"] - rows["fold"].map(centre)) / rows["fold"].map(spread)
-            aligned[rows.index] = standard * spread.mean() + centre.mean()
+            middle = centre.mean()
+            aligned[rows.index] = standard * spread.mean() + middle
+            common = (means - centre) / spread * spread.mean()
+            folds = rows.groupby("well")["fold"].agg(lambda values: tuple(sorted(set(values))))
+            ratio = {own: _mad(common.mean(axis=1)) / _mad(common[list(own)].mean(axis=1)) for own in set(folds)}
+            shrink = rows["well"].map(folds.map(ratio))
+            aligned[rows.index] = middle + (aligned[rows.index] - middle) * shrink.where(np.isfinite(shrink), 1.0)
     return aligned
+
+
+def _mad(values: pd.Series) -> float:
+    """Return the median absolute deviation."""
+    return float((values - values.median()).abs().median())
 
 
 def _objects(plate: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:

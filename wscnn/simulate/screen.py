@@ -440,7 +440,7 @@ baseline:
 
 hits:
   # Scores are compared with each plate's negative controls.
-  normalize: robust_z
+  normalize: auto
   # Part of the called hits that may be false.
   fdr: 0.05
 """

@@ -9,7 +9,7 @@ from wscnn.core.errors import listed
 from wscnn.core.wells import plate_format
 from wscnn.statistics.cautions import Caution
 from wscnn.statistics.conformal import _cells, choose_null
-from wscnn.statistics.normalize import smallest_rest
+from wscnn.statistics.normalize import NEED_CONTROLS, smallest_rest
 
 
 def smallest_p(layout: pd.DataFrame, hits: dict[str, Any]) -> pd.Series:
@@ -29,10 +29,10 @@ def smallest_p(layout: pd.DataFrame, hits: dict[str, Any]) -> pd.Series:
     """
     plate, plates = pd.factorize(layout["plate"], sort=True)
     n_negative = np.bincount(plate[layout["role"] == "negative"], minlength=len(plates))
-    if smallest_rest(hits["normalize"]):
+    if hits["normalize"] in NEED_CONTROLS:
         n_negative[n_negative < hits["min_controls"]] = 0
     samples = (layout["role"] == "sample").to_numpy() & (
-        (n_negative[plate] > 0) if smallest_rest(hits["normalize"]) else True
+        (n_negative[plate] > 0) if hits["normalize"] in NEED_CONTROLS else True
     )
     names = layout.loc[layout["role"] == "sample", "perturbation"].unique()
     number = pd.Index(names).get_indexer(layout["perturbation"])
@@ -104,7 +104,7 @@ def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[Caution]:
                 f"where at least {int(needed.max())} are hits; more negative controls or replicates lower it",
             )
         )
-    if smallest_rest(hits["normalize"]):
+    if hits["normalize"] in NEED_CONTROLS:
         warnings += _few_controls(layout, hits["min_controls"])
     if hits["normalize"] == "bscore":
         warnings += _uncorrected(layout)

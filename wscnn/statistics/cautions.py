@@ -15,6 +15,7 @@ LEAST_AUC = 0.6
 #: What stands in the column ``caution`` of hits for each kind of warning that is about all its rows, or those of one
 #: phenotype.
 SHORT = {
+    "confounded": "class and column confounded",
     "edge_controls": "edge controls",
     "learned_nothing": "weak model",
     "plate_effects": "plate effects",

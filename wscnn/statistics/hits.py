@@ -21,7 +21,7 @@ from wscnn.statistics import plate_qc
 from wscnn.statistics.arrays import Array, Mask, Numbers
 from wscnn.statistics.attainable import layout_cautions
 from wscnn.statistics.cautions import Caution, gather, in_short, of_models, of_scale, tabulate
-from wscnn.statistics.conformal import _cells, choose_null, false_discovery_q, rank_sum_p, strata_of
+from wscnn.statistics.conformal import _cells, choose_null, false_discovery_q, log_smallest_p, rank_sum_p, strata_of
 from wscnn.statistics.effects import (
     bootstrap_interval,
     group_mean,
@@ -37,12 +37,17 @@ from wscnn.statistics.normalize import (
 )
 from wscnn.statistics.phenotype import Phenotype
 from wscnn.statistics.rare_fraction import UNKNOWN, Recall, rare_fraction, recall_of
+from wscnn.statistics.shared_positions import position_p, sharing
 from wscnn.statistics.well_tables import LAYOUT, check_wells, join_layout, read_wells, well_tables
 
 # Columns that the statistics add to the table of wells.
 _MADE = ("used", "z", "p")
 # A well agrees with a hit when it lies above this share of the screen's negative controls.
 _AGREES = 0.95
+# Ways to divide negative controls into groups that are averaged.
+_PARTITIONS = 32
+# Fewer independent controls than this go wrong together.
+_FEW_CONTROLS = 8
 
 
 def call_hits(
@@ -179,19 +184,27 @@ def analyse(
     scored, called, qualities, suspects = [], [], [], []
     for phenotype, part in table.groupby("phenotype", sort=True):
         screen = Phenotype.of(part, str(phenotype), plates, hits)
+        if hits["normalize"] == "auto":
+            log(f"hits: '{phenotype}': normalize: auto takes {screen.method}: {screen.choice.why}")
         quality = _quality(screen, part, places, plates, str(phenotype))
         screen = replace(screen, usable=quality["status"].eq("ok").to_numpy())
+        quality["controls_below"] = below = _calibration(screen)
+        if np.isfinite(below):
+            log(
+                f"hits: '{phenotype}': your negative controls against each other: {100 * below:.0f} % below 0.05 "
+                "(5 % is expected)"
+            )
         calls = _call(screen, part, n_tests, recalls.get(str(phenotype), UNKNOWN))
         samples = calls.perturbations.query("role == 'sample'")
         above = samples["n_agree"].sum() / max(samples["n_wells"].sum(), 1)
-        doubts = plate_qc.doubts(quality[screen.usable], above, corrected=screen.method == "bscore")
+        doubts = plate_qc.doubts(quality[screen.usable], above, corrected=screen.method in ("surface", "bscore"))
         for doubt in doubts:
             log(f"hits: '{phenotype}': {doubt.message}")
         found = [replace(caution, phenotype=str(phenotype)) for caution in [*doubts, *_failed(quality)]]
         warnings.append(tabulate("hits", found))
         cautions = _cautions(calls.perturbations, in_short(gather(warnings), str(phenotype)), hits["fdr"])
         scored.append(calls.wells)
-        called.append(calls.perturbations.assign(phenotype=phenotype, caution=cautions).drop(columns="n_left_out"))
+        called.append(calls.perturbations.assign(phenotype=phenotype, caution=cautions))
         qualities.append(quality.assign(replicate_correlation=_replicate_correlation(screen)))
         suspects.append(_suspects(screen, part))
     ranked = _rank(pd.concat(called, ignore_index=True), hits["fdr"])
@@ -238,6 +251,8 @@ def _cautions(perturbations: pd.DataFrame, general: Sequence[str], fdr: float) -
         "few replicates": perturbations["n_wells"] == 1,
         "p cannot reach the FDR": perturbations["smallest_p"] > fdr,
         "plates left out": perturbations["n_left_out"] > 0,
+        "shared position": perturbations["shared"] & (perturbations["role"] == "sample"),
+        "few independent controls": perturbations["n_controls"].between(1, _FEW_CONTROLS - 1),
     }
     rows = zip(*own.values(), strict=True)
     return ["; ".join([*compress(own, row), *general]) for row in rows]
@@ -275,8 +290,15 @@ def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int, recall: Recall = 
     null = _finite(screen.null())
     limit = np.quantile(null, _AGREES) if len(null) else np.nan
 
+    shared, by_position, n_positions = _position_p(screen, treated)
+    on_plates = np.bincount(
+        cells["perturbation"], weights=n_negative[cells["plate"]], minlength=len(screen.names)
+    ).astype(int)
     perturbations = screen.names.assign(
         p=np.where(known, _combined_p(screen, cells, treated, above, n_negative, pooled), np.nan),
+        p_position=np.where(known, by_position, np.nan),
+        shared=shared,
+        n_controls=np.select([n_positions > 0, pooled], [n_positions, n_negative.sum()], on_plates),
         smallest_p=choice["smallest_p"].where(known).to_numpy(),
         null_kind=np.where(known, np.where(pooled, "pooled", "plate"), ""),
         n_agree=np.bincount(screen.perturbation[treated & (screen.z > limit)], minlength=len(screen.names)),
@@ -285,6 +307,46 @@ def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int, recall: Recall = 
     perturbations["n_left_out"] = np.bincount(screen.perturbation[left_out], minlength=len(screen.names))
     described = _describe(screen, part, treated, recall)
     return Calls(part.assign(used=screen.used, z=screen.z, p=p), pd.concat([perturbations, described], axis=1))
+
+
+def _position_p(screen: Phenotype, treated: Mask) -> tuple[Mask, Array, Numbers]:
+    """Return which perturbations share positions, their `p_position`, and the control positions behind it."""
+    n, position = len(screen.names), screen.position
+    shared = sharing(screen.perturbation[treated], position[treated], n)
+    wells = pd.DataFrame(
+        {"perturbation": screen.perturbation, "plate": screen.plate, "position": position, "z": screen.z}
+    )
+    own = wells[treated & np.append(shared, False)[screen.perturbation]]
+    return (shared, *position_p(own, wells[screen.negative & screen.used], n))
+
+
+def _calibration(screen: Phenotype) -> float:
+    """Return the share of negative controls with p at most 0.05 among the other controls, combined as samples are.
+
+    Controls at one position on several plates are taken together; where they lie elsewhere on each plate, the first of
+    each plate, the second, and so on. NaN where none could reach 0.05.
+    """
+    own = screen.negative & screen.used
+    wells = pd.DataFrame({"plate": screen.plate[own], "position": screen.position[own], "z": screen.z[own]})
+    if wells.empty:
+        return float("nan")
+    in_order = wells.groupby("plate").cumcount()
+    shared = wells["position"].nunique() <= len(wells) / 2
+    wells["unit"] = pd.factorize(wells["position"] if shared else in_order)[0]
+    of_plate = wells.groupby("plate")["z"]
+    others = of_plate.transform("size").to_numpy() - 1
+    above = of_plate.rank(method="max", ascending=False).to_numpy() - 1
+    units, n = wells["unit"].to_numpy(), int(wells["unit"].max()) + 1
+    strata = strata_of(units, others.astype(np.int64), np.ones(len(units), dtype=np.int64), n)
+    reachable = np.array([np.exp(sum(log_smallest_p(np.array(k), np.array(r)) for k, r in unit)) for unit in strata])
+    p = rank_sum_p(group_sum(above.astype(float), units, n), strata)
+    if shared:
+        for unit in range(n):
+            out = wells["unit"] == unit
+            alone = wells[out].assign(perturbation=0)
+            p[unit] = np.fmax(p[unit], position_p(alone, wells[~out], 1)[0][0])
+    able = reachable <= 0.05
+    return float((p[able] <= 0.05).mean()) if able.any() else float("nan")
 
 
 def _exceeding(screen: Phenotype, values: Array, size: Numbers, around: Numbers) -> tuple[Numbers, Numbers]:
@@ -300,10 +362,14 @@ def _exceeding(screen: Phenotype, values: Array, size: Numbers, around: Numbers)
     """
     exceeding, n_null = np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=np.int64)
     for each, most in np.unique(np.stack([size, around], axis=1), axis=0):
-        null = np.sort(_finite(screen.null(int(each), int(most))))
         mine = (size == each) & (around == most)
-        n_null[mine] = len(null)
-        exceeding[mine] = len(null) - np.searchsorted(null, values[mine], side="left")
+        # One way to divide controls into groups would make calls a matter of chance, so that many are averaged.
+        counts = []
+        for partition in range(_PARTITIONS if each > 1 else 1):
+            null = np.sort(_finite(screen.null(int(each), int(most), partition)))
+            n_null[mine] = len(null)
+            counts.append(len(null) - np.searchsorted(null, values[mine], side="left"))
+        exceeding[mine] = np.ceil(np.mean(counts, axis=0))
     return exceeding, n_null
 
 
@@ -407,13 +473,53 @@ def _describe(screen: Phenotype, part: pd.DataFrame, treated: Mask, recall: Reca
 def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
     """Return the perturbations with ``q, hit, rank``, sorted: samples first, the strongest evidence on top."""
     sample = called["role"].eq("sample")
-    called = called.assign(q=false_discovery_q(called["p"].where(sample).to_numpy(dtype=float)), controls=~sample)
-    called = called.assign(hit=called["q"].le(fdr), strength=-called["effect"])
+    # Both must hold: p takes replicates for independent, p_position takes what lies at one position for one.
+    taken = called[["p", "p_position"]].max(axis=1).where(called["p"].notna())
+    called = called.assign(q=false_discovery_q(taken.where(sample).to_numpy(dtype=float)), controls=~sample)
+    called = called.assign(hit=called["q"].le(fdr), strength=-called["effect"], taken=taken)
+    called["reason"] = _reasons(called, fdr)
     called = called.sort_values(
-        ["controls", "p", "strength", "perturbation", "phenotype"], na_position="last", ignore_index=True
+        ["controls", "taken", "strength", "perturbation", "phenotype"], na_position="last", ignore_index=True
     )
     tested = called["q"].notna()
-    return called.assign(rank=tested.cumsum().where(tested).astype("Int32")).drop(columns=["controls", "strength"])
+    return called.assign(rank=tested.cumsum().where(tested).astype("Int32")).drop(
+        columns=["controls", "strength", "taken", "shared", "n_left_out"]
+    )
+
+
+def _reasons(called: pd.DataFrame, fdr: float) -> list[str]:
+    """Return for each perturbation, in words, why it is a hit or none, and which p its q uses."""
+    by_position = called["p_position"] > called["p"]
+    why = np.select(
+        [
+            called["role"] != "sample",
+            (called["n_wells"] == 0) & (called["n_left_out"] > 0),
+            called["n_wells"] == 0,
+            called["p"].isna(),
+            called["smallest_p"] > fdr,
+            called["hit"],
+        ],
+        [
+            "a control, not tested",
+            "all of its plates failed",
+            "no well has a score",
+            "no negative control to compare with",
+            [f"the smallest p that it can reach, {p:.2g}, exceeds the FDR" for p in called["smallest_p"]],
+            "q is at most the FDR",
+        ],
+        "q exceeds the FDR",
+    )
+    which = np.select(
+        [called["q"].isna(), by_position, called["p_position"].notna(), called["shared"]],
+        [
+            "",
+            "; q uses p_position, the larger: its replicates share a position",
+            "; q uses p, larger than p_position",
+            "; q uses p: its replicates share a position, but too few controls do to test that",
+        ],
+        "; q uses p",
+    )
+    return [f"{a}{b}" for a, b in zip(why, which, strict=True)]
 
 
 def _quality(

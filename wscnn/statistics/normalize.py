@@ -5,10 +5,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wscnn.statistics.arrays import Array
+from wscnn.statistics.arrays import Array, Mask
 
 #: Ways to normalise a plate's scores.
-METHODS = ("robust_z", "bscore", "control_percent", "none")
+METHODS = ("auto", "robust_z", "samples", "surface", "bscore", "control_percent", "none")
+
+#: Ways that take centre, position effects and scale from samples and negative controls together.
+FITTED = ("samples", "surface", "bscore")
+
+#: Ways that keep a plate with fewer than `hits.min_controls` negative controls out of the calls.
+NEED_CONTROLS = ("auto", "robust_z", "samples", "surface", "control_percent")
+
+#: A row or column with fewer different perturbations says nothing about position.
+FEWEST_PERTURBATIONS = 3
+
+# Robust fits: steps, those by Huber's weights before Tukey's, and the tuning constants for 95 % efficiency.
+_STEPS, _HUBER_STEPS, _HUBER, _TUKEY = 30, 8, 1.345, 4.685
 
 #: What a median absolute deviation (MAD), and a mean one, are multiplied by to estimate a normal standard deviation.
 MAD_TO_SD = 1.4826022185056018
@@ -196,29 +208,151 @@ def median_polish(values: Array, eps: float = 1e-5, max_iterations: int = 200) -
     )
 
 
-def bscore(values: Array, fitted: NDArray[np.bool_]) -> Array:
-    """Return B-scores of whole plates: row and column effects taken off, over the plate's MAD.
+def bscore(values: Array, fitted: NDArray[np.bool_], rows: Mask | None = None, columns: Mask | None = None) -> Array:
+    """Return B-scores of whole plates: row and column effects subtracted, divided by the plate's MAD.
 
-    The effects come from the wells in `fitted` alone, as cellHTS2 does, so that controls neither shape nor lose
-    what they show. A row or column without such a well has an unknown effect, taken as 0. Source: Brideau et
-    al., J. Biomol. Screen. 8, 634 (2003).
+    The effects come from the wells in `fitted` alone. Source: Brideau et al., J. Biomol. Screen. 8, 634 (2003); there
+    and in cellHTS2 those are the samples, so that a control column keeps an effect of its own.
 
     Parameters
     ----------
     values
         (plates, R, C) scores, NaN where there is none.
     fitted
-        (plates, R, C) the sample wells.
+        (plates, R, C) the wells that show what position does.
+    rows, columns
+        (plates, R) and (plates, C): those that are corrected; None corrects all that hold a fitted well.
 
     Returns
     -------
     scores
-        (plates, R, C); NaN on plates without sample wells, or where all of them have residual 0.
+        (plates, R, C); NaN on plates without fitted wells, or where all of them have residual 0.
     """
+    return _over_spread(polish_residuals(values, fitted, rows, columns), fitted)
+
+
+def polish_residuals(
+    values: Array, fitted: NDArray[np.bool_], rows: Mask | None = None, columns: Mask | None = None
+) -> Array:
+    """Return what row and column effects leave of whole plates; arguments as for `bscore`."""
     polish = median_polish(np.where(fitted, values, np.nan))
-    effects = np.nan_to_num(polish.rows)[:, :, None] + np.nan_to_num(polish.columns)[:, None, :]
-    has_samples = np.isfinite(polish.residuals).any(axis=(1, 2))
-    overall = np.where(has_samples, polish.overall, np.nan)
-    residuals = values - overall[:, None, None] - effects
-    scale = spread(polish.residuals.reshape(len(values), -1))
+    row, column = np.nan_to_num(polish.rows), np.nan_to_num(polish.columns)
+    row = row if rows is None else np.where(rows, row, 0.0)
+    column = column if columns is None else np.where(columns, column, 0.0)
+    has_wells = np.isfinite(polish.residuals).any(axis=(1, 2))
+    overall = np.where(has_wells, polish.overall, np.nan)
+    residuals = values - overall[:, None, None] - row[:, :, None] - column[:, None, :]
+    return residuals
+
+
+def surface_score(
+    values: Array, fitted: NDArray[np.bool_], rows: Mask | None = None, columns: Mask | None = None, flat: bool = False
+) -> Array:
+    """Return residuals of whole plates from a smooth surface, divided by their MAD.
+
+    The surface is a quadratic of row and column plus a step at the plate's border, fitted robustly (Huber's weights,
+    then Tukey's biweight), so that wells far from it hardly count.
+
+    Parameters
+    ----------
+    values, fitted
+        As for `bscore`.
+    rows, columns
+        (plates, R) and (plates, C): those that say what position does. Where fewer than half of a plate's rows (or
+        columns) with a fitted well do, the surface does not vary along that axis.
+    flat
+        Fit a robust centre alone.
+
+    Returns
+    -------
+    scores
+        (plates, R, C); NaN on plates without fitted wells, or where all of them have residual 0.
+    """
+    return _over_spread(surface_residuals(values, fitted, rows, columns, flat), fitted)
+
+
+def surface_residuals(
+    values: Array, fitted: NDArray[np.bool_], rows: Mask | None = None, columns: Mask | None = None, flat: bool = False
+) -> Array:
+    """Return what a smooth surface leaves of whole plates; arguments as for `surface_score`."""
+    known = fitted & np.isfinite(values)
+    surface = np.full(values.shape, np.nan)
+    for plate in np.flatnonzero(known.any(axis=(1, 2))):
+        terms = position_terms(
+            known[plate], None if rows is None else rows[plate], None if columns is None else columns[plate], flat
+        )
+        surface[plate] = terms @ _robust_fit(terms[known[plate]], values[plate][known[plate]])
+    return values - surface
+
+
+def position_terms(known: Mask, rows: Mask | None, columns: Mask | None, flat: bool = False) -> Array:
+    """Return the terms of a plate's surface, (R, C, terms): 1, then quadratics of position and the border's step.
+
+    Parameters
+    ----------
+    known
+        (R, C) the wells to fit.
+    rows, columns, flat
+        As for `surface_score`, of one plate.
+    """
+    where = np.indices(known.shape)
+    terms = [np.ones(known.shape)]
+    border = np.zeros(known.shape, dtype=bool)
+    axes = []
+    for axis, telling in enumerate((rows, columns)):
+        there = known.any(axis=1 - axis)
+        tells = there if telling is None else np.asarray(telling & there)
+        if flat or tells.sum() < max(4, there.sum() / 2):
+            continue
+        last = known.shape[axis] - 1
+        axes.append(2 * where[axis] / last - 1)
+        border |= (where[axis] == 0) | (where[axis] == last)
+    terms += axes + [a * a for a in axes] + ([axes[0] * axes[1]] if len(axes) == 2 else [])
+    if axes and 0 < (border & known).sum() < known.sum():
+        terms.append(border.astype(float))
+    # More terms than a third of the wells would follow the noise.
+    return np.stack(terms if len(terms) * 3 <= known.sum() else terms[:1], axis=-1)
+
+
+def telling_lines(table_of: NDArray[np.int64], axis: int) -> Mask:
+    """Return which rows (axis 1) or columns (axis 2) hold enough different perturbations to tell what position does.
+
+    Parameters
+    ----------
+    table_of
+        (plates, R, C) number of each well's perturbation, -1 where there is no well to fit.
+
+    Returns
+    -------
+    telling
+        (plates, R) or (plates, C).
+    """
+    ordered = np.sort(table_of, axis=3 - axis)
+    first = np.take(ordered, [0], axis=3 - axis) >= 0
+    new = (np.diff(ordered, axis=3 - axis) > 0) & (np.take(ordered, range(1, ordered.shape[3 - axis]), 3 - axis) >= 0)
+    return np.asarray(first.sum(axis=3 - axis) + new.sum(axis=3 - axis) >= FEWEST_PERTURBATIONS)
+
+
+def _robust_fit(terms: Array, values: Array) -> Array:
+    """Return the coefficients (k,) of a robust linear fit of `values` (n,) by `terms` (n, k)."""
+    weights: Array = np.ones(len(values))
+    coefficients: Array = np.zeros(terms.shape[1])
+    for step in range(_STEPS):
+        root, before = np.sqrt(weights)[:, None], coefficients.copy()
+        coefficients = np.asarray(np.linalg.lstsq(terms * root, values * root[:, 0], rcond=None)[0], dtype=np.float64)
+        residuals = values - terms @ coefficients
+        scale = MAD_TO_SD * float(np.median(np.abs(residuals - np.median(residuals))))
+        if not scale > 0 or (step > _HUBER_STEPS and np.abs(coefficients - before).max() < 1e-4 * scale):
+            break
+        distance = np.abs(residuals) / scale
+        if step < _HUBER_STEPS:
+            weights = np.minimum(1, _HUBER / np.maximum(distance, _HUBER))
+        else:
+            weights = np.where(distance < _TUKEY, (1 - (distance / _TUKEY) ** 2) ** 2, 0.0)
+    return np.asarray(coefficients)
+
+
+def _over_spread(residuals: Array, fitted: Mask) -> Array:
+    """Return residuals divided by the robust standard deviation of those of the fitted wells of their plate."""
+    scale = spread(np.where(fitted, residuals, np.nan).reshape(len(residuals), -1))
     return residuals / scale[:, None, None]

@@ -8,7 +8,17 @@ import numpy as np
 import pandas as pd
 
 from wscnn.statistics.arrays import Array, Mask, Numbers
-from wscnn.statistics.normalize import bscore, by_group, centre_and_scale, held_out_groups, median
+from wscnn.statistics.normalize import (
+    FITTED,
+    bscore,
+    by_group,
+    centre_and_scale,
+    held_out_groups,
+    median,
+    surface_score,
+    telling_lines,
+)
+from wscnn.statistics.position import Choice, choose
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,30 @@ class Phenotype:
 
     @property
     def method(self) -> str:
-        return self.settings["normalize"]
+        """The way of normalising: as set, or as `auto` chose it."""
+        asked = self.settings["normalize"]
+        return str(asked if asked != "auto" else self.choice.method)
+
+    @cached_property
+    def fitted(self) -> Mask:
+        """Which wells of whole plates (plates, R, C) show what position does: samples and negatives alike."""
+        return np.isfinite(self.grid(self.sample | self.negative))
+
+    @cached_property
+    def telling(self) -> tuple[Mask, Mask]:
+        """Return which rows and which columns hold enough perturbations to tell what position does."""
+        table = np.full(self.fitted.shape, -1)
+        wells = (self.sample | self.negative) & np.isfinite(self.score)
+        # Negative controls are one perturbation, numbered after all others.
+        number = np.where(self.negative, len(self.names), self.perturbation)
+        table[self.plate[wells], self.row[wells], self.column[wells]] = number[wells]
+        return telling_lines(table, 1), telling_lines(table, 2)
+
+    @cached_property
+    def choice(self) -> Choice:
+        """What `auto` takes for this phenotype, and why."""
+        negative = np.isfinite(self.grid(self.negative))
+        return choose(self.grid(self.sample | self.negative), self.fitted, negative, *self.telling)
 
     def controls(self, values: Array, wells: Mask) -> Array:
         """Return the finite `values` of `wells` as (plates, n), filled up with NaN."""
@@ -85,10 +118,14 @@ class Phenotype:
 
     @cached_property
     def base(self) -> Array:
-        """What the controls normalise: the scores, or the B-scores."""
-        if self.method != "bscore":
+        """What the controls normalise: the scores, or residuals of the plate's fitted wells."""
+        if self.method not in FITTED:
             return self.score
-        values = bscore(self.grid(np.ones(len(self.score), dtype=bool)), np.isfinite(self.grid(self.sample)))
+        grid = self.grid(np.ones(len(self.score), dtype=bool))
+        if self.method == "bscore":
+            values = bscore(grid, self.fitted, *self.telling)
+        else:
+            values = surface_score(grid, self.fitted, *self.telling, flat=self.method == "samples")
         return values[self.plate, self.row, self.column]
 
     @cached_property
@@ -106,7 +143,15 @@ class Phenotype:
         """Wells that count: scored, on a usable plate, not excluded."""
         return np.isfinite(self.z) & self.usable[self.plate] & (self.negative | (self.perturbation >= 0))
 
-    def null(self, size: int = 1, most: int | None = None) -> Array:
-        """Return (plates, n) held-out means of groups of `size` negative controls, NaN where there is none."""
+    def null(self, size: int = 1, most: int | None = None, partition: int = 0) -> Array:
+        """Return (plates, n) held-out means of groups of `size` negative controls, NaN where there is none.
+
+        `partition` numbers the ways to divide a plate's controls into groups.
+        """
         negatives = self.controls(self.base, self.negative & self.used)
-        return held_out_groups(negatives, self.positive_median, self.method, size, most, self.settings["seed"])
+        return held_out_groups(negatives, self.positive_median, self.method, size, most, partition)
+
+    @property
+    def position(self) -> Numbers:
+        """Number of each well's position, the same on all plates."""
+        return self.row * (int(self.column.max()) + 1) + self.column

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from wscnn.statistics.arrays import Array
 from wscnn.statistics.cautions import Caution
-from wscnn.statistics.normalize import Polish, median, median_polish, spread
+from wscnn.statistics.normalize import NEED_CONTROLS, Polish, median, median_polish, spread
 
 Mask = NDArray[np.bool_]
 
@@ -25,7 +25,9 @@ DOUBTFUL_SHARE = 0.2
 #: Why a plate with enough scores has no normalised one, by way of normalising; `none` always gives one.
 NO_SCALE = {
     "robust_z": "negative controls all have the same score",
-    "bscore": "sample wells are missing or leave no residuals: B-scores need samples in several rows and columns",
+    "samples": "samples and negative controls are missing or all have the same score",
+    "surface": "samples and negative controls are missing or leave no residuals",
+    "bscore": "samples and negative controls are missing or leave no residuals: B-scores need several rows and columns",
     "control_percent": "positive controls are missing or do not lie above the negative ones",
 }
 
@@ -96,8 +98,8 @@ def position_effects(polish: Polish) -> tuple[Array, Array]:
     return _root_mean_square(polish.rows) / scale, _root_mean_square(polish.columns) / scale
 
 
-def outlier(negatives: Array) -> Array:
-    """Return how far a plate's negative controls lie from those of the other plates: the larger of two robust z.
+def outlier(wells: Array) -> Array:
+    """Return how far a plate's samples and negatives lie from those of the other plates: the larger of two robust z.
 
     One is of the plates' medians, the other of the logarithms of their spreads.
 
@@ -106,10 +108,10 @@ def outlier(negatives: Array) -> Array:
     z
         (plates,), absolute; NaN for fewer than five plates, of which none can be told to be odd.
     """
-    if len(negatives) < 5:
-        return np.full(len(negatives), np.nan)
+    if len(wells) < 5:
+        return np.full(len(wells), np.nan)
     with np.errstate(invalid="ignore"):
-        features = np.stack([median(negatives), np.log(spread(negatives))])
+        features = np.stack([median(wells), np.log(spread(wells))])
     z = np.abs(features - median(features)[:, None]) / spread(features)[:, None]
     return np.fmax(z[0], z[1])
 
@@ -127,9 +129,10 @@ def measure(negatives: Array, positives: Array, grid: Array, border: Mask) -> pd
     Returns
     -------
     table
-        ``n_negative, n_positive, negative_median, negative_spread, z_prime, z_prime_robust, ssmd, auc, sample_shift,
-        edge_effect, row_effect, column_effect, outlier``.
+        ``n_negative, n_positive, negative_median, negative_spread, z_prime, z_prime_robust, z_prime_samples, ssmd, auc,
+        auc_samples, sample_shift, edge_effect, row_effect, column_effect, outlier``.
     """
+    samples = _flat(grid)
     with np.errstate(divide="ignore", invalid="ignore"):
         rows, columns = position_effects(median_polish(grid))
         return pd.DataFrame(
@@ -140,19 +143,24 @@ def measure(negatives: Array, positives: Array, grid: Array, border: Mask) -> pd
                 "negative_spread": spread(negatives),
                 "z_prime": z_prime(negatives, positives),
                 "z_prime_robust": z_prime(negatives, positives, robust=True),
+                "z_prime_samples": z_prime(samples, positives, robust=True),
                 "ssmd": ssmd(negatives, positives),
                 "auc": control_auc(negatives, positives),
+                "auc_samples": control_auc(samples, positives),
                 "sample_shift": (median(_flat(grid)) - median(negatives)) / spread(negatives),
                 "edge_effect": edge_effect(grid, border),
                 "row_effect": rows,
                 "column_effect": columns,
-                "outlier": outlier(negatives),
+                "outlier": outlier(np.concatenate([negatives, samples], axis=1)),
             }
         )
 
 
 def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
     """Return for each plate of `measure` (with ``n_wells, n_missing``) why it is kept out of calls; empty: it is not.
+
+    No rule looks at where negative controls lie: samples are compared with them afterwards, and plates chosen by low
+    negative controls would make inactive samples look active.
 
     Parameters
     ----------
@@ -164,7 +172,7 @@ def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
     """
     scored = quality["n_wells"] > quality["n_missing"]
     tests = {"no well has a score": ~scored}
-    if rules["normalize"] in ("robust_z", "control_percent"):
+    if rules["normalize"] in NEED_CONTROLS:
         few = quality["n_negative"] < rules["min_controls"]
         tests[f"fewer than {rules['min_controls']} negative controls with a score"] = scored & few
     if rules["normalize"] == "robust_z":
@@ -173,10 +181,10 @@ def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
         quality["n_missing"] > rules["max_missing"] * quality["n_wells"]
     )
     for rule, column, words, low in (
-        ("min_auc", "auc", "AUC of the controls below", True),
-        ("min_z_prime", "z_prime", "Z' below", True),
+        ("min_auc", "auc_samples", "AUC of positive controls against samples below", True),
+        ("min_z_prime", "z_prime_samples", "Z' of positive controls against samples below", True),
         ("max_edge_effect", "edge_effect", "edge effect above", False),
-        ("max_outlier", "outlier", "negative controls unlike those of other plates, z above", False),
+        ("max_outlier", "outlier", "wells unlike those of other plates, z above", False),
     ):
         if (limit := rules[rule]) is not None:
             value = quality[column]
@@ -205,7 +213,7 @@ def doubts(quality: pd.DataFrame, above: float, corrected: bool) -> list[Caution
             Caution(
                 "plate_effects",
                 f"wells on the plates' border lie {edge:+.1f} robust SDs from the inner ones (median over plates), "
-                "which passes for an effect; normalize: bscore takes row and column effects off",
+                "which passes for an effect; normalize: surface or bscore removes effects of position",
             )
         )
     if abs(shift) > DOUBTFUL_SHIFT or above > DOUBTFUL_SHARE:
