@@ -417,7 +417,7 @@ def test_all_problems_of_a_layout_with_their_lines(tmp_path: Path) -> None:
         5: "role: 'control' is not one of",
         6: "cannot be called 'negative'",
         7: "'a/b' cannot name",
-        8: "well: '' should be non-empty",
+        8: "well: empty; fill it in",
         9: "phenotype 'round_saliency' ends in _saliency",
     }.items():
         assert any(f"l.tsv, line {line}: " in problem and part in problem for problem in told), (line, told)

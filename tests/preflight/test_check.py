@@ -627,7 +627,7 @@ def test_a_layout_with_which_nothing_can_be_called(setup: Setup, case: str) -> N
 def test_settings_and_names_that_do_not_do_what_they_seem_to(setup: Setup) -> None:
     setup.replace("A01", lambda row: row.replace("gA0", "GB0"))
     assert any("perturbations 'GB0' and 'gB0' differ by case alone" in text for text in setup.check().warnings)
-    config = {**setup.check().config, "acquisition": {"pattern": "x", "format": "phenix"}}
+    config = {**setup.check().config, "acquisition": {"pattern": "x", "table": None, "format": "phenix"}}
     assert _ignored(config) == ["acquisition.pattern has no effect with acquisition.format: phenix"]
 
 
