@@ -43,7 +43,7 @@ def align_folds(logits: pd.DataFrame) -> pd.Series:
             middle = centre.mean()
             aligned[rows.index] = standard * spread.mean() + middle
             common = (means - centre) / spread * spread.mean()
-            folds = rows.groupby("well")["fold"].agg(lambda values: tuple(sorted(set(values))))
+            folds = rows.groupby("well")["fold"].apply(lambda values: tuple(sorted(set(values))))
             ratio = {own: _mad(common.mean(axis=1)) / _mad(common[list(own)].mean(axis=1)) for own in set(folds)}
             shrink = rows["well"].map(folds.map(ratio))
             aligned[rows.index] = middle + (aligned[rows.index] - middle) * shrink.where(np.isfinite(shrink), 1.0)
