@@ -70,5 +70,7 @@ def _grouped(table: pd.DataFrame) -> tuple[list[int], list[tuple[int, ...]]]:
     """Return the perturbations of a table, and the plates of each, sorted."""
     pairs = table[["perturbation", "plate"]].drop_duplicates().sort_values(["perturbation", "plate"])
     number, plate = pairs["perturbation"].to_numpy(dtype=np.int64), pairs["plate"].to_numpy(dtype=np.int64)
+    if not len(pairs):
+        return [], []
     of, starts = np.unique(number, return_index=True)
     return of.tolist(), [tuple(part.tolist()) for part in np.split(plate, starts[1:])]
