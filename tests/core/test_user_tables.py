@@ -148,29 +148,26 @@ def test_nobody_is_told_to_delete_their_data(case: Callable, tmp_path: Path) -> 
     assert "give Parquet, CSV or TSV" in done.output and "delete it" not in done.output
 
 
-def test_plates_without_residuals_say_so(case: Callable, tmp_path: Path) -> None:
-    done = hits(tmp_path, case("hits_bscore_one_row") / "wells.csv", normalize="bscore")
-    plates = pd.read_parquet(tmp_path / "plates.parquet")
-    assert (plates["status"] == "failed").all()
-    assert plates["reasons"].str.contains("leave no residuals").all()
-    assert (
-        "plate 'P1' is kept out of the calls of 'rare': sample wells are missing or leave no residuals" in done.output
-    )
+def test_samples_in_one_row_are_scored_beside_negative_controls(case: Callable, tmp_path: Path) -> None:
+    # Fitted on samples alone, B-scores left no residual, and nothing was called without a word.
+    hits(tmp_path, case("hits_bscore_one_row") / "wells.csv", normalize="bscore")
+    called = pd.read_parquet(tmp_path / "hits.parquet").query("role == 'sample'")
+    assert called["p"].notna().all() and (called["n_wells"] > 0).all() and (called["reason"] != "").all()
 
 
 # ------------------------------------------------------------------------------------------------------- own scores
 
 
 @pytest.mark.parametrize(
-    ("drop", "settings", "reason"),
+    ("settings", "drop", "reason"),
     [
-        ("sample", {"normalize": "bscore"}, "sample wells are missing"),
-        ("positive", {"normalize": "control_percent"}, "positive controls are missing"),
+        ({"normalize": "bscore"}, ["sample", "negative"], "samples and negative controls are missing"),
+        ({"normalize": "control_percent"}, ["positive"], "positive controls are missing"),
     ],
 )
-def test_a_plate_without_any_z_says_why(tmp_path: Path, drop: str, settings: dict, reason: str) -> None:
+def test_a_plate_without_any_z_says_why(tmp_path: Path, settings: dict, drop: list[str], reason: str) -> None:
     table = scores()
-    hits(tmp_path / "out", csv(tmp_path / "w.csv", table[table["role"] != drop]), **settings)
+    hits(tmp_path / "out", csv(tmp_path / "w.csv", table[~table["role"].isin(drop)]), **settings)
     assert pd.read_parquet(tmp_path / "out" / "plates.parquet")["reasons"].str.contains(reason).all()
 
 

@@ -38,7 +38,7 @@ def test_an_empty_field_has_none(level: int) -> None:
 
 def _field(seed: int, n: int = 36, size: int = 400) -> tuple[list[dict[str, object]], np.ndarray]:
     rng = np.random.default_rng(seed)
-    composed = compose(rng, Nuclei("all"), size, n * size**2 // 540**2, {"mitotic": 0.3}, "")
+    composed = compose(rng, Nuclei(), size, n * size**2 // 540**2, {"mitotic": 0.3}, "")
     return composed.cells, expose(rng, composed.signal, optics(rng, size, 1.0), 1.0)
 
 

@@ -40,7 +40,7 @@ def screen(folder: Path, **pictures: np.ndarray) -> tuple[pd.DataFrame, pd.DataF
 
 def picture(seed: int = 0, times: float = 1.0, n: int = 14) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    signal = compose(rng, Nuclei("all"), 300, n, {}, "").signal
+    signal = compose(rng, Nuclei(), 300, n, {}, "").signal
     signal = rescale(signal, times).astype(np.float32) if times != 1 else signal
     return expose(rng, signal, optics(rng, signal.shape[0], 1.0), 1.0)
 
