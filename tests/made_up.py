@@ -28,7 +28,8 @@ HOSTILE = [
     "{{ 7 * 7 }} ${7*7} __proto__",
 ]
 #: How hits are called in all these screens.
-CALLING = section("hits", "{}")
+# A plate whose controls do not separate is kept out.
+CALLING = section("hits", '{"min_auc": 0.7}')
 FIELD = 96
 PHENOTYPE = "mitotic"
 SCREEN = "made-up <b>screen</b>"

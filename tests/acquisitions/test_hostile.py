@@ -209,7 +209,13 @@ def test_random_bytes_as_any_metadata(tmp_path_factory: pytest.TempPathFactory, 
     for name in ("Index.xml", "MeasurementData.mlf", "MeasurementDetail.mrf", "p.HTD", "p_A01_s1_w1.tif", "zarr.json"):
         (folder / name).write_bytes(content)
     for format_name in ("phenix", "cellvoyager", "imagexpress", "omezarr", "auto"):
-        acquisition = {"format": format_name, "pattern": None, "channels": {"1": "DNA"}, "pixel_size_um": None}
+        acquisition = {
+            "format": format_name,
+            "pattern": None,
+            "table": str(folder / "table.tsv"),
+            "channels": {"1": "DNA"},
+            "pixel_size_um": None,
+        }
         attempt(folder, acquisition)
     shutil.rmtree(folder)
 

@@ -235,7 +235,7 @@ def test_sources_can_be_named(tmp_path: Path) -> None:
 def test_a_screen_of_micronuclei_has_its_own_defaults(tmp_path: Path) -> None:
     simulate_screen(tmp_path / "micro", plates=1, wells=96, fields=1, cells="micronuclei", negatives=24, positives=12)
     config = load_config(tmp_path / "micro" / "config.yaml")
-    assert config["mosaic"]["downsample"] == 1
+    assert config["mosaic"]["downsample"] == "auto"
     layout = load_layout(Path(config["layout"]), ["plate1"])
     assert layout["role"].value_counts().to_dict() == {"sample": 60, "negative": 24, "positive": 12}
     assert set(layout.loc[layout["role"] == "positive", "phenotype"]) == {"micronuclei"}

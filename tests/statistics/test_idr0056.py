@@ -38,7 +38,9 @@ def screen_a():
 @pytest.fixture(scope="module")
 def called(screen_a):
     # Three plates have fewer than six untreated wells; none has fewer than three.
-    return analyse(screen_a, None, source="screen A", hits=section("hits", '{"min_controls": 3, "normalize": "robust_z"}'))
+    return analyse(
+        screen_a, None, source="screen A", hits=section("hits", '{"min_controls": 3, "normalize": "robust_z"}')
+    )
 
 
 def test_controls_separate_on_every_plate(called):

@@ -139,7 +139,7 @@ acquisition:
 
 mosaic: {{downsample: auto}} # from the size of the cells, or raw pixels per mosaic pixel along an axis
 
-hits: {{normalize: robust_z, fdr: 0.05}}
+hits: {{normalize: auto, fdr: 0.05}}
 """
 
 
