@@ -56,7 +56,7 @@ def screen_of(folder: Path, *knobs: str) -> Path:
     plates.assign(images="images/" + plates["plate"]).to_csv(screen / "plates.tsv", sep="\t", index=False)
     config |= {"screen": "small", "plates": "plates.tsv", "layout": "layout.tsv"}
     config.pop("train", None)
-    config["encoder"] = {"steps": 20}
+    config |= {"encoder": {"steps": 20}, "mosaic": {"downsample": 2}}
     # Two more jobs, which tests that are about them ask for.
     config["baseline"] = {"methods": []}
     (screen / "config.yaml").write_text(yaml.safe_dump(config))

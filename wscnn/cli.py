@@ -350,9 +350,11 @@ def encode(
     encoder: dict[str, Any],
 ) -> None:
     """Learn the network's layers from all wells, without labels."""
+    from wscnn.core.provenance import note_version
     from wscnn.encoder.encode import encode as learn
 
     learn(list(stores), list(qualities), output, screen=screen, model=model, encoder=encoder)
+    note_version(output.parent.parent, "encode", "", output)
 
 
 @main.command()

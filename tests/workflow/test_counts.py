@@ -18,7 +18,7 @@ from wscnn.core.wells import well_name
 from wscnn.plates.store import Channel, Plate, PlateWriter
 from wscnn.preflight.check import check_screen
 from wscnn.preflight.jobs import UNITS
-from wscnn.preflight.plan import FOLDS, plan, size_by_numbers, size_of
+from wscnn.preflight.plan import FOLDS, PLANNED, plan, size_by_numbers, size_of
 from wscnn.scoring.score import score_plate
 from wscnn.staging.stage import stage_plate
 
@@ -44,7 +44,7 @@ def test_a_plate_of_384_wells_with_masks_is_some_thousand_files(tmp_path: Path):
     assert files(tmp_path) == FILES_384 == 5777
     by_plan = plan(
         size_by_numbers(plates=1, wells=384, fields=9, channels=5, planes=1, size=1080, controls=24),
-        {name: section(name, "{}") for name in ("mosaic", "model", "train")},
+        {name: section(name, "{}") for name in PLANNED},
     ).set_index("stage")["files"]
     # The plan's `stage` and `score` also count the manifest, 5 tables, and of each job a log, a benchmark and a note of
     # the version that ran it.
@@ -61,9 +61,9 @@ def test_a_plate_takes_three_jobs_and_a_screen_five_more(
     # What runs where snakemake runs costs the cluster nothing.
     counted = Counter({rule: int(n) for rule, n in stats.items() if rule in UNITS})
     assert [counted[stage] for stage in ("index", "stage", "score")] == [2, 2, 2]
-    assert [counted[stage] for stage in ("train", "hits", "report")] == [FOLDS, 1, 1]
-    # One plate: 8 of the 12 that it may take.
-    assert counted.total() - 3 == 8
+    assert [counted[stage] for stage in ("encode", "train", "hits", "report")] == [1, FOLDS, 1, 1]
+    # One plate: 9 of the 12 that it may take.
+    assert counted.total() - 3 == 9
     monkeypatch.chdir(finished)
     screen = check_screen(Path("config.yaml"))
     made = plan(size_of(screen), screen.config).set_index("stage")["jobs"]

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from wscnn.cli import main
 from wscnn.core.errors import UserError
+from wscnn.network.card import read_card
 from wscnn.preflight.jobs import read_jobs
 from wscnn.preflight.plan import RATES, measured
 
@@ -35,6 +36,7 @@ def test_a_row_a_job_with_time_memory_and_rate(results: Path):
     assert list(zip(jobs["stage"], jobs["of"], strict=True)) == [
         *(("index", plate) for plate in ("plate1", "plate2")),
         *(("stage", plate) for plate in ("plate1", "plate2")),
+        ("encode", ""),
         *(("train", fold) for fold in "012"),
         *(("score", plate) for plate in ("plate1", "plate2")),
         ("hits", ""),
@@ -44,15 +46,17 @@ def test_a_row_a_job_with_time_memory_and_rate(results: Path):
     # 48 images of 200 x 200 pixels of two bytes in two seconds.
     assert rows.loc[("stage", "plate1"), ["amount", "unit", "rate", "core_seconds"]].tolist() == [3.84, "MB", 1.92, 3.0]
     assert rows.loc[("score", "plate2"), ["amount", "unit", "rate"]].tolist() == [48, "fields", 4.0]
-    history = pd.read_parquet(results / "model" / "history-1.parquet")
-    # 16 images a step.
-    assert rows.loc[("train", "1"), "rate"] == history["step"].max() * 16 / 10
+    # 20 steps of 32 tiles.
+    assert rows.loc[("encode", ""), "amount"] == 640
+    card = read_card(results / "model" / "fold-1.json")
+    n_fields = sum(sum(of_class.values()) for of_class in card.n_fields.values())
+    assert 20 < n_fields <= 32 and rows.loc[("train", "1"), "rate"] == n_fields / 10
     assert (jobs["peak_mb"].dropna() > 50).all()
 
 
 def test_the_command_line_prints_them(results: Path):
     said = CliRunner().invoke(main, ["show", str(results), "--jobs"])
-    assert said.exit_code == 0 and len(said.output.splitlines()) == 1 + 11
+    assert said.exit_code == 0 and len(said.output.splitlines()) == 1 + 12
     rows = json.loads(CliRunner().invoke(main, ["show", str(results), "--jobs", "--json"]).output)
     pd.testing.assert_frame_equal(pd.DataFrame(rows), read_jobs(results), check_dtype=False)
 

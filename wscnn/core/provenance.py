@@ -27,6 +27,7 @@ _OUTPUTS = {
     "check": "layout.parquet",
     "index": "index/*.parquet",
     "stage": "qc/*.parquet",
+    "encode": "model/encoder.safetensors",
     "train": "model/history-*.parquet",
     "score": "wells/*.parquet",
     "hits": "hits.parquet",

@@ -197,6 +197,8 @@ def train_fold(
     for caution in of_models([card]):
         log(f"warning: {caution.message}")
     tables = [("controls", controls), *((f"qc/{name}", path) for name, path in zip(plates, qcs, strict=True))]
+    if encoder is not None:
+        tables.append(("model/encoder", encoder))
     notes = made_from({"model": model, "train": train}, tables)
     write_table(history, output.with_name(f"history-{fold}.parquet"), notes, kind="history")
     save_model(output, network, card)
