@@ -194,10 +194,11 @@ def test_multinucleate_cells_make_a_screen_too(tmp_path: Path) -> None:
     assert set(cells.loc[cells["rare"], "class"]) <= {"2 nuclei", "3 nuclei", "4 nuclei"}
 
 
-def sources(folder: Path, group: Callable[[str], str]) -> tuple[set[str], set[str]]:
-    """Return the groups of sources that the cells of control and of sample wells come from."""
+def sources(folder: Path, group: Callable[[str], str], rare: bool | None = None) -> tuple[set[str], set[str]]:
+    """Return the groups of sources that (rare or ordinary) cells of control and of sample wells come from."""
     layout = pd.read_csv(folder / "layout.tsv", sep="\t", keep_default_na=False)
     cells = pd.read_parquet(folder / "truth" / "cells.parquet").merge(layout[["plate", "well", "role"]])
+    cells = cells if rare is None else cells[cells["rare"] == rare]
     samples = cells["role"] == "sample"
     return set(cells.loc[~samples, "source"].map(group)), set(cells.loc[samples, "source"].map(group))
 
@@ -206,7 +207,7 @@ def date_of(source: str) -> str:
     return source.split("/")[0]
 
 
-TINY = {"plates": 1, "wells": 12, "fields": 1, "size": 200, "strong": 0, "weak": 0}
+TINY = {"plates": 1, "wells": 12, "fields": 2, "size": 270, "strong": 0, "weak": 0}
 
 
 @pytest.mark.parametrize(("cells", "n_groups", "n_splits"), [("nuclei", 1, 2), ("micronuclei", 2, 6)])
@@ -216,10 +217,14 @@ def test_controls_and_samples_show_nuclei_of_different_sources_in_turn(
     halves = {row["source"]: row["half"] for row in read_tiles("nuclei")[1]}
     seen = []
     for seed in range(n_splits):
-        simulate_screen(tmp_path / str(seed), **TINY, cells=cells, seed=seed)
-        controls, samples = sources(tmp_path / str(seed), halves.get if cells == "nuclei" else date_of)
+        simulate_screen(tmp_path / str(seed), **TINY, cells=cells, seed=seed, prevalence=0.3, background=0.2)
+        group = halves.get if cells == "nuclei" else date_of
+        controls, samples = sources(tmp_path / str(seed), group, rare=True)
         assert len(controls) == len(samples) == n_groups
         assert not controls & samples
+        # Negative controls stand for inactive samples: their ordinary cells have the same sources.
+        of_controls, of_samples = sources(tmp_path / str(seed), group, rare=False)
+        assert of_controls == of_samples == controls | samples
         seen.append(tuple(sorted(controls)))
     assert len(set(seen)) == n_splits
 

@@ -57,6 +57,17 @@ class CellBank(Protocol):
         ...
 
 
+class Mixed:
+    """Ordinary cells of one bank, cells that show a phenotype of another of the same kind."""
+
+    def __init__(self, ordinary: CellBank, rare: CellBank) -> None:
+        self._ordinary, self._rare = ordinary, rare
+        self.groups, self.spacing, self.distance, self.merge = rare.groups, rare.spacing, rare.distance, rare.merge
+
+    def draw(self, rng: np.random.Generator, phenotype: str) -> Drawn:
+        return (self._rare if phenotype else self._ordinary).draw(rng, phenotype)
+
+
 class Nuclei:
     """Interphase and mitotic HeLa nuclei (MitoCheck; see ``resources/README.md``).
 

@@ -19,7 +19,7 @@ from wscnn.core.progress import progress
 from wscnn.core.tables import conform, write_table
 from wscnn.core.wells import PLATE_FORMATS, check_name, well_name
 from wscnn.simulate import check_new
-from wscnn.simulate.cells import NUCLEI_PHENOTYPES, CellBank, Nuclei, check_groups, check_phenotypes
+from wscnn.simulate.cells import NUCLEI_PHENOTYPES, CellBank, Mixed, Nuclei, check_groups, check_phenotypes
 from wscnn.simulate.fields import FAULTS, Optics, compose, expose, optics
 from wscnn.simulate.micronuclei import MICRONUCLEI_PHENOTYPES, MicronucleatedNuclei
 from wscnn.simulate.multinucleate import MULTINUCLEATE_PHENOTYPES, MultinucleateCells
@@ -118,7 +118,8 @@ class Knobs:
     controls_from, samples_from
         Groups of sources that the cells of control and of sample wells are taken from: ``first`` and ``second`` half
         of the source plates for nuclei, acquisition dates for micronuclei. Where one is empty it gets the groups that
-        the other leaves; where both are, the controls get half of the groups, which half changes with the seed.
+        the other leaves; where both are, only the rare cells are: those of controls from half of the groups, which
+        half changes with the seed, those of samples from the other half; ordinary cells come from all.
     seed
         The same seed and knobs give the same bytes.
 
@@ -276,6 +277,9 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
     kind = KINDS[chosen.cells]
     controls: CellBank = kind.bank(*chosen.controls_from)
     samples: CellBank = kind.bank(*chosen.samples_from)
+    if not (knobs.get("controls_from") or knobs.get("samples_from")):
+        # Negative controls stand for inactive samples, so ordinary cells of both have the same sources.
+        controls, samples = (Mixed(kind.bank(), rare) for rare in (controls, samples))
     rng = np.random.default_rng(chosen.seed)
     hits = _draw_hits(rng, chosen)
     plates = [f"plate{i + 1}" for i in range(chosen.plates)]
