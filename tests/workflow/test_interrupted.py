@@ -82,7 +82,8 @@ def test_a_job_that_is_told_to_end_clears_up(screen: Path, tmp_path: Path):
     index = tmp_path / "index.parquet"
     subprocess.run([program, "index", *plate, "--output", str(index)], check=True, capture_output=True)
     outputs = [f"--{name}={tmp_path / name}" for name in ("store", "manifest", "quality")]
-    job = subprocess.Popen([program, "stage", *plate, f"--index={index}", *outputs], stderr=subprocess.DEVNULL)
+    options = [f"--index={index}", "--mosaic", '{"downsample": 2}']
+    job = subprocess.Popen([program, "stage", *plate, *options, *outputs], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".store.*.partial/*/*")):
         assert time.monotonic() < deadline and job.poll() is None, "no well was seen before the job ended"

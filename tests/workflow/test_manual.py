@@ -343,7 +343,7 @@ def test_scripts_and_tests_named_in_the_text_are_there() -> None:
             assert made[1] in targets, span
 
 
-@pytest.mark.parametrize(("words", "completed"), [("sc", "score"), ("show --to", "--top"), ("simulate c", "circles")])
+@pytest.mark.parametrize(("words", "completed"), [("sco", "score"), ("show --to", "--top"), ("simulate c", "circles")])
 def test_the_shell_completes_verbs_and_options(words: str, completed: str) -> None:
     line = f"wscnn {words}"
     asked = {"_WSCNN_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}

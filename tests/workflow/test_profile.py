@@ -35,8 +35,8 @@ def test_time_and_memory_grow_with_the_plate(finished: Path, tmp_path: Path, sna
     assert int(asks["stage", other]["runtime"]) in (30, 31, 32)
     assert int(asks["stage", plate]["runtime"]) in (70, 71, 72)
     assert 70 <= int(asks["score", plate]["runtime"]) - int(asks["score", other]["runtime"]) <= 74
-    # 1.2 MB of quality are 12 GB of fields, beside the 6 GB that all need.
-    assert int(asks["train", ""]["mem_mb"]) in range(18000, 19000)
+    # 1.2 MB of quality are 12 GB of fields, beside the 6 GB that all need; the encoder of 0.2 MB counts as if 2 GB.
+    assert int(asks["train", ""]["mem_mb"]) in range(18000, 20500)
     assert int(asks["hits", ""]["mem_mb"]) in range(3500, 3520)
     assert asks["stage", plate]["slurm_partition"] == "cpu" and "gpu" not in asks["stage", plate]
     assert (asks["score", plate]["slurm_partition"], asks["score", plate]["gpu"]) == ("gpu", "1")

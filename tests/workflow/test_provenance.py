@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from wscnn import __version__
 from wscnn.cli import main
 from wscnn.core.config import load_config
+from wscnn.core.provenance import fold_digest
 from wscnn.core.tables import read_notes, read_table, write_table
 
 
@@ -54,7 +55,8 @@ def test_inputs_and_settings_are_known_by_their_content(finished: Path):
     results = finished / "results" / "small"
     inputs = {f"qc/{plate}": digest(results / "qc" / f"{plate}.parquet") for plate in ("plate1", "plate2")}
     trained = read_notes(results / "model" / "history-0.parquet")
-    assert trained["inputs"] == {"controls": digest(results / "controls.parquet"), **inputs}
+    encoder = {"model/encoder": fold_digest(results / "model" / "encoder.safetensors")}
+    assert trained["inputs"] == {"controls": digest(results / "controls.parquet"), **inputs, **encoder}
     assert set(trained["settings"]) == {"model", "train"}
     called = read_notes(results / "hits.parquet")
     assert called["inputs"] == {
@@ -75,7 +77,7 @@ def test_a_run_keeps_its_config_and_tables(finished: Path):
         assert (run / name).read_bytes() == (finished / name).read_bytes()
     made_by = {path.stem for path in (run / "made_by").iterdir()}
     of_plates = {f"{stage}-plate{n}" for stage in ("index", "stage", "score") for n in (1, 2)}
-    assert made_by == {"check", "hits", "report", "train-0", "train-1", "train-2", *of_plates}
+    assert made_by == {"check", "encode", "hits", "report", "train-0", "train-1", "train-2", *of_plates}
 
 
 def test_outputs_whose_inputs_have_changed_are_flagged(results: Path):

@@ -101,13 +101,12 @@ def test_a_changed_setting_runs_its_stage_and_what_follows(finished: Path, tmp_p
     shutil.copytree(finished, folder)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump(config | {"score": {"mask_fraction": 0.9}}))
+    # Objects are whole cells, so only their saliency would change; what runs is what counts here.
     for options in (["-n"], []):
         done = snakemake(folder, "--configfile", "config.yaml", *options)
         assert done.returncode == 0, done.stdout + done.stderr
         log = done.stdout + done.stderr
         assert {verb for verb in VERBS if f"wscnn {verb} " in log} == {"score", "hits", "report"}, options
-    area = [pd.read_parquet(at / "results" / "small" / "objects")["area_px"].sum() for at in (folder, finished)]
-    assert 0 < area[0] < area[1]
     again = snakemake(folder, "--configfile", "config.yaml", "-n")
     assert "Nothing to be done" in again.stdout + again.stderr
 

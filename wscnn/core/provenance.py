@@ -123,7 +123,7 @@ def note_version(results: Path, stage: str, of: str, output: Path) -> None:
     """
     if not (results / "run" / "config.yaml").is_file():
         return
-    note = {"version": __version__, "commit": commit(), "digest": file_digest(output)}
+    note = {"version": __version__, "commit": commit(), "digest": _digest(output)}
     _write(_noted(results, stage, of), (json.dumps(note, indent=1) + "\n").encode())
 
 

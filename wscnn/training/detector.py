@@ -39,9 +39,10 @@ _FIRST, _PENALTY = 0.02, 1e-3
 _BATCH = 8
 #: Trainings, at most, of a fold whose detectors do no better than chance on wells that they were not fitted to.
 _ATTEMPTS = 3
-#: Chance of an AUC that high where nothing was learned, as a quantile of the normal distribution (5 %), and an AUC that
-#: counts as learned whatever the number of wells.
-_CHANCE, _ENOUGH = 1.64, 0.75
+#: Chance of an AUC that high where nothing was learned, as a quantile of the normal distribution (5 %); an AUC that
+#: counts as learned whatever the number of wells; and the fewest wells of a class that say anything: each detector of
+#: the check has learned from half of them.
+_CHANCE, _ENOUGH, _FEWEST_WELLS = 1.64, 0.65, 6
 
 
 @dataclass(frozen=True)
@@ -235,11 +236,13 @@ def set_detectors(network: WSCNN, detectors: Detectors) -> None:
 
 
 def learned(area: float, n_negative: int, n_positive: int) -> bool:
-    """Return whether an AUC over so many wells is better than chance.
+    """Return whether an AUC over so many wells is better than chance; so it counts, too, where wells are too few to say.
 
     Where nothing was learned, its standard error is that of the rank sum of Wilcoxon (Mann and Whitney, Annals of
     Mathematical Statistics 1947).
     """
+    if min(n_negative, n_positive) < _FEWEST_WELLS:
+        return True
     error = np.sqrt((n_negative + n_positive + 1) / (12 * n_negative * n_positive))
     return bool(area >= min(0.5 + _CHANCE * error, _ENOUGH))
 
