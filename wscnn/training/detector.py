@@ -236,7 +236,7 @@ def set_detectors(network: WSCNN, detectors: Detectors) -> None:
 
 
 def learned(area: float, n_negative: int, n_positive: int) -> bool:
-    """Return whether an AUC over so many wells is better than chance; so it counts, too, where wells are too few to say.
+    """Return whether an AUC over so many wells is better than chance, or wells are too few to say.
 
     Where nothing was learned, its standard error is that of the rank sum of Wilcoxon (Mann and Whitney, Annals of
     Mathematical Statistics 1947).
