@@ -68,7 +68,7 @@ def test_a_small_screen_runs_end_to_end_with_gpus_for_train_and_score(screen: Pa
     assert (screen / "results" / "small" / "report.html").is_file()
     seen = jobs((screen / "jobs.txt").read_text())
     rules = [re.split(r"_wildcards_|rule_", name)[1] for name in seen]
-    # Two plates: one job per plate and stage, one per fold, one for the encoder, one for the hits, one for the report; `check` runs here.
+    # Two plates: one job per plate and stage, one per fold, one each for encoder, hits and report; `check` runs here.
     assert {rule: rules.count(rule) for rule in sorted(set(rules))} == {
         "encode": 1,
         "hits": 1,
