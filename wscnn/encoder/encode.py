@@ -43,7 +43,7 @@ def encode(
     stores, qcs
         Staged plates and, in the same order, their tables of fields; a field with ``used`` False is left out.
     output
-        The weights (safetensors); beside it comes the card. The last layer tells what was pasted (see
+        The weights (safetensors); beside it comes the card. The last layer says what was pasted (see
         `wscnn.encoder.pretext`).
     screen
         Its name, for the card.
@@ -57,6 +57,7 @@ def encode(
     """
     plates = open_plates(stores, qcs)
     channels, pixel_size_um = shared_channels(list(plates.values()), model["channels"])
+    torch.manual_seed(encoder["seed"])
     network = WSCNN(ARCHITECTURE, "noisy_or", len(channels), 2)
     n_fields = 0
     if encoder["start_from"] is not None:
@@ -66,9 +67,7 @@ def encode(
         crops = _crops(_sample(plates, qcs, encoder), plates, channels, encoder["seed"])
         n_fields = len(crops)
         log(f"encoder: learns from {n_fields} fields of {len(plates)} plates, {encoder['steps']} steps")
-        device = pick_device(encoder["device"])
-        torch.manual_seed(encoder["seed"])
-        network = WSCNN(ARCHITECTURE, "noisy_or", len(channels), 2).to(device)
+        network.to(pick_device(encoder["device"]))
         losses: list[float] = []
         for loss in learn(network, crops, encoder["steps"], encoder["seed"]):
             losses.append(loss)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wscnn.core.errors import UserError
+from wscnn.plates.fields import BACKGROUND, BRIGHT
 
 
 class Layer(NamedTuple):
@@ -86,9 +87,7 @@ _EMPTY = -6.0
 _LEAK, _LEAK_PACE = -1.1, 10.0
 
 
-#: Of a field's intensities: what counts as background, and what as bright.
-_BACKGROUND, _BRIGHT = 0.20, 0.97
-#: The least distance between the two, in windows of the plate: an empty field stays empty.
+#: The least distance between background and bright pixels, in windows of the plate: an empty field stays empty.
 _LEAST_RANGE = 0.1
 #: Where the logarithmic part of the contrast begins, in such distances, and what it is divided by.
 _KNEE, _TOP_CONTRAST = 0.15, 2.6
@@ -104,7 +103,7 @@ def contrast(images: Tensor) -> Tensor:
     some = images.detach()[..., ::3, ::3].flatten(-2).float()
     low, high = (
         some.kthvalue(1 + int(share * (some.shape[-1] - 1)), dim=-1).values[..., None, None]
-        for share in (_BACKGROUND, _BRIGHT)
+        for share in (BACKGROUND, BRIGHT)
     )
     return torch.asinh((images - low) / (_KNEE * (high - low).clamp_min(_LEAST_RANGE))) / _TOP_CONTRAST
 

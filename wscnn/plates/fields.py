@@ -14,6 +14,8 @@ from wscnn.plates.store import Plate
 
 #: By how much two pixel sizes may differ and count as one: metadata of one objective differ in their last digits.
 _TOLERANCE = 0.01
+#: Quantiles of a field's intensities that count as background, and as bright.
+BACKGROUND, BRIGHT = 0.20, 0.97
 
 
 def same_pixel_size(one: float | None, other: float | None) -> bool:

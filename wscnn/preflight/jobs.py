@@ -28,11 +28,12 @@ _NAME = re.compile(rf"({'|'.join(UNITS)})(?:-(?:fold-)?(.+))?")
 def read_jobs(results: Path) -> pd.DataFrame:
     """Return a row a finished job of a screen, in the order of the data.
 
-    Columns are ``stage``; ``of`` (the plate or fold, else empty); ``seconds`` by the clock and ``core_seconds`` of all
-    its cores together; ``peak_mb``, the highest resident memory; ``amount`` of work in ``unit`` and ``rate``, the
-    amount a second by the clock. Work is, by stage: images indexed; MB (10^6 bytes) of raw pixels staged; tiles drawn
-    for the encoder; images drawn for training, or control fields where detectors are fitted; fields scored; wells and
-    phenotypes called, and reported. What was not measured (of jobs of less than half a second) is missing.
+    Columns are ``stage``; ``of`` (the plate or fold, else empty); ``seconds`` of wall-clock time and ``core_seconds``
+    of all its cores together; ``peak_mb``, the highest resident memory; ``amount`` of work in ``unit`` and ``rate``,
+    the amount per second of wall-clock time. Work is, by stage: images indexed; MB (10^6 bytes) of raw pixels staged;
+    tiles drawn for the encoder; images drawn for training, or control fields where detectors are fitted; fields
+    scored; wells and phenotypes called, and reported. What was not measured (of jobs of less than half a second) is
+    missing.
 
     Raises
     ------

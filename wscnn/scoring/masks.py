@@ -6,7 +6,7 @@ Nothing here needs the network itself, so that Dask's workers do without it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -99,13 +99,19 @@ def find_objects(
     return labels, smooth, pd.DataFrame(measures, columns=COLUMNS)
 
 
-def _of_cells(cells: np.ndarray, detector: np.ndarray, threshold: float, stride: int) -> np.ndarray:
-    """Return the highest position of each of the `cells` (h, w) of a field that is above the threshold, (n, 2)."""
-    region = regions(cells, stride)
-    numbers = np.unique(region[(region > 0) & (detector > threshold)])
+class _Cells(NamedTuple):
+    """The cells of a field: their outlines (h, w), and which positions of the detector are theirs (h', w')."""
+
+    outlines: np.ndarray
+    regions: np.ndarray
+
+
+def _of_cells(cells: _Cells, detector: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the highest position of each of the cells of a field that is above the threshold, (n, 2)."""
+    numbers = np.unique(cells.regions[(cells.regions > 0) & (detector > threshold)])
     if not len(numbers):
         return np.empty((0, 2), int)
-    return np.array(ndimage.maximum_position(detector, region, numbers), int)
+    return np.array(ndimage.maximum_position(detector, cells.regions, numbers), int)
 
 
 def _outlined(
@@ -114,29 +120,26 @@ def _outlined(
     gradient: np.ndarray,
     stride: int,
     extent: Extent,
-    cells: np.ndarray | None = None,
+    cells: _Cells | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what `find_objects` does of the objects at `places` (n, 2) of the detector; the table as an array.
 
-    With `cells` (h, w), an object is the cell whose region holds its position.
+    With `cells`, an object is the cell whose region holds its position.
     """
     labels = np.zeros(gradient.shape, np.uint32)
     smooth = ndimage.gaussian_filter(gradient, extent.sigma) if len(places) else np.zeros_like(gradient)
     centres = (places + 0.5) * stride - 0.5
     rows: list[list[float]] = []
-    owners = np.empty(0) if cells is None else regions(cells, stride)[tuple(places.T)]
-    boxes = [] if cells is None else ndimage.find_objects(cells.astype(np.int32))
-    for number, centre in enumerate(centres, 1):
-        if cells is not None:
-            rows_of, columns_of = boxes[owners[number - 1] - 1]
-            window = (rows_of, columns_of)
-            mask = cells[window] == owners[number - 1]
-            labels[window][mask] = number
-            rows.append([*_measures(window, mask), detector[tuple(places[number - 1])]])
-            continue
-        window, mask = _mask(smooth, centre, np.delete(centres, number - 1, 0), stride, extent)
+    boxes = [] if cells is None else ndimage.find_objects(cells.outlines.astype(np.int32))
+    for number, (place, centre) in enumerate(zip(places, centres, strict=True), 1):
+        if cells is None:
+            window, mask = _mask(smooth, centre, np.delete(centres, number - 1, 0), stride, extent)
+        else:
+            cell = cells.regions[tuple(place)]
+            window = (boxes[cell - 1][0], boxes[cell - 1][1])
+            mask = cells.outlines[window] == cell
         labels[window][mask] = number
-        rows.append([*_measures(window, mask), detector[tuple(places[number - 1])]])
+        rows.append([*_measures(window, mask), detector[tuple(place)]])
     return labels, smooth, np.array(rows, dtype=float).reshape(-1, len(COLUMNS))
 
 
@@ -188,19 +191,20 @@ def write_masks(
     """
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("field", "phenotype", "object", *COLUMNS)}
     corners = np.stack([fields["y"], fields["x"]], axis=1)
+    shown = None if cells is None else [_Cells(own, regions(own, stride)) for own in cells]
     for p, (phenotype, threshold) in enumerate(thresholds.items()):
         masks, layer = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8)
-        if cells is None:
+        if shown is None:
             places = _maxima(maps[:, p], threshold, _radius(stride, extent))
         else:
-            places = [_of_cells(*pair, threshold, stride) for pair in zip(cells, maps[:, p], strict=True)]
+            places = [_of_cells(*pair, threshold) for pair in zip(shown, maps[:, p], strict=True)]
         places = _counted_once(places, maps[:, p], fields, plate.pixel_size_um, stride, extent)
         counts = [len(own) for own in places]
         found = [np.empty((0, len(COLUMNS)))]
         n = 0
         for at in np.flatnonzero(counts):
             labels, smooth, objects = _outlined(
-                places[at], maps[at, p], gradients[at, p], stride, extent, None if cells is None else cells[int(at)]
+                places[at], maps[at, p], gradients[at, p], stride, extent, None if shown is None else shown[int(at)]
             )
             top, left = corners[at]
             box = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]

@@ -73,7 +73,7 @@ def _long(
     phenotypes: Sequence[str],
     scales: Mapping[str, np.ndarray],
 ) -> pd.DataFrame:
-    """Return the scores of wells, each of shape (folds, n, P), as one table, a row a fold, field and phenotype.
+    """Return the scores of wells, each of shape (folds, n, P), as one table, one row per fold, field and phenotype.
 
     Its columns are ``well, fold, field, phenotype, logit, margin, probability``.
     """

@@ -3,6 +3,8 @@
 import numpy as np
 from skimage.segmentation import expand_labels
 
+from wscnn.plates.fields import BACKGROUND, BRIGHT
+
 #: Positions farther than this from a cell's outline, in pixels, belong to no cell: room for what lies beside it.
 REACH = 12.0
 
@@ -12,7 +14,7 @@ def signal(image: np.ndarray) -> np.ndarray:
 
     Of each channel the background is subtracted, and the rest is divided by how far bright pixels stand out from it.
     """
-    low, high = np.quantile(image[:, ::3, ::3], (0.20, 0.97), axis=(1, 2))[:, :, None, None]
+    low, high = np.quantile(image[:, ::3, ::3], (BACKGROUND, BRIGHT), axis=(1, 2))[:, :, None, None]
     return ((image - low) / np.maximum(high - low, 1e-6)).max(0)
 
 

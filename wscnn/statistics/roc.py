@@ -13,7 +13,7 @@ def auc(negative: np.ndarray, positive: np.ndarray) -> float:
 
 
 def auc_error(area: float, n_negative: float, n_positive: float) -> float:
-    """Return the standard error of an area under the curve (Hanley and McNeil, Radiology 1982)."""
+    """Return the standard error of an AUC (Hanley and McNeil, Radiology 1982)."""
     two_positive, two_negative = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (
         area * (1 - area) + (n_positive - 1) * (two_positive - area**2) + (n_negative - 1) * (two_negative - area**2)

@@ -96,14 +96,16 @@ def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
     """
     device = next(network.parameters()).device
     found = [regions(label_cells(signal(image.float().numpy())), network.stride) for image in examples.fields.cpu()]
-    outlined = bool(np.mean([len(np.unique(own[own > 0])) for own in found]) >= _FEWEST)
+    counts = [int(np.count_nonzero(np.unique(own))) for own in found]
+    outlined = bool(np.mean(counts) >= _FEWEST)
     if not outlined:
         log("  hardly any cell is found in the images: positions are pooled over squares")
         found = [tiles(own.shape, _SIDE) for own in found]
-    n = sum(len(np.unique(own[own > 0])) for own in found)
-    kept = int(np.clip(_NUMBERS // max(n * network.classify.in_channels, 1), 1, _KEPT))
+        counts = [int(own.max()) for own in found]
+    kept = int(np.clip(_NUMBERS // max(sum(counts) * network.classify.in_channels, 1), 1, _KEPT))
     random = np.random.default_rng(seed)
     names = sorted(set(examples.wells))
+    number = {name: n for n, name in enumerate(names)}
     parts, wells = [], []
     for start in range(0, len(found), _BATCH):
         images = examples.fields[start : start + _BATCH].float().to(device)
@@ -111,7 +113,7 @@ def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
         for image, own, name in zip(features, found[start:], examples.wells[start:], strict=False):
             chosen = _positions(own.ravel(), kept, random)
             parts.append(image[torch.from_numpy(chosen).to(device)].half())
-            wells += [names.index(name)] * len(chosen)
+            wells += [number[name]] * len(chosen)
     labels = dict(zip(examples.wells, examples.labels.tolist(), strict=True))
     return Cells(
         torch.cat(parts),
