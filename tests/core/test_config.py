@@ -550,3 +550,8 @@ def test_a_program_without_its_data_says_how_to_install_it(tmp_path: Path) -> No
         and "install wscnn again with pip" in done.stderr
         and "Traceback" not in done.stderr
     )
+
+
+def test_a_value_that_was_renamed_is_answered_with_its_new_name() -> None:
+    with pytest.raises(UserError, match=r"arrange: 'stage' is called 'positions' now; write that"):
+        section("mosaic", '{"arrange": "stage"}')

@@ -259,6 +259,8 @@ def _explained(error: jsonschema.ValidationError) -> str:
     kinds = set(_kinds(rule))
     if error.validator == "format":
         return str(error.cause)
+    if error.validator == "enum" and isinstance(value, str) and value in rule.get("renamed", {}):
+        return f"{shown} is called '{rule['renamed'][value]}' now; write that"
     if value == "" and error.validator in ("minLength", "enum"):
         return "empty; fill it in" + (f" with {listed(rule['enum'])}" if error.validator == "enum" else "")
     if error.validator in ("type", "pattern"):

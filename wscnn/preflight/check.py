@@ -387,9 +387,9 @@ def _stage_problems(plate: str, acquisition: Acquisition, table: pd.DataFrame, c
             f"{where}: no well has more than {most} fields, but qc.min_fields asks for {least} good ones; lower it"
         )
     unknown = staged["y_um"].isna().all() and not acquisition.positions_in_headers
-    if config["mosaic"]["arrange"] == "stage" and unknown:
+    if config["mosaic"]["arrange"] == "positions" and unknown:
         problems.append(
-            f"{where}: nothing in {acquisition.folder} gives the stage's positions, which mosaic.arrange: stage needs; "
+            f"{where}: nothing in {acquisition.folder} gives the stage positions that mosaic.arrange: positions needs; "
             "set it to auto or grid"
         )
     if config["illumination"]["method"] == "instrument" and not isinstance(acquisition, _PutAway):
