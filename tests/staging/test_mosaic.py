@@ -55,7 +55,8 @@ def test_wells_that_count_from_the_plates_origin_and_miss_fields_share_one_grid(
     square = {1: (0.0, 0.0), 2: (0.0, 100.0), 3: (100.0, 0.0), 4: (100.0, 100.0)}
     far = {number: (y + 9000, x + 4500) for number, (y, x) in square.items() if number != 1}
     both = pd.concat([positions(square, "A01"), positions(far, "B02")], ignore_index=True)
-    assert corners(arrange(both, (100, 100), 1.0, 1, "positions")) == {1: (0, 0), 2: (0, 100), 3: (100, 0), 4: (100, 100)}
+    mosaic = arrange(both, (100, 100), 1.0, 1, "positions")
+    assert corners(mosaic) == {1: (0, 0), 2: (0, 100), 3: (100, 0), 4: (100, 100)}
 
 
 def test_without_positions_fields_make_a_near_square_grid_in_their_order() -> None:

@@ -18,6 +18,7 @@ from wscnn.core.config import draft_config, load_layout, load_plates
 from wscnn.core.errors import UserError, listed, merged
 from wscnn.core.progress import log, progress
 from wscnn.core.provenance import made_from, note_version
+from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.tables import HITS, LAYOUT, SUSPECTS, conform, write_table
 from wscnn.core.wells import parse_well
 from wscnn.plates.fields import same_pixel_size
@@ -249,7 +250,7 @@ class _PutAway(Acquisition):
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         super().__init__(folder, config.get("acquisition", {}))
-        self.results = Path(config.get("results", "")) / config.get("screen", "")
+        self.results = ScreenFolder(Path(config.get("results", "")) / config.get("screen", ""))
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
@@ -257,8 +258,8 @@ class _PutAway(Acquisition):
         return entry_is(lambda: not folder.exists())
 
     def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
-        index = self.results / "index" / f"{plate}.parquet"
-        if not (index.is_file() and (self.results / "plates" / f"{plate}.json").is_file()):
+        index = self.results.index(plate)
+        if not (index.is_file() and self.results.manifest(plate).is_file()):
             raise UserError(f"{self.folder}: no such folder; correct column images in the table of plates")
         log(f"plate '{plate}': {self.folder} is gone; the plate is used as it was staged")
         return read_index(index, self.folder)

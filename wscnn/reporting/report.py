@@ -137,7 +137,7 @@ def _check_rate(results: Results, fdr: float) -> None:
     tested = results.hits[results.hits["q"].notna()]
     if not tested["hit"].astype("bool").eq(tested["q"] <= fdr).all():
         raise UserError(
-            f"{results.folder / 'hits.parquet'}: its hits were not called at a false discovery rate of {fdr:g}; give "
+            f"{results.folder.table('hits')}: its hits were not called at a false discovery rate of {fdr:g}; give "
             "the report the same --hits as `wscnn hits` got"
         )
 

@@ -201,9 +201,9 @@ def _cropped(at: np.ndarray, numbers: np.ndarray, field_shape: tuple[int, int], 
     )
     if how == "auto" and lost > _MAX_LOST:
         raise UserError(
-            f"mosaic.arrange: {what} would be kept of each, and {lost:.0%} of the area lost; look whether the stage's "
-            "positions are right, then set it to positions to crop all the same, or to grid to lay whole fields side by "
-            "side, cells that two fields show twice"
+            f"mosaic.arrange: {what} would be kept of each, and {lost:.0%} of the area lost; see whether the stage "
+            "positions are right, then set it to positions to crop all the same, or to grid to lay the fields side by "
+            "side without cropping: cells in overlaps are then counted twice"
         )
     log(f"mosaic: {what} are kept of each; {lost:.0%} of the area is lost")
     return height, width

@@ -14,6 +14,7 @@ from wscnn.core.config import effective
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
 from wscnn.core.provenance import made_from
+from wscnn.core.screen_folder import ModelFolder
 from wscnn.core.tables import CONTROLS, read_table, write_table
 from wscnn.encoder.encode import load_encoder
 from wscnn.network.card import PARTS, Card
@@ -200,7 +201,7 @@ def train_fold(
     if encoder is not None:
         tables.append(("model/encoder", encoder))
     notes = made_from({"model": model, "train": train}, tables)
-    write_table(history, output.with_name(f"history-{fold}.parquet"), notes, kind="history")
+    write_table(history, ModelFolder(output.parent).history(fold), notes, kind="history")
     save_model(output, network, card)
     resume.unlink(missing_ok=True)
 
@@ -459,4 +460,4 @@ def _key(
 
 def _start(train: Mapping[str, Any], fold: int) -> Path:
     """Return the weights to start from: of the same fold, so that wells held out in both trainings are shared."""
-    return Path(train["start_from"]) / f"fold-{fold}.safetensors"
+    return ModelFolder(Path(train["start_from"])).fold(fold)
