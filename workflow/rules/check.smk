@@ -19,6 +19,7 @@ def start():
 def check_images_are_there():
     """Stop before a job that would need raw images that were put away: it would only delete what is there."""
     from wscnn.acquisitions.base import entry_is
+    from wscnn.core.errors import listed
 
     made = {
         str(of(plate)): plate
@@ -32,7 +33,7 @@ def check_images_are_there():
     ]
     if gone:
         raise WorkflowError(
-            f"Raw images are gone ({', '.join(gone[:10])}{' ...' if len(gone) > 10 else ''}: {len(gone)} plates), but "
+            f"Raw images are gone ({listed(gone)}: {len(gone)} plates), but "
             "these plates have to be staged again, since settings, excluded wells or the program changed (snakemake -n "
             "says which); put the images back, or undo the change"
         )

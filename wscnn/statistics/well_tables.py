@@ -283,5 +283,4 @@ def check_wells(table: pd.DataFrame, source: str) -> pd.DataFrame:
 def _some(rows: pd.DataFrame) -> str:
     """Return the first wells of `rows` by name, and how many more there are."""
     names = (rows["plate"].astype(str) + " " + rows["well"].astype(str)).drop_duplicates()
-    more = f" and {len(names) - _NAMED} more wells" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return listed(names, _NAMED)

@@ -160,12 +160,7 @@ def fit(
         start_head(network, train.fields, train.labels, recipe["heads"], seed, bags.fields_shown)
     began = time.monotonic()
     losses: list[Tensor] = []
-    learner = share.joined(network)
-
-    def learn(images: Tensor, labels: Tensor) -> Tensor:
-        return _step(learner, network, optimizer, recipe, images, labels)
-
-    take = Replayed(learn) if bags.fields.is_cuda and share.n == 1 else learn
+    take = _stepper(network, optimizer, recipe, share, on_gpu=bags.fields.is_cuda)
     with _deterministic():
         while step < steps:
             if _stalls(rows, recipe["patience"]):
@@ -179,27 +174,56 @@ def fit(
             step += 1
             if step not in marks:
                 continue
-            loss = share.mean(torch.stack(losses).mean())
+            row = _evaluation(step, losses, rate, network, select, recipe, share)
             losses.clear()
-            if not np.isfinite(loss):
-                raise UserError(f"training diverged by step {step} (loss {loss}); lower train.learning_rate")
-            # What the processes decide by has to be one number, and each has its own batch statistics.
-            score = share.of_first(lambda: _select_auc(network, select, recipe))
-            seconds = before + time.monotonic() - began
-            rows.append(
-                {"step": step, "loss": loss, "select_auc": score, "learning_rate": rate, "seconds": seconds}
-                | {"best": _last_is_best([*(row["select_auc"] for row in rows), score], counts)}
-            )
+            areas = [*(earlier["select_auc"] for earlier in rows), row["select_auc"]]
+            rows.append({**row, "seconds": before + time.monotonic() - began, "best": _last_is_best(areas, counts)})
             if rows[-1]["best"]:
                 best = deepcopy(network.state_dict())
             if share.rank:
                 continue
-            log(f"  step {step}: loss {loss:.4f}, area under the curve {score:.4f}, {seconds:.0f} s")
+            log(f"  step {step}: loss {row['loss']:.4f}, AUC {row['select_auc']:.4f}, {rows[-1]['seconds']:.0f} s")
             if resume is not None:
                 _keep(resume, key, network, optimizer, bags, rows, best)
     network.load_state_dict(best)
     network.eval()
     return pd.DataFrame(rows)
+
+
+def _stepper(
+    network: WSCNN, optimizer: torch.optim.Optimizer, recipe: Mapping[str, Any], share: Share, on_gpu: bool
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a function that takes one step on images and labels and returns the loss."""
+    learner = share.joined(network)
+
+    def learn(images: Tensor, labels: Tensor) -> Tensor:
+        return _step(learner, network, optimizer, recipe, images, labels)
+
+    return Replayed(learn) if on_gpu and share.n == 1 else learn
+
+
+def _evaluation(
+    step: int,
+    losses: list[Tensor],
+    rate: float,
+    network: WSCNN,
+    select: Examples,
+    recipe: Mapping[str, Any],
+    share: Share,
+) -> dict[str, Any]:
+    """Return ``step, loss, select_auc, learning_rate``, the loss as the mean over steps.
+
+    Raises
+    ------
+    UserError
+        When the loss is not finite.
+    """
+    loss = share.mean(torch.stack(losses).mean())
+    if not np.isfinite(loss):
+        raise UserError(f"training diverged by step {step} (loss {loss}); lower train.learning_rate")
+    # What the processes decide by has to be one number, and each has its own batch statistics.
+    score = share.of_first(lambda: _select_auc(network, select, recipe))
+    return {"step": step, "loss": loss, "select_auc": score, "learning_rate": rate}
 
 
 @torch.no_grad()

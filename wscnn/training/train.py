@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from wscnn.network.card import PARTS, Card
 from wscnn.network.device import pick_device
 from wscnn.network.model import NOISY_OR, WSCNN
 from wscnn.network.weights import load_model, save_model
-from wscnn.plates.fields import open_plates, read_fields, read_quality, shared_channels
+from wscnn.plates.fields import draw_in_turns, open_plates, read_fields, read_quality, shared_channels
 from wscnn.plates.store import BOX, Plate
 from wscnn.statistics.calibration import fit_probability, probability, reliability
 from wscnn.statistics.cautions import of_models
-from wscnn.training.detector import highest_of_cells, learned, train_detectors
+from wscnn.training.detector import Cells, highest_of_cells, learned, train_detectors
 from wscnn.training.distributed import fit_together
 from wscnn.training.fit import Examples, evaluate, field_auc, well_auc
 from wscnn.training.recipe import recipe_of
@@ -117,6 +118,83 @@ def train_fold(
         differ in channels, pixel size or size of fields, fields that are constant, hold NaN or are smaller than the
         network's receptive field, settings with which no network can be trained.
     """
+    prepared = _prepare(fold, controls, stores, qcs, model, train, encoder)
+    resume = output.with_name(f".{output.stem}.resume")
+    fitted = _fit(prepared, fold, resume, model, train)
+    card = _make_card(prepared, fitted, screen, fold)
+    for phenotype, values in card.metrics["test"].items():
+        log(
+            f"fold {fold}, {phenotype}, held-out wells: AUC {values['well_auc']:.3f} over wells, "
+            f"{values['field_auc']:.3f} over fields"
+        )
+    for caution in of_models([card]):
+        log(f"warning: {caution.message}")
+    tables = [("controls", controls), *((f"qc/{name}", path) for name, path in zip(prepared.plates, qcs, strict=True))]
+    if encoder is not None:
+        tables.append(("model/encoder", encoder))
+    notes = made_from({"model": model, "train": train}, tables)
+    write_table(fitted.history, ModelFolder(output.parent).history(fold), notes, kind="history")
+    save_model(output, prepared.network, card)
+    resume.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a fold is trained with."""
+
+    device: torch.device
+    plates: Mapping[str, Plate]
+    channels: list[str]
+    pixel_size_um: float | None
+    #: The negative one first.
+    classes: list[str]
+    #: One row per usable field of the control wells.
+    table: pd.DataFrame
+    network: WSCNN
+    #: Whether the last layer, too, comes from an earlier model.
+    taken_over: bool
+    #: Sections of the config that the model was made with.
+    settings: dict[str, Any]
+    #: Fields of each of `PARTS`.
+    examples: dict[str, Examples]
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What the training of a fold gives.
+
+    Attributes
+    ----------
+    history
+        One row per evaluation.
+    checked
+        The fields that thresholds and calibration come from.
+    logits, maps
+        Their log-odds (n, P) and detector maps (n, P, h', w').
+    tested
+        Log-odds of the fields of part `test`.
+    cells
+        The cells of the fields, where detectors were fitted to cells.
+    """
+
+    history: pd.DataFrame
+    checked: Examples
+    logits: np.ndarray
+    maps: np.ndarray
+    tested: np.ndarray
+    cells: Cells | None
+
+
+def _prepare(
+    fold: int,
+    controls: Path,
+    stores: list[Path],
+    qcs: list[Path],
+    model: Mapping[str, Any],
+    train: Mapping[str, Any],
+    encoder: Path | None,
+) -> _Prepared:
+    """Return the network to train, and the fields of control wells in three parts; parameters as of `train_fold`."""
     device = pick_device(train["device"])
     plates = open_plates(stores, qcs)
     channels, pixel_size_um = shared_channels(list(plates.values()), model["channels"])
@@ -139,35 +217,45 @@ def train_fold(
             f"{len(part.labels)} fields of {len(set(part.wells))} wells to {name}" for name, part in examples.items()
         )
     )
-    resume = output.with_name(f".{output.stem}.resume")
+    return _Prepared(device, plates, channels, pixel_size_um, classes, table, network, taken_over, settings, examples)
+
+
+def _fit(prepared: _Prepared, fold: int, resume: Path, model: Mapping[str, Any], train: Mapping[str, Any]) -> _Fitted:
+    """Train the network in place; detectors of an encoded network are fitted to its features."""
+    network, examples, cells = prepared.network, prepared.examples, None
     if network.encoded:
-        network.to(device)
+        network.to(prepared.device)
         recipe = recipe_of(train, encoded=True)
         history, checked, logits, maps, cells = train_detectors(network, examples, recipe, train["seed"])
     else:
-        key = _key(table, fold, channels, model, train, plates)
         history = fit_together(
             train["gpus"],
-            device,
+            prepared.device,
             network,
             examples["train"],
             examples["select"],
             # What another model's last layer has learned is kept.
-            recipe_of(train) | ({"heads": 0} if taken_over else {}),
+            recipe_of(train) | ({"heads": 0} if prepared.taken_over else {}),
             train["seed"],
             resume,
-            key,
+            _key(prepared.table, fold, prepared.channels, model, train, prepared.plates),
         )
         checked = examples["select"]
-        logits, maps = evaluate(network, checked.fields.to(device))
-    tested, _ = evaluate(network, examples["test"].fields.to(device))
-    scales = _scales(logits, maps, checked, classes)
+        logits, maps = evaluate(network, checked.fields.to(prepared.device))
+    tested, _ = evaluate(network, examples["test"].fields.to(prepared.device))
+    return _Fitted(history, checked, logits, maps, tested, cells)
+
+
+def _make_card(prepared: _Prepared, fitted: _Fitted, screen: str, fold: int) -> Card:
+    """Return the card of a trained fold."""
+    network, classes, examples, checked = prepared.network, prepared.classes, prepared.examples, fitted.checked
+    scales = _scales(fitted.logits, fitted.maps, checked, classes)
     card = Card(
         architecture=network.architecture,
         pool=network.pool,
         score_pool=network.score_pool,
-        channels=channels,
-        pixel_size_um=pixel_size_um,
+        channels=prepared.channels,
+        pixel_size_um=prepared.pixel_size_um,
         classes=classes,
         screen=screen,
         fold=fold,
@@ -175,35 +263,22 @@ def train_fold(
         thresholds=scales["thresholds"],
         probabilities=scales["probabilities"],
         n_fields={name: _count_fields(part, classes) for name, part in examples.items()},
-        settings=settings,
+        settings=prepared.settings,
     )
     card.metrics = {
-        "select": _metrics(logits, checked, classes, card.probabilities),
-        "test": _metrics(tested, examples["test"], classes, card.probabilities),
+        "select": _metrics(fitted.logits, checked, classes, card.probabilities),
+        "test": _metrics(fitted.tested, examples["test"], classes, card.probabilities),
     }
-    if network.encoded:
-        if cells.outlined:
+    if fitted.cells is not None:
+        if fitted.cells.outlined:
             card.outlined = True
-            _count_cells(card, highest_of_cells(maps, cells.found), checked)
+            _count_cells(card, highest_of_cells(fitted.maps, fitted.cells.found), checked)
         n_wells = pd.Series(dict(zip(checked.wells, checked.labels.tolist(), strict=True))).value_counts()
         card.learned = {
             phenotype: learned(card.metrics["select"][phenotype]["well_auc"], n_wells[0], n_wells[label])
             for label, phenotype in enumerate(classes[1:], 1)
         }
-    for phenotype, values in card.metrics["test"].items():
-        log(
-            f"fold {fold}, {phenotype}, held-out wells: AUC {values['well_auc']:.3f} over wells, "
-            f"{values['field_auc']:.3f} over fields"
-        )
-    for caution in of_models([card]):
-        log(f"warning: {caution.message}")
-    tables = [("controls", controls), *((f"qc/{name}", path) for name, path in zip(plates, qcs, strict=True))]
-    if encoder is not None:
-        tables.append(("model/encoder", encoder))
-    notes = made_from({"model": model, "train": train}, tables)
-    write_table(history, ModelFolder(output.parent).history(fold), notes, kind="history")
-    save_model(output, network, card)
-    resume.unlink(missing_ok=True)
+    return card
 
 
 def _count_cells(card: Card, scores: Sequence[np.ndarray], checked: Examples) -> None:
@@ -272,11 +347,8 @@ def _load(
             f"layout: class {', '.join(missing)} has too few control wells with usable fields: each of three parts "
             "needs one; see the table of quality"
         )
-    # Fields in random order: within each class the plates take turns, and then the classes do, so that none is lost.
-    order = table.sample(frac=1, random_state=train["seed"])
-    order = order.loc[order.groupby(["plate", "label"]).cumcount().sort_values(kind="stable").index]
-    turn = order.groupby("label").cumcount().sort_values(kind="stable")
-    table = table.loc[sorted(turn.index[: train["max_fields"]])]
+    # The classes take turns, and within each class its plates, so that none is lost.
+    table = draw_in_turns(table, train["max_fields"], [["plate", "label"], ["label"]], train["seed"]).sort_index()
     fields = torch.empty(0)
     sizes = set()
     problems = []
