@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import wscnn
-from wscnn.core.config import complete_config, controls, load_config, load_layout, load_plates, schema, section
+from wscnn.core.config import complete_config, load_config, schema, section
 from wscnn.core.errors import UserError
+from wscnn.core.screen_tables import controls, load_layout, load_plates
 
 MINIMAL: dict[str, Any] = {
     "screen": "s", "plates": "plates.tsv", "layout": "layout.tsv", "acquisition": {"channels": {"1": "DNA"}},

@@ -12,15 +12,8 @@ from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
 import wscnn
-from wscnn.core.config import (
-    complete_config,
-    controls,
-    effective,
-    from_text,
-    load_layout,
-    load_plates,
-    schema,
-)
+from wscnn.core.config import complete_config, effective, from_text, schema
+from wscnn.core.screen_tables import controls, load_layout, load_plates
 from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import N_FOLDS, ModelFolder, ScreenFolder
 from wscnn.preflight.left import bring_back

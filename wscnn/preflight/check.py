@@ -13,12 +13,13 @@ import pandas as pd
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition, entry_is
 from wscnn.acquisitions.index import choose, duplicates, plane_problems, read_index
-from wscnn.core.config import controls as control_wells
-from wscnn.core.config import draft_config, load_layout, load_plates
+from wscnn.core.config import draft_config
 from wscnn.core.errors import UserError, listed, merged
 from wscnn.core.progress import log, progress
 from wscnn.core.provenance import made_from, note_version
 from wscnn.core.screen_folder import ScreenFolder
+from wscnn.core.screen_tables import controls as control_wells
+from wscnn.core.screen_tables import load_layout, load_plates
 from wscnn.core.tables import HITS, LAYOUT, SUSPECTS, conform, write_table
 from wscnn.core.wells import parse_well
 from wscnn.plates.fields import same_pixel_size

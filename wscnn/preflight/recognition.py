@@ -17,7 +17,8 @@ from wscnn.acquisitions import open_acquisition, recognise
 from wscnn.acquisitions.base import walk
 from wscnn.acquisitions.image_table import ImageTable
 from wscnn.acquisitions.index import duplicates
-from wscnn.acquisitions.naming import Naming, recognise_names
+from wscnn.acquisitions.naming import recognise_names
+from wscnn.acquisitions.schemes import Naming
 from wscnn.acquisitions.pattern import Pattern
 from wscnn.core.config import section
 from wscnn.core.errors import UserError, listed

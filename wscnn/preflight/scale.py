@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from wscnn.core.config import load_layout, load_plates
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
 from wscnn.core.screen_folder import ScreenFolder
+from wscnn.core.screen_tables import load_layout, load_plates
 from wscnn.network.card import Card
 from wscnn.network.model import WSCNN
 from wscnn.network.weights import check_fits, load_folds

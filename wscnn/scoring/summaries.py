@@ -115,22 +115,10 @@ def _summaries(
     # A fold that has not learned a phenotype scores nothing.
     long = long[long["logit"].notna()].copy()
     long["aligned"] = align_folds(long)
-    fields = _field_table(plate, screen, quality, cards[0].phenotypes, long, objects)
-    wells = _well_table(plate, screen, cards, scored, long, fields)
-    return conform(fields, FIELDS)[list(FIELDS)], conform(wells, WELLS)[list(WELLS)]
+    by_field, by_well = ["well", "field", "phenotype"], ["well", "phenotype"]
 
-
-def _field_table(
-    plate: Plate,
-    screen: str,
-    quality: pd.DataFrame,
-    phenotypes: Sequence[str],
-    long: pd.DataFrame,
-    objects: pd.DataFrame,
-) -> pd.DataFrame:
-    """Return one row per field and phenotype, with the mean of its scores over the folds."""
-    by_field = ["well", "field", "phenotype"]
-    fields = quality.merge(pd.DataFrame({"phenotype": phenotypes}), how="cross")
+    classes = pd.DataFrame({"phenotype": cards[0].phenotypes})
+    fields = quality.merge(classes, how="cross")
     fields = fields.merge(
         long.groupby(by_field).agg(
             score=("aligned", "mean"),
@@ -145,19 +133,8 @@ def _field_table(
         how="left",
         on=by_field,
     )
-    return fields.fillna({"n_objects": 0, "object_area_px": 0}).assign(screen=screen, plate=plate.name)
+    fields = fields.fillna({"n_objects": 0, "object_area_px": 0}).assign(screen=screen, plate=plate.name)
 
-
-def _well_table(
-    plate: Plate,
-    screen: str,
-    cards: Sequence[Card],
-    scored: Sequence[ScoredWell],
-    long: pd.DataFrame,
-    fields: pd.DataFrame,
-) -> pd.DataFrame:
-    """Return one row per well and phenotype from the table of its fields."""
-    by_well = ["well", "phenotype"]
     ours = fields.assign(
         positive=(fields["margin"] > 0).where(fields["margin"].notna()),
         px=(fields["height"] * fields["width"]).where(fields["used"], 0),
@@ -176,31 +153,13 @@ def _well_table(
     wells["n_cells"] = ours.groupby(by_well, sort=False)["cells"].sum(skipna=False)
     by_fold = long.groupby([*by_well, "fold"])["aligned"].mean().groupby(by_well)
     wells = wells.join(by_fold.agg(score="mean", score_sd="std")).reset_index()
-    position = wells["well"].map(parse_well)
-    return wells.assign(
-        screen=screen,
-        why_no_score=_why_no_score(wells, scored),
-        plate=plate.name,
-        well_row=position.str[0],
-        well_column=position.str[1],
-        object_area_fraction=(wells["area"] / wells["px"]).where(wells["score"].notna()),
-        n_cells=wells["n_cells"].where(wells["n_fields_used"] > 0).round(),
-        fold=wells["well"].map(_test_folds(plate, cards, scored)),
-    )
-
-
-def _test_folds(plate: Plate, cards: Sequence[Card], scored: Sequence[ScoredWell]) -> dict[str, int]:
-    """Return the fold that scored each held-out control well: the one whose test part it is in."""
-    return {
+    held_out = {
         well.name: cards[well.folds[0]].fold
         for well in scored
         if len(well.folds) == 1 and f"{plate.name}/{well.name}" in cards[well.folds[0]].parts.get("test", [])
     }
-
-
-def _why_no_score(wells: pd.DataFrame, scored: Sequence[ScoredWell]) -> np.ndarray:
-    """Return the reason why a well has no score, empty where it has one."""
-    return np.select(
+    place = wells["well"].map(parse_well)
+    why = np.select(
         [
             wells["score"].notna(),
             wells["well"].isin([well.name for well in scored]),
@@ -210,3 +169,14 @@ def _why_no_score(wells: pd.DataFrame, scored: Sequence[ScoredWell]) -> np.ndarr
         ["", "no fold that may score it learned anything", "no fold may score it", "too few good fields"],
         "no good field",
     )
+    wells = wells.assign(
+        screen=screen,
+        why_no_score=why,
+        plate=plate.name,
+        well_row=place.str[0],
+        well_column=place.str[1],
+        object_area_fraction=(wells["area"] / wells["px"]).where(wells["score"].notna()),
+        n_cells=wells["n_cells"].where(wells["n_fields_used"] > 0).round(),
+        fold=wells["well"].map(held_out),
+    )
+    return conform(fields, FIELDS)[list(FIELDS)], conform(wells, WELLS)[list(WELLS)]

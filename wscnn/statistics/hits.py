@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wscnn.core.config import load_layout
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
 from wscnn.core.provenance import made_from
 from wscnn.core.screen_folder import ScreenFolder
+from wscnn.core.screen_tables import load_layout
 from wscnn.core.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, WELLS, conform, read_table, write_table
 from wscnn.core.wells import plate_format
 from wscnn.network.card import Card, read_cards

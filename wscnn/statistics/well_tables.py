@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wscnn.core.config import DEFAULT_PHENOTYPE
 from wscnn.core.errors import UserError, listed, merged
 from wscnn.core.progress import log
+from wscnn.core.screen_tables import DEFAULT_PHENOTYPE
 from wscnn.core.tables import WELLS
 from wscnn.core.user_tables import SUFFIXES, Lines, as_numbers, as_text, at, by_value, read_user_table, typed
 from wscnn.core.wells import parse_well, well_name
