@@ -74,14 +74,8 @@ def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = Fal
         problems.append(f"{path}: column {', '.join(reserved)}: the results have columns of that name; rename it")
     if table.empty:
         problems.append(f"{path}: lists no well")
-    places, misnamed = {}, []
-    for well, lines in by_value(table["well"]):
-        try:
-            places[well] = parse_well(well)
-        except ValueError as error:
-            if well:
-                misnamed.append(("well", f"{path}, {lines}: {error}", at(well, lines)))
-    problems += merged(misnamed)
+    positions, misnamed = _positions(table["well"], path)
+    problems += misnamed
     problems += merged(
         ("plate", f"{path}, {lines}: plate '{name}' is not in the table of plates", at(name, lines))
         for name, lines in by_value(table["plate"])
@@ -90,33 +84,55 @@ def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = Fal
     positive = table["role"] == "positive"
     default = "" if checked else DEFAULT_PHENOTYPE
     table["phenotype"] = table["phenotype"].where(table["phenotype"] != "", default).where(positive, "")
-    phenotypes = by_value(table.loc[positive & (table["phenotype"] != ""), "phenotype"])
-    faults = [
-        (kind, f"{path}, {lines}: {sentence}", at(name, lines))
-        for name, lines in phenotypes
-        for kind, sentence in _phenotype_faults(name)
-    ]
-    problems += merged(faults)
-    for twins in same_but_for_case(name for name, _ in phenotypes):
-        problems.append(f"{path}: phenotypes {quoted(twins)} are {SAME}; write them alike")
+    problems += _phenotype_problems(table.loc[positive & (table["phenotype"] != ""), "phenotype"], path)
     if problems:
         raise UserError(problems)
     for axis, name in enumerate(("well_row", "well_column")):
-        table.insert(2 + axis, name, table["well"].map({well: place[axis] for well, place in places.items()}))
+        table.insert(2 + axis, name, table["well"].map({well: position[axis] for well, position in positions.items()}))
     table = table.astype({name: WELLS[name] for name in ("well_row", "well_column")})
-    table["well"] = table["well"].map({well: well_name(*place) for well, place in places.items()})
-    repeated = []
-    for place, rows in table[table.duplicated(["plate", "well"], keep=False)].groupby(["plate", "well"]):
-        name, well = map(str, place)
-        of_plate, there = f" of plate '{name}'" if name else "", Lines.of(rows.index)
-        sentence = f"{path}, {there}: well {well}{of_plate} has several rows; keep one"
-        repeated.append((name, sentence, f"well {well} ({there})"))
-    if repeated:
-        raise UserError(merged(repeated))
+    table["well"] = table["well"].map({well: well_name(*position) for well, position in positions.items()})
+    if repeated := _repeated_wells(table, path):
+        raise UserError(repeated)
     everywhere, own = table[table["plate"] == ""], table[table["plate"] != ""]
     # A plate's own rows come first, so that they win over those that hold for every plate.
     expanded = pd.concat([own, *(everywhere.assign(plate=plate) for plate in plates or [])])
     return expanded.drop_duplicates(["plate", "well"]).sort_values(["plate", "well_row", "well_column"], kind="stable")
+
+
+def _positions(wells: pd.Series, path: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """Return row and column of each well by its name in the table, and what is wrong with the other names."""
+    positions, misnamed = {}, []
+    for well, lines in by_value(wells):
+        try:
+            positions[well] = parse_well(well)
+        except ValueError as error:
+            if well:
+                misnamed.append(("well", f"{path}, {lines}: {error}", at(well, lines)))
+    return positions, merged(misnamed)
+
+
+def _phenotype_problems(names: pd.Series, path: Path) -> list[str]:
+    """Return what is wrong with the names of phenotypes."""
+    phenotypes = by_value(names)
+    problems = merged(
+        (kind, f"{path}, {lines}: {sentence}", at(name, lines))
+        for name, lines in phenotypes
+        for kind, sentence in _phenotype_faults(name)
+    )
+    for twins in same_but_for_case(name for name, _ in phenotypes):
+        problems.append(f"{path}: phenotypes {quoted(twins)} are {SAME}; write them alike")
+    return problems
+
+
+def _repeated_wells(table: pd.DataFrame, path: Path) -> list[str]:
+    """Return which wells have several rows."""
+    repeated = []
+    for key, rows in table[table.duplicated(["plate", "well"], keep=False)].groupby(["plate", "well"]):
+        name, well = map(str, key)
+        of_plate, there = f" of plate '{name}'" if name else "", Lines.of(rows.index)
+        sentence = f"{path}, {there}: well {well}{of_plate} has several rows; keep one"
+        repeated.append((name, sentence, f"well {well} ({there})"))
+    return merged(repeated)
 
 
 def controls(layout: pd.DataFrame) -> pd.DataFrame:

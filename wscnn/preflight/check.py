@@ -17,7 +17,7 @@ from wscnn.core.config import draft_config
 from wscnn.core.errors import UserError, listed, merged
 from wscnn.core.progress import log, progress
 from wscnn.core.provenance import made_from, note_version
-from wscnn.core.screen_folder import ScreenFolder
+from wscnn.core.screen_folder import N_FOLDS, ScreenFolder
 from wscnn.core.screen_tables import controls as control_wells
 from wscnn.core.screen_tables import load_layout, load_plates
 from wscnn.core.tables import HITS, LAYOUT, SUSPECTS, conform, write_table
@@ -32,7 +32,7 @@ from wscnn.statistics.cautions import Caution, tabulate
 T = TypeVar("T")
 
 #: Control wells of a class that three folds need: one to train on, one to select on, one to test on.
-MIN_CONTROLS = 3
+MIN_CONTROLS = N_FOLDS
 #: Height and width of a field, in pixels of the mosaic, that are enough for every network.
 LARGE_FIELD = 200
 
@@ -554,7 +554,7 @@ def _network_problems(layout: pd.DataFrame | None, config: Mapping[str, Any]) ->
 
     # What all three folds have in common is said once.
     found: dict[str, str] = {}
-    for fold in range(3):
+    for fold in range(N_FOLDS):
         try:
             start_network(model, train, len(channels), classes, fold)
         except UserError as error:

@@ -18,8 +18,8 @@ from wscnn.acquisitions.base import walk
 from wscnn.acquisitions.image_table import ImageTable
 from wscnn.acquisitions.index import duplicates
 from wscnn.acquisitions.naming import recognise_names
-from wscnn.acquisitions.schemes import Naming
 from wscnn.acquisitions.pattern import Pattern
+from wscnn.acquisitions.schemes import Naming
 from wscnn.core.config import section
 from wscnn.core.errors import UserError, listed
 from wscnn.core.wells import check_name, parse_well

@@ -19,8 +19,8 @@ from wscnn.network.device import fast_bfloat16
 from wscnn.network.model import WSCNN, score_fields
 from wscnn.statistics.roc import auc, auc_error
 from wscnn.training.bags import Bags
-from wscnn.training.checkpoint import _keep, _resume
-from wscnn.training.cuda_graph import Replayed
+from wscnn.training.checkpoint import save_checkpoint, load_checkpoint
+from wscnn.training.cuda_graph import CudaGraphStep
 from wscnn.training.heads import PEAKED, start_head
 
 #: Evaluations without a lower loss after which the preset `paper` divides its rate by 10.
@@ -53,7 +53,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Share:
+class DdpRank:
     """The part of one of several processes in training one network, by torch's DistributedDataParallel.
 
     Attributes
@@ -98,7 +98,7 @@ def fit(
     seed: int,
     resume: Path | None = None,
     key: str = "",
-    share: Share = Share(),
+    share: DdpRank = DdpRank(),
 ) -> pd.DataFrame:
     """Train `network` in place, leave it with the weights that select best, and return the history.
 
@@ -152,7 +152,7 @@ def fit(
     steps = recipe["steps"]
     marks = sorted({max(1, round(steps * (i + 1) / recipe["evaluations"])) for i in range(recipe["evaluations"])})
     counts = select.labels.bincount(minlength=network.n_classes).tolist()
-    rows, best, before = _resume(resume, key, network, optimizer, bags)
+    rows, best, before = load_checkpoint(resume, key, network, optimizer, bags)
     step = rows[-1]["step"] if rows else 0
     if rows:
         log(f"goes on from step {step} of a training that was cut off")
@@ -184,14 +184,14 @@ def fit(
                 continue
             log(f"  step {step}: loss {row['loss']:.4f}, AUC {row['select_auc']:.4f}, {rows[-1]['seconds']:.0f} s")
             if resume is not None:
-                _keep(resume, key, network, optimizer, bags, rows, best)
+                save_checkpoint(resume, key, network, optimizer, bags, rows, best)
     network.load_state_dict(best)
     network.eval()
     return pd.DataFrame(rows)
 
 
 def _stepper(
-    network: WSCNN, optimizer: torch.optim.Optimizer, recipe: Mapping[str, Any], share: Share, on_gpu: bool
+    network: WSCNN, optimizer: torch.optim.Optimizer, recipe: Mapping[str, Any], share: DdpRank, on_gpu: bool
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a function that takes one step on images and labels and returns the loss."""
     learner = share.joined(network)
@@ -199,7 +199,7 @@ def _stepper(
     def learn(images: Tensor, labels: Tensor) -> Tensor:
         return _step(learner, network, optimizer, recipe, images, labels)
 
-    return Replayed(learn) if on_gpu and share.n == 1 else learn
+    return CudaGraphStep(learn) if on_gpu and share.n == 1 else learn
 
 
 def _evaluation(
@@ -209,7 +209,7 @@ def _evaluation(
     network: WSCNN,
     select: Examples,
     recipe: Mapping[str, Any],
-    share: Share,
+    share: DdpRank,
 ) -> dict[str, Any]:
     """Return ``step, loss, select_auc, learning_rate``, the loss as the mean over steps.
 

@@ -435,7 +435,7 @@ def start_network(
     whole = False
     if train["start_from"] is not None:
         try:
-            whole = _take_over(network, _start(train, fold), classes)
+            whole = _load_pretrained(network, _start(train, fold), classes)
         except UserError as error:
             problems += [f"train.start_from: {problem}" for problem in error.problems]
     if problems:
@@ -468,7 +468,7 @@ def _idle(network: WSCNN, model: Mapping[str, Any], train: Mapping[str, Any]) ->
     return problems
 
 
-def _take_over(network: WSCNN, source: Path, classes: Sequence[str]) -> bool:
+def _load_pretrained(network: WSCNN, source: Path, classes: Sequence[str]) -> bool:
     """Give `network` the layers of the model at `source`; return whether also the last one, by classes and pool."""
     earlier, card = load_model(source)
     if card.architecture != network.architecture or len(card.channels) != network.n_channels:
