@@ -12,7 +12,7 @@ from torch.multiprocessing.spawn import spawn
 
 from wscnn.core.errors import UserError
 from wscnn.network.model import WSCNN
-from wscnn.training.fit import Examples, DdpRank, fit
+from wscnn.training.fit import DdpRank, Examples, fit
 
 
 def fit_together(

@@ -19,7 +19,7 @@ from wscnn.network.device import fast_bfloat16
 from wscnn.network.model import WSCNN, score_fields
 from wscnn.statistics.roc import auc, auc_error
 from wscnn.training.bags import Bags
-from wscnn.training.checkpoint import save_checkpoint, load_checkpoint
+from wscnn.training.checkpoint import load_checkpoint, save_checkpoint
 from wscnn.training.cuda_graph import CudaGraphStep
 from wscnn.training.heads import PEAKED, start_head
 
