@@ -135,7 +135,7 @@ def _folds(wells: pd.DataFrame, cards: Sequence[Card], seed: int) -> pd.Series:
     tested = {well: card.fold for card in cards for well in card.parts.get("test", [])}
     folds = keys.map(tested)
     if folds.isna().all():
-        from wscnn.training.train import assign_parts
+        from wscnn.training.control_fields import assign_parts
 
         labelled = own[["plate", "well", "role"]].assign(phenotype=own["control_phenotype"])
         try:

@@ -550,7 +550,7 @@ def _network_problems(layout: pd.DataFrame | None, config: Mapping[str, Any]) ->
     ):
         return problems
     # torch takes seconds to import, and only this needs it.
-    from wscnn.training.train import start_network
+    from wscnn.training.start import start_network
 
     # What all three folds have in common is said once.
     found: dict[str, str] = {}

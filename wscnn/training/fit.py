@@ -137,15 +137,8 @@ def fit(
         When the training diverges.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    bags = Bags(
-        train.fields,
-        train.labels,
-        recipe["crop"],
-        recipe["tiles"],
-        recipe["augmentation"],
-        seed,
-        share.of_batch(recipe["batch"]),
-    )
+    augmented = recipe["crop"], recipe["tiles"], recipe["augmentation"]
+    bags = Bags(train.fields, train.labels, *augmented, seed, share.of_batch(recipe["batch"]))
     frozen = network.blocks[: recipe["freeze"]]
     frozen.requires_grad_(False)
     optimizer = _optimizer([weight for weight in network.parameters() if weight.requires_grad], recipe)
