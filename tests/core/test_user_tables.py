@@ -275,7 +275,7 @@ def test_columns_that_hits_computes_are_replaced_with_a_word(tmp_path: Path) -> 
     done = hits(tmp_path / "out", csv(tmp_path / "w.csv", scores().assign(z="high", Rank=1)))
     assert "column z of the tables of wells: replaced" in done.output
     assert finds_g0(tmp_path / "out")
-    # Readers such as DuckDB do not tell Rank from rank.
+    # Readers such as DuckDB do not distinguish Rank from rank.
     assert "Rank" not in pd.read_parquet(tmp_path / "out" / "hits.parquet")
 
 

@@ -308,7 +308,7 @@ def test_settings_that_no_network_can_be_trained_with(setup: Setup) -> None:
     setup.config["train"] = {"crop": 32, "freeze": 1}
     assert setup.problems() == [
         "model.channels: 'GFP' is none of the channels DNA, actin in acquisition.channels; correct it",
-        "train.crop: 32 px are too few for the network 'compact', which needs 40; raise it",
+        "train.crop: 32 px is too small for the network 'compact', which needs 40; raise it",
         "train.freeze: layers can be frozen only when train.start_from names a trained model",
     ]
     # All of this is for training alone.

@@ -1,4 +1,4 @@
-"""Reading what instruments write beside their images: where it lies, and its numbers and names."""
+"""Reading what instruments write beside their images: finding the files, parsing numbers and names."""
 
 import math
 import os
@@ -41,7 +41,7 @@ def whole(text: str | None) -> int:
     Raises
     ------
     ValueError
-        When the text is none.
+        When the text is not such a number.
     """
     text = (text or "").strip()
     if not text.isdecimal() or int(text[:20]) > 2**31 - 1:
@@ -55,7 +55,7 @@ def real(text: str | None) -> float:
     Raises
     ------
     ValueError
-        When the text is none.
+        When the text is not such a number.
     """
     text = (text or "").strip()
     try:
@@ -76,7 +76,7 @@ def well_at(row: str | None, column: str | None) -> str:
 
 
 def plain_name(text: str | None) -> str:
-    """Return the name of a file that metadata list, when it stays in its folder.
+    """Return the name of a file that metadata list, verified to stay in its folder.
 
     Raises
     ------

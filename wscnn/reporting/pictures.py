@@ -20,7 +20,7 @@ from wscnn.plates.store import Channel, Plate
 
 # Colour of the saliency layer; its opacity is the saliency.
 _SALIENCY_RGB = (255, 176, 0)
-# Share of a plate's cut-out pixels that may be shown as full brightness.
+# Fraction of a plate's cut-out pixels that may be shown at full brightness.
 _SATURATED = 0.001
 
 
@@ -33,9 +33,9 @@ class Picture:
     plate, well, field
         Where it was imaged.
     y, x
-        The cell's place in pixels of the well's mosaic.
+        The cell's position in pixels of the well's mosaic.
     score
-        Its detector score; None where it is no detected object.
+        Its detector score; None where it is not a detected object.
     image
         The picture as a ``data:`` address (JPEG).
     outline
@@ -56,7 +56,7 @@ class Picture:
 
 
 def picture_side(objects: pd.DataFrame) -> int:
-    """Return the side in pixels of pictures that show objects of these sizes with what is around them."""
+    """Return the side in pixels of pictures that show objects of these sizes with their surroundings."""
     if objects.empty:
         return 64
     sides = np.maximum(objects["y1"] - objects["y0"], objects["x1"] - objects["x0"])
@@ -64,21 +64,21 @@ def picture_side(objects: pd.DataFrame) -> int:
 
 
 def random_cells(store: Path, wells: Sequence[str], n: int, side: int, seed: int) -> pd.DataFrame:
-    """Return places of `n` cells drawn at random in `wells`: ``plate, well, field, y, x``.
+    """Return positions of `n` cells drawn at random in `wells`: ``plate, well, field, y, x``.
 
-    Cells are local maxima of the smoothed intensity above Otsu's threshold; the model has no part in it. A field
-    without any gives its centre.
+    Cells are local maxima of the smoothed intensity above Otsu's threshold; the model is not used. A field without any
+    gives its centre.
 
     Parameters
     ----------
     store
         The plate.
     wells
-        Where to look; every cell found is as likely to be drawn as any other.
+        Where to search; every cell found is equally likely to be drawn.
     n
-        How many, at most as many as are found.
+        Number of cells, at most as many as are found.
     side
-        Side of a picture in pixels; a cell is taken to fill about a third of it.
+        Side of a picture in pixels; a cell is assumed to fill about a third of it.
     seed
         Equal seeds draw equal cells.
     """
@@ -97,10 +97,10 @@ def random_cells(store: Path, wells: Sequence[str], n: int, side: int, seed: int
 
 
 def cut_pictures(screen: ScreenFolder, places: pd.DataFrame, side: int) -> list[Picture | None]:
-    """Return a picture for every place, in order; None where the plate is not there.
+    """Return one picture per cell, in order; None where the plate does not exist.
 
-    All pictures of a plate share one contrast: from the plate's display window, widened upwards where the brightest
-    of them would be cut off.
+    All pictures of a plate share one contrast: the plate's display window, widened upwards where the brightest of them
+    would be clipped.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def jpeg_uri(rgb: np.ndarray) -> str:
 
 
 def _box(y: float, x: float, side: int, field: pd.Series) -> tuple[slice, slice]:
-    """Return the square about (y, x), moved to lie inside its field, so that no unrelated neighbour shows."""
+    """Return the square about (y, x), moved to be inside its field, so that no unrelated neighbour is shown."""
     return (
         _span(y, side, int(field["y"]), int(field["height"])),
         _span(x, side, int(field["x"]), int(field["width"])),
@@ -230,7 +230,7 @@ def _find_cells(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def svg_path(lines: Sequence[np.ndarray]) -> str:
-    """Return outlines as an SVG path; half a pixel is added because a pixel's centre lies there in a drawing."""
+    """Return outlines as an SVG path; half a pixel is added because the centre of a pixel is there in SVG."""
     return "".join("M" + "L".join(f"{x + 0.5:.1f} {y + 0.5:.1f}" for y, x in line) + "Z" for line in lines)
 
 
@@ -238,7 +238,7 @@ def saliency_layer(saliency: np.ndarray) -> np.ndarray:
     """Return saliency (y, x) as one colour whose opacity it is, uint8 (y, x, 4)."""
     rgba = np.empty((*saliency.shape, 4), np.uint8)
     rgba[..., :3] = _SALIENCY_RGB
-    # In 16 steps: the eye sees no more, and the file packs to a third.
+    # In 16 steps: finer ones are invisible, and the file is a third as large.
     rgba[..., 3] = saliency // 16 * 14
     rgba[rgba[..., 3] == 0] = 0
     return rgba

@@ -34,16 +34,16 @@ from wscnn.scoring.summaries import _long, _objects, _summaries
 from wscnn.scoring.tasks import ScoredWell, finish_wells, read_wells
 
 # Pixels of fields in one pass, which takes one field at least: bounds the memory of activations. On CPUs few are best:
-# activations stay in the cache, and a field without a detection costs no backward pass.
+# activations stay in the cache, and a field without a detection needs no backward pass.
 _PIXELS = {"cpu": 2**16, "cuda": 2**21}
-# Wells of one task, which together have about so many pixels: a task costs Dask milliseconds, as much as a small well.
+# Pixels of the wells of one task, about: a task costs Dask milliseconds, as much as a small well.
 _TASK_PIXELS = 2**22
-# Tasks being read, and tasks being finished, at a time, at most.
+# Most tasks that are being read, and most that are being finished, at a time.
 _WINDOW = 8
-# Wells after which freed memory goes back to the system: glibc keeps some for each thread, and the process would grow
-# by a megabyte a well.
+# Number of wells after which freed memory is returned to the system: glibc keeps some per thread, and the process would
+# grow by a megabyte per well.
 _TRIM = 16
-# What is told of a used field to those who score it.
+# Columns of a used field that scoring needs.
 _PLACES = ["field", *BOX, *STAGE]
 
 
@@ -61,20 +61,20 @@ def score_plate(
 ) -> None:
     """Score a staged plate: tables of wells, fields and objects, and masks and saliency as labels in the plate.
 
-    **Which folds score a well.** A well that has any part in a model is scored only by the folds that it tested, so
-    that nothing that enters statistics comes from a network that has seen the well. Every other well is scored by all
-    folds, and its score is their mean. Wells are known by plate and name, whatever the screen: a model applied under
-    a new name to the plates it was trained on stays honest.
+    **Which folds score a well.** A well that has any part in a model is scored only by the folds that held it out for
+    testing, so that nothing that enters statistics comes from a network that has seen the well. Every other well is
+    scored by all folds, and its score is their mean. Wells are known by plate and name, whatever the screen: a model
+    applied under a new name to the plates it was trained on stays honest.
 
-    **Common scale of the folds.** Each fold is a network of its own, and what one adds or multiplies would look like
-    a difference between controls (one fold) and treated wells (all). So the folds are brought to one scale by the
+    **Common scale of the folds.** Each fold is a separate network, and its offset and scale would look like a
+    difference between controls (one fold) and treated wells (all). So the folds are brought to a common scale by the
     wells of the plate that all may score (see `align_folds`); objects and thresholds keep the detector's own scale.
 
     A well's score is the mean over its used fields of the log-odds that the field holds the phenotype. Fields that
-    quality control dropped, and wells without a used field or a fold that may score them, have none (NaN); the table
-    of wells says why. A field's probability is the mean over folds of what each makes, by its card, of its own score,
-    before the common scale; it is positive where the mean over folds of score minus the fold's threshold is above 0.
-    Objects of a well that several folds score come from the mean of their detectors.
+    quality control dropped, and wells without a used field or a fold that may score them, have none (NaN); the table of
+    wells gives the reason. A field's probability is the mean over folds of the probabilities that each fold's card
+    assigns to its own score, before the common scale; it is positive where the mean over folds of score minus the
+    fold's threshold is above 0. Objects of a well that several folds score come from the mean of their detectors.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def score_plate(
     models
         Folder of the trained folds.
     wells, fields, objects
-        The tables to write, as in `wscnn.core.tables`; wells last, when all else is written.
+        The tables to write, as in `wscnn.core.tables`; wells last, when everything else is written.
     screen
         The screen's name.
     score, dask
@@ -124,8 +124,8 @@ def score_plate(
     _remove_stale_labels(plate, todo, cards[0].phenotypes)
     logits, found = {}, {}
     lengths = extent(networks[0].receptive_field, score)
-    # On CPUs each core has a well of its own, and never waits for another in the middle of a layer; so scores are the
-    # same on any number of cores, too.
+    # On CPUs each core computes its own well and never waits for another in the middle of a layer; so scores are also
+    # the same on any number of cores.
     n_viewers = 1 if device.type == "cuda" else cpus()
     with connect(dask) as client, _one_thread(), ThreadPoolExecutor(n_viewers) as viewers:
         seen = _see(client, viewers, n_viewers, plate, todo, networks, cards[0], lengths)
@@ -133,7 +133,7 @@ def score_plate(
             if n % _TRIM == 0:
                 _trim_memory()
             if not np.isfinite(values).all():
-                raise UserError(f"{models}: scores {store}, well {well.name}, with what is no number; train again")
+                raise UserError(f"{models}: produced NaN scores for well {well.name} of {store}; train again")
             logits[well.name] = np.where(scales["learned"][well.folds][:, None], values, np.nan)
             found[well.name] = table
 
@@ -147,7 +147,7 @@ def score_plate(
 
 
 def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
-    """Return a row a field in the plate's order: as in `ScoredWell`, and ``well, used, flags, n_cells``."""
+    """Return one row per field in the plate's order: as in `ScoredWell`, and ``well, used, flags, n_cells``."""
     table = read_quality(plate, qc)
     columns = ["well", "field", "used", "flags", "n_cells"]
     places = plate.all_fields().reindex(columns=["well", *_PLACES]).astype(dict.fromkeys(STAGE, float))
@@ -160,7 +160,7 @@ def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
 
 
 def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
-    """Return what the cards say of scores, each of shape (folds, P).
+    """Return what the cards say about scores, each of shape (folds, P).
 
     These are the thresholds of ``place`` and ``field``, ``slope`` and ``offset`` of probabilities, NaN on cards of an
     earlier version, and whether a phenotype was ``learned``.
@@ -184,7 +184,7 @@ def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
 
 
 def _of_folds(chosen: Sequence[int], scales: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the thresholds of objects (P,) by folds, infinite where none has learned, and what each learned."""
+    """Return the thresholds of objects (P,) of some folds, infinite where none has learned, and what each learned."""
     learned = scales["learned"][chosen].astype(bool)
     places = (scales["place"][chosen] * learned).sum(0) / np.maximum(learned.sum(0), 1)
     return np.where(learned.any(0), places, np.inf), learned
@@ -193,7 +193,7 @@ def _of_folds(chosen: Sequence[int], scales: Mapping[str, np.ndarray]) -> tuple[
 def _remove_stale_labels(plate: Plate, todo: Sequence[ScoredWell], phenotypes: Sequence[str]) -> None:
     """Remove masks and saliency of an earlier scoring that this one does not replace.
 
-    A label without one of saliency beside it is the user's own.
+    A label without a saliency label beside it is the user's own.
     """
     scored = {well.name for well in todo}
     for well in plate.wells:
@@ -205,7 +205,7 @@ def _remove_stale_labels(plate: Plate, todo: Sequence[ScoredWell], phenotypes: S
 
 
 def _trim_memory() -> None:
-    """Give memory that was freed back to the system, where the C library can be asked to (glibc)."""
+    """Return freed memory to the system, where the C library supports it (glibc)."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -258,7 +258,8 @@ def _see(
 
 
 def _tasks(wells: Sequence[ScoredWell], fewest: int) -> list[list[ScoredWell]]:
-    """Return the wells in runs of about `_TASK_PIXELS` pixels of fields, but `fewest` runs where there are enough."""
+    """Return the wells in runs of about `_TASK_PIXELS` pixels of fields, but at least `fewest` runs where there are
+    enough wells."""
     pixels = sum(int((well.fields["height"] * well.fields["width"]).sum()) for well in wells)
     n_tasks = min(len(wells), max(fewest, -(-pixels // _TASK_PIXELS)))
     ends = [len(wells) * (i + 1) // n_tasks for i in range(n_tasks)]
@@ -280,7 +281,7 @@ def _view_all(
 def _view(
     networks: Sequence[WSCNN], images: np.ndarray, places: np.ndarray, learned: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what `wscnn.network.saliency.saliency` does, as arrays, of any number of fields (n, C, h, w)."""
+    """Return the same as `wscnn.network.saliency.saliency`, as arrays, for any number of fields (n, C, h, w)."""
     device = next(networks[0].parameters()).device
     step = max(1, _PIXELS[device.type] // (images.shape[-2] * images.shape[-1]))
     parts = []

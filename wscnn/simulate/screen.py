@@ -1,4 +1,4 @@
-"""A whole screen with known truth: plates of images, their tables, a config, and what is to be found."""
+"""A whole screen with known truth: plates of images, their tables, a config, and the expected hits."""
 
 import json
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ from wscnn.simulate.multinucleate import MULTINUCLEATE_PHENOTYPES, Multinucleate
 
 
 class Kind(NamedTuple):
-    """A kind of cells, and what a screen of them is like."""
+    """A kind of cells, and the properties of a screen of them."""
 
     bank: type[Nuclei] | type[MultinucleateCells] | type[MicronucleatedNuclei]
-    phenotypes: dict[str, tuple[str, ...]]  # what can be rare, and the classes of cells that count as it
+    phenotypes: dict[str, tuple[str, ...]]  # the possible rare phenotypes, and the classes of cells that count as each
     channel: str
     nuclei: str = "DNA"  # channel in which nuclei are counted
     pixel_size_um: str = "null"
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 #: By name.
 KINDS = {
-    # At 2 in a quarter of the time that auto would need, which takes 1.
+    # 2 takes a quarter of the time of auto, which chooses 1.
     "nuclei": Kind(Nuclei, NUCLEI_PHENOTYPES, channel="DNA", pixel_size_um="0.645", downsample="2"),
     "multinucleate": Kind(
         MultinucleateCells,
@@ -57,7 +57,7 @@ KINDS = {
     ),
 }
 
-#: A row a cell of the truth; places in raw pixels of the field, boxes half open.
+#: One row per cell of the truth; positions in raw pixels of the field, boxes half open.
 CELLS = {
     "plate": "str",
     "well": "str",
@@ -78,19 +78,19 @@ CELLS = {
 # Plates with room for controls of both roles and for samples.
 _FORMATS = [wells for wells in PLATE_FORMATS if wells >= 12]
 
-# How often hits show the phenotype, over the positive controls' own: graded between these.
+# Prevalence of the phenotype in hits, relative to that in positive controls: graded between these.
 _STRONG = (1.35, 0.85)
 _WEAK = (0.5, 0.25)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knobs:
-    """What can be set on a simulated screen.
+    """Settings of a simulated screen.
 
     Parameters
     ----------
     plates, wells, fields
-        Plates, wells a plate (12, 24, 48, 96, 384 or 1536) and fields a well.
+        Plates, wells per plate (12, 24, 48, 96, 384 or 1536) and fields per well.
     size
         Side of a field, pixels.
     cells
@@ -98,21 +98,21 @@ class Knobs:
         their nuclei as holes. ``micronuclei``: real nuclei, the rare ones with micronuclei.
     phenotypes
         What is rare: for nuclei ``mitotic``, or one or several of ``prometaphase``, ``metaphase``, ``anaphase``; for
-        the other cells ``multinucleate`` or ``micronuclei``. Positive controls and hits are shared out among them.
-        Empty: the first named here.
+        the other cells ``multinucleate`` or ``micronuclei``. Positive controls and hits are distributed evenly over
+        them. Empty: the first named here.
     prevalence
-        Part of the cells of a positive control that shows its phenotype. Strong hits lie between 0.85 and 1.35 times
+        Fraction of the cells of a positive control that show its phenotype. Strong hits are between 0.85 and 1.35 times
         this, weak ones between 0.25 and 0.5 times.
     background
-        Part of all other cells that shows a phenotype.
+        Fraction of all other cells that show a phenotype.
     negatives, positives
         Control wells of each role on a plate; None: a sixth of the wells.
     strong, weak
-        Perturbations that act. Both 0: a null screen.
+        Numbers of strong and weak hits. Both 0: a null screen.
     replicates
         Wells of each perturbation on a plate; wells left over repeat some perturbations.
     label_noise
-        Part of the fields of negative controls that hold one rare cell more.
+        Fraction of the fields of negative controls that hold one extra rare cell.
     nuisance
         Strength of all plate, edge, row, well and field effects: 0 for none, at most 3.
     faults
@@ -123,12 +123,12 @@ class Knobs:
         the other leaves; where both are, only the rare cells are: those of controls from half of the groups, which
         half changes with the seed, those of samples from the other half; ordinary cells come from all.
     seed
-        The same seed and knobs give the same bytes.
+        The same settings and seed give the same bytes.
 
     Raises
     ------
     UserError
-        Listing every knob out of range.
+        Listing every setting out of range.
     """
 
     plates: int = 2
@@ -186,8 +186,8 @@ class Knobs:
         if self.strong + self.weak > self.n_perturbations:
             problems.append(
                 f"strong, weak: {self.strong} and {self.weak} hits, but {self.wells} wells hold "
-                f"{self.n_perturbations} perturbations in {self.replicates} replicates; ask for fewer hits or "
-                "replicates, or more wells"
+                f"{self.n_perturbations} perturbations in {self.replicates} replicates; use fewer hits or replicates, "
+                "or more wells"
             )
         n_fields = self.plates * self.wells * self.fields
         if self.faults > n_fields:
@@ -240,16 +240,16 @@ class _Well:
     cells_per_field: float
     gain: float
     faults: dict[int, str] = field(default_factory=dict)  # by field
-    planted: dict[int, str] = field(default_factory=dict)  # by field: the phenotype of a cell that should not be there
+    planted: dict[int, str] = field(default_factory=dict)  # by field: the phenotype of an unexpected cell
 
 
 def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -> None:
-    """Write a screen of made-up fields, ready for `wscnn check` and the workflow, with its truth.
+    """Write a screen of simulated fields, ready for `wscnn check` and the workflow, with its truth.
 
     By default a sixth of each plate's wells are negative and a sixth positive controls; the others hold perturbations,
-    each in `replicates` wells of every plate, at positions drawn anew for each plate. Controls and samples show
-    different cells, where the cells have sources. Fields differ as real ones do: in density,
-    stain, background, vignetting and noise, by plate, row, edge and well.
+    each in `replicates` wells of every plate, at positions drawn for each plate. Controls and samples show different
+    cells, where the cells have sources. Fields differ as real ones do: in density, stain, background, vignetting and
+    noise, by plate, row, edge and well.
 
     Parameters
     ----------
@@ -259,14 +259,14 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
         `CELLS`), ``hits.tsv`` (perturbation, phenotype, prevalence, hit: none, weak or strong) and ``faults.tsv``
         (plate, well, field, fault). Paths in the tables and the config begin with `folder` as given.
     workers
-        Wells made at a time; by default one a core. The files do not depend on it.
+        Wells simulated in parallel; by default one per core. The files do not depend on it.
     knobs
         Those of `Knobs`; where `cells` has other defaults (`Kind.knobs`), these.
 
     Raises
     ------
     UserError
-        When a knob is out of range or `folder` exists.
+        When a setting is out of range or `folder` exists.
     """
     cells_shown = knobs.get("cells", Knobs.cells)
     own = KINDS[cells_shown].knobs if cells_shown in KINDS else {}
@@ -314,14 +314,14 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
 
 
 def _draw_hits(rng: np.random.Generator, knobs: Knobs) -> pd.DataFrame:
-    """Return a row a perturbation: perturbation, phenotype (empty where it does nothing), prevalence, hit."""
+    """Return one row per perturbation: perturbation, phenotype (empty where it does nothing), prevalence, hit."""
     rows: list[tuple[str, float, str]] = []
     for hit, n, (highest, lowest) in (("strong", knobs.strong, _STRONG), ("weak", knobs.weak, _WEAK)):
         for part in np.linspace(highest, lowest, n):
             phenotype = knobs.phenotypes[len(rows) % len(knobs.phenotypes)]
             rows.append((phenotype, round(float(part) * knobs.prevalence, 6), hit))
     rows += [("", knobs.background, "none")] * (knobs.n_perturbations - len(rows))
-    # Their order on the plate and in the table tells nothing.
+    # Their order on the plate and in the table carries no information.
     rows = [rows[i] for i in rng.permutation(len(rows))]
     table = pd.DataFrame(rows, columns=["phenotype", "prevalence", "hit"])
     table.insert(0, "perturbation", [f"siRNA{i + 1:03d}" for i in range(len(rows))])
@@ -331,7 +331,7 @@ def _draw_hits(rng: np.random.Generator, knobs: Knobs) -> pd.DataFrame:
 def _draw_plate(
     rng: np.random.Generator, knobs: Knobs, plate: str, hits: pd.DataFrame, spacing: float
 ) -> Iterator[_Well]:
-    """Yield the wells of one plate, row by row: what is in each, and how well, row and edge change it."""
+    """Yield the wells of one plate, row by row: their contents, and the effects of well, row and edge."""
     rows, columns = PLATE_FORMATS[knobs.wells]
     none = {phenotype: knobs.background / len(knobs.phenotypes) for phenotype in knobs.phenotypes}
     contents: list[tuple[str, str, str, dict[str, float]]]
@@ -385,7 +385,7 @@ def _plant_faults(rng: np.random.Generator, knobs: Knobs, wells: list[_Well]) ->
 def _make_well(
     rng: np.random.Generator, knobs: Knobs, well: _Well, light: Optics, bank: CellBank, images: Path
 ) -> pd.DataFrame:
-    """Write the images of one well; return a row for each of its cells, columns `CELLS`."""
+    """Write the images of one well; return one row per cell, columns `CELLS`."""
     rows: list[dict[str, object]] = []
     for number in range(1, knobs.fields + 1):
         fault = well.faults.get(number, "")
@@ -422,7 +422,7 @@ layout: {layout}
 results: results
 
 acquisition:
-  # File names tell plate, well, field and channel.
+  # File names give plate, well, field and channel.
   format: pattern
   pattern: '(?P<plate>[^_]+)_(?P<well>[A-Z]{{1,2}}\\d{{2}})_s(?P<field>\\d+)_w(?P<channel>\\d+)\\.tif'
   # The instrument's channel: its name from here on.
@@ -447,6 +447,6 @@ baseline:
 hits:
   # Scores are compared with each plate's negative controls.
   normalize: auto
-  # Part of the called hits that may be false.
+  # Fraction of the called hits that may be false.
   fdr: 0.05
 """
