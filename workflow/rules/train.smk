@@ -29,7 +29,7 @@ rule encode:
         " {params.settings:q} > {log:q} 2>&1"
 
 
-# Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU a fold.
+# Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU per fold.
 rule train:
     input:
         plates=expand(f"{RESULTS}/plates/{{plate}}.json", plate=IMAGES),
