@@ -68,9 +68,9 @@ def config_page() -> str:
     page = [
         "# Config",
         "",
-        "Every key of `config.yaml`, made from `workflow/schemas/config.schema.yaml`. Keys left out take their defaults; "
-        "unknown keys are refused. Paths are relative to the folder in which the workflow is started. The settings that "
-        "matter most are explained in [Choose settings](../how-to/settings.md).",
+        "Every key of `config.yaml`, made from `workflow/schemas/config.schema.yaml`. Keys left out take their "
+        "defaults; unknown keys are refused. Paths are relative to the folder in which the workflow is started. The "
+        "settings that matter most are explained in [Choose settings](../how-to/settings.md).",
     ]
     for section, rows in sections.items():
         rule = rules
@@ -132,9 +132,9 @@ def command_page() -> str:
     lines = [
         "# Command line",
         "",
-        "Made from the program's own help. `wscnn VERB --help` prints the same. A verb that succeeds exits with status 0; "
-        "a problem with your input is reported on standard error, in sentences that begin with `error:`, with status 1; "
-        "an unknown option exits with status 2.",
+        "Made from the program's own help. `wscnn VERB --help` prints the same. A verb that succeeds exits with status "
+        "0; a problem with your input is reported on standard error, in sentences that begin with `error:`, with "
+        "status 1; an unknown option exits with status 2.",
     ]
     for name, command in main.commands.items():
         lines += _command(command, f"wscnn {name}", 2)

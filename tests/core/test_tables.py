@@ -1,6 +1,5 @@
 """The tables between stages."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path

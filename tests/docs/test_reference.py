@@ -54,9 +54,7 @@ def commands(group: click.Group, before: str = "wscnn") -> dict[str, click.Comma
 
 
 def test_every_verb_and_option_has_a_sentence() -> None:
-    sections = {
-        name: text for name, text in re.findall(r"^#+ `(wscnn [^`]+)`\n\n((?:(?!^#+ `).*\n)*)", command_page(), re.M)
-    }
+    sections = dict(re.findall(r"^#+ `(wscnn [^`]+)`\n\n((?:(?!^#+ `).*\n)*)", command_page(), re.M))
     assert set(sections) == set(commands(main))
     for name, command in commands(main).items():
         assert sections[name].strip(), name

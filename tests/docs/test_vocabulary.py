@@ -48,7 +48,7 @@ DIALECT = {
     r"\bso many\b": "a number",
     r"\bthis part of\b": "'this fraction of'",
     r"\b(?:files|results|images|tables|weights|pictures|modules) lie\b": "'are'",
-    r"(?<![Tt]here )\b(?:is|are|was) no (?:grid|number|numbers|segmentation|rule|well|table|mosaic|model|image)\b": "'not a'",
+    r"(?<![Tt]here )\b(?:is|are|was) no (?:grid|numbers?|segmentation|rule|well|table|mosaic|model|image)\b": "'not a'",
     r"\bwithout a word\b": "'silently'",
 }
 

@@ -384,7 +384,7 @@ TABLES["baseline"] = {**_METHOD, **{name: TABLES["hits"][name] for name in _CALL
 FILES = {
     "layout": ("layout.parquet", "One row per plate and well: the layout as `check` read it"),
     "controls": ("controls.parquet", "One row per control well: what training depends on"),
-    "index": ("index/<plate>.parquet", "One row per image, or plane of one, sorted by well, field, channel, z and time"),
+    "index": ("index/<plate>.parquet", "One row per image or plane, sorted by well, field, channel, z and time"),
     "raw": ("plates/<plate>.raw.parquet", "One row per raw image file that was staged"),
     "qc": ("qc/<plate>.parquet", "One row per field, with one column of each measure for each channel"),
     "history": ("model/history-<fold>.parquet", "One row per evaluation while a fold is trained"),
@@ -394,12 +394,12 @@ FILES = {
     "hits": ("hits.parquet", "One row per perturbation, role and phenotype; the strongest evidence first"),
     "screen_wells": ("wells.parquet", "One row per well and phenotype of the screen, sorted by plate, row and column"),
     "plates": ("plates.parquet", "One row per plate and phenotype"),
-    "suspects": ("suspects.parquet", "One row per control well and phenotype whose held-out score contradicts its label"),
+    "suspects": ("suspects.parquet", "One row per control well and phenotype whose score contradicts the label"),
     "cells": ("cells/<plate>.parquet", "One row per nucleus"),
     "baseline_wells": ("baseline_wells.parquet", "One row per method, well and phenotype"),
     "baseline_folds": ("baseline_folds.parquet", "One row per method, phenotype and fold"),
     "warnings": ("warnings.parquet", "One row per warning of a stage"),
-    "baseline": ("baseline.parquet", "One row per method, perturbation, role and phenotype; the network is a method too"),
+    "baseline": ("baseline.parquet", "One row per method, perturbation, role and phenotype, the network included"),
 }
 
 
