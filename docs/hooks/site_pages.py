@@ -51,7 +51,7 @@ def _values(rule: Mapping[str, Any]) -> str:
 
 def _meaning(rule: Mapping[str, Any]) -> str:
     """Return the description of a key for a cell of a table, with its values as code where they are explained."""
-    text = rule.get("description", "").replace("<", "&lt;")
+    text = rule.get("description", "").replace("<", "&lt;").replace("|", "\\|")
     for value in filter(None, rule.get("enum", [])):
         text = re.sub(rf"(?<![\w`])({re.escape(value)})(?=(, \w+)?: )", r"`\1`", text)
     return text

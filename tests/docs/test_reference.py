@@ -12,11 +12,17 @@ from site_pages import command_page, config_page, packages, pages, settings, tab
 from wscnn.cli import main
 from wscnn.core.config import schema
 from wscnn.core.tables import FILES, TABLES
+from wscnn.statistics.cautions import SHORT
+
+
+def lines(page: str) -> list[str]:
+    """Return all rows of a page's tables that begin with code."""
+    return [line for line in page.splitlines() if line.startswith("| `")]
 
 
 def rows(page: str) -> list[list[str]]:
-    """Return the cells of all rows of a page's tables."""
-    return [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    """Return the cells of these rows."""
+    return [line.strip("| ").split(" | ") for line in lines(page)]
 
 
 def test_every_key_of_the_config_has_its_default_values_and_meaning() -> None:
@@ -37,8 +43,7 @@ def test_every_key_of_the_config_has_its_default_values_and_meaning() -> None:
 def test_every_column_of_a_table_has_its_unit_and_meaning(kind: str) -> None:
     section = tables_page().partition(f"\n## `{kind}`\n")[2].partition("\n## ")[0]
     assert f"`{FILES[kind][0]}`" in section
-    listed = [line for line in section.splitlines() if line.startswith("| `")]
-    assert listed == [
+    assert lines(section) == [
         f"| `{name}` | {column.kind} | {column.unit} | {column.meaning} |" for name, column in TABLES[kind].items()
     ]
 
@@ -102,3 +107,26 @@ def test_pictures_are_small() -> None:
 
 def test_the_readme_fits_on_two_screens() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 80
+
+
+def test_every_figure_names_its_command() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    tables = re.findall(r"^\|(.*)\|\n\|[-|]+\|\n((?:\|.*\n)+)", page, re.M)
+    with_commands = [body.splitlines() for header, body in tables if header.split("|")[-1].strip() == "command"]
+    assert len(with_commands) >= 4
+    for line in (line for body in with_commands for line in body):
+        command = line.strip("| ").split(" | ")[-1]
+        assert re.search(r"`(?:wscnn|python|pytest|make) |the same|^none: trial", command), line
+
+
+def test_every_warning_is_explained() -> None:
+    page = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text().partition("\n## Warnings\n")[2]
+    explained = {code for cells in rows(page) for code in re.findall(r"`(\w+)`", cells[0])}
+    sources = "\n".join(path.read_text() for path in (ROOT / "wscnn").rglob("*.py"))
+    assert set(re.findall(r'Caution\(\s*"(\w+)"', sources)) <= explained
+    assert {code for code in explained if f'"{code}"' not in sources} == set()
+
+
+def test_every_word_of_caution_is_explained() -> None:
+    page = (ROOT / "docs" / "how-to" / "results.md").read_text()
+    assert {words for words in SHORT.values() if f"`{words}`" not in page} == set()

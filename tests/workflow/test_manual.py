@@ -210,6 +210,14 @@ def test_every_command_works(followed: dict[str, subprocess.CompletedProcess[str
     assert "report:   results/my_screen/report.html" in followed["wscnn show results/my_screen"].stdout
 
 
+@pytest.mark.parametrize("command", ["wscnn init my_screen --images images/plate1", "wscnn plan --plates 2000"])
+def test_output_that_is_shown_is_real(followed: dict[str, subprocess.CompletedProcess[str]], command: str) -> None:
+    printed = followed[command].stdout + followed[command].stderr
+    first = printed.splitlines()[0]
+    (shown,) = (block for block in contents("text") if first in block.splitlines())
+    assert [line for line in shown.splitlines() if line != "  ..." and line not in printed.splitlines()] == []
+
+
 def test_json_is_all_that_is_printed(followed: dict[str, subprocess.CompletedProcess[str]], folder: Path) -> None:
     assert json.loads(followed["wscnn check config/config.yaml --json"].stdout)["problems"] == []
     rows = json.loads(followed["wscnn show results/my_screen --json"].stdout)
