@@ -18,6 +18,7 @@ import click
 from wscnn import __version__
 from wscnn.core.config import section, shipped
 from wscnn.core.errors import UserError
+from wscnn.core.screen_folder import N_FOLDS
 
 # Threads of torch that wait for each other sleep, where they would spin: on a machine whose cores others use, too,
 # spinning makes a step several times as long. OpenMP reads this when torch is imported.
@@ -359,7 +360,9 @@ def encode(
 
 @main.command()
 @click.option("--screen", required=True, help="The screen's name, for the model card.")
-@click.option("--fold", type=click.IntRange(0, 2), required=True, help="Which of the three rotations to train.")
+@click.option(
+    "--fold", type=click.IntRange(0, N_FOLDS - 1), required=True, help="Which of the three rotations to train."
+)
 @_path("--controls", "The control wells, as `check` writes them.")
 @click.option("--store", "stores", type=_PATH, required=True, multiple=True, help="A staged plate; repeat for each.")
 @click.option(
@@ -385,12 +388,13 @@ def train(
     Started again, it goes on where an interrupted run stopped.
     """
     from wscnn.core.provenance import note_version
+    from wscnn.core.screen_folder import ModelFolder
     from wscnn.training.train import train_fold
 
     train_fold(
         fold, controls, list(stores), list(qualities), output, screen=screen, model=model, train=train, encoder=encoder
     )
-    note_version(output.parent.parent, "train", str(fold), output.with_name(f"history-{fold}.parquet"))
+    note_version(output.parent.parent, "train", str(fold), ModelFolder(output.parent).history(fold))
 
 
 @main.command()
@@ -458,10 +462,11 @@ def hits(
     Works on any table with the documented columns.
     """
     from wscnn.core.provenance import note_version
+    from wscnn.core.screen_folder import ScreenFolder
     from wscnn.statistics.hits import call_hits
 
     call_hits(wells, layout, output, hits=hits, checked=warnings, models=models, scale=scale)
-    note_version(output, "hits", "", output / "hits.parquet")
+    note_version(output, "hits", "", ScreenFolder(output).table("hits"))
 
 
 @main.command()
@@ -502,9 +507,10 @@ def baseline(
     """
     from wscnn.baselines.contest import run_baselines
     from wscnn.core.provenance import note_version
+    from wscnn.core.screen_folder import ScreenFolder
 
     run_baselines(cells, wells, network, models, output, baseline=baseline, calling=hits)
-    note_version(output, "baseline", "", output / "baseline.parquet")
+    note_version(output, "baseline", "", ScreenFolder(output).table("baseline"))
 
 
 @main.command()
@@ -535,6 +541,7 @@ def show(results: Path, top: int, jobs: bool, provenance: bool, as_json: bool) -
     Below it stands where the table, the report and the warnings are.
     """
     from wscnn.core.provenance import commit, read_provenance
+    from wscnn.core.screen_folder import ScreenFolder
     from wscnn.core.tables import read_table
     from wscnn.preflight.jobs import read_jobs
 
@@ -553,7 +560,8 @@ def show(results: Path, top: int, jobs: bool, provenance: bool, as_json: bool) -
         table = read_jobs(results)
         click.echo(table.to_json(orient="records", indent=1) if as_json else _in_columns(table))
         return
-    hits = read_table(results / "hits.parquet")
+    screen = ScreenFolder(results)
+    hits = read_table(screen.table("hits"))
     head = hits.head(top)
     if as_json:
         click.echo(head.to_json(orient="records", indent=1))
@@ -562,8 +570,8 @@ def show(results: Path, top: int, jobs: bool, provenance: bool, as_json: bool) -
     # Tables of an earlier version have no cautions.
     click.echo(_in_columns(head[[name for name in columns if name in head]]))
     click.echo(f"\n{int(hits['hit'].sum())} hits among {len(hits)} rows")
-    click.echo(f"table:    {results / 'hits.parquet'}\nreport:   {results / 'report.html'}")
-    if (warnings := results / "warnings.parquet").is_file():
+    click.echo(f"table:    {screen.table('hits')}\nreport:   {screen.report}")
+    if (warnings := screen.table("warnings")).is_file():
         click.echo(f"warnings: {warnings} ({len(read_table(warnings))})")
 
 

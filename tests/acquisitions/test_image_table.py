@@ -194,7 +194,7 @@ def test_check_and_index_on_the_command_line(images: Path) -> None:
     (folder / "config.yaml").write_text(json.dumps(config))
     done = CliRunner().invoke(main, ["check", str(folder / "config.yaml")], catch_exceptions=False)
     assert done.exit_code == 0 and "1 plates, 10 wells, no problem found" in done.output
-    config["mosaic"] = {"arrange": "stage"}
+    config["mosaic"] = {"arrange": "positions"}
     (folder / "config.yaml").write_text(json.dumps(config))
     done = CliRunner().invoke(main, ["check", str(folder / "config.yaml")], catch_exceptions=False)
-    assert "gives the stage's positions, which mosaic.arrange: stage needs" in done.output
+    assert "gives the stage positions that mosaic.arrange: positions needs" in done.output

@@ -17,7 +17,7 @@ from wscnn.core.config import section
 from wscnn.network.device import fast_bfloat16, pick_device
 from wscnn.network.model import ARCHITECTURES, WSCNN
 from wscnn.training.bags import Bags
-from wscnn.training.cuda_graph import Replayed
+from wscnn.training.cuda_graph import CudaGraphStep
 from wscnn.training.fit import Examples, fit
 from wscnn.training.recipe import recipe_of
 
@@ -85,7 +85,7 @@ def main() -> None:
 
     def recorded(steps: int) -> float:
         """Return the seconds of forward and backward passes that the GPU repeats by itself."""
-        step = Replayed(again)
+        step = CudaGraphStep(again)
         for _ in range(5):
             step(images, labels)
         start = clock()

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from site_pages import config_page
 
 import wscnn
-from wscnn.core.config import complete_config, controls, load_config, load_layout, load_plates, schema, section
+from wscnn.core.config import complete_config, load_config, schema, section
 from wscnn.core.errors import UserError
+from wscnn.core.screen_tables import controls, load_layout, load_plates
 
 MINIMAL: dict[str, Any] = {
     "screen": "s", "plates": "plates.tsv", "layout": "layout.tsv", "acquisition": {"channels": {"1": "DNA"}},
@@ -549,3 +550,8 @@ def test_a_program_without_its_data_says_how_to_install_it(tmp_path: Path) -> No
         and "install wscnn again with pip" in done.stderr
         and "Traceback" not in done.stderr
     )
+
+
+def test_a_value_that_was_renamed_is_answered_with_its_new_name() -> None:
+    with pytest.raises(UserError, match=r"arrange: 'stage' is called 'positions' now; write that"):
+        section("mosaic", '{"arrange": "stage"}')

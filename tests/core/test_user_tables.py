@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from wscnn.cli import main
-from wscnn.core.config import load_layout, load_plates
 from wscnn.core.errors import UserError
+from wscnn.core.screen_tables import load_layout, load_plates
 from wscnn.core.tables import FIELDS, INDEX, OBJECTS, QC, WELLS
 from wscnn.core.user_tables import MAX_BYTES, as_text, typed
 from wscnn.statistics.hits import HITS, SUSPECTS

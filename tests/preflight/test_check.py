@@ -504,7 +504,7 @@ def test_paths_that_are_meant_from_another_folder(setup: Setup, monkeypatch: pyt
     ("changed", "told"),
     [
         ({"qc": {"min_fields": 3}}, "no well has more than 2 fields, but qc.min_fields asks for 3 good ones"),
-        ({"mosaic": {"arrange": "stage"}}, "gives the stage's positions, which mosaic.arrange: stage needs"),
+        ({"mosaic": {"arrange": "positions"}}, "gives the stage positions that mosaic.arrange: positions needs"),
         ({"illumination": {"method": "instrument"}}, "holds no illumination profile of channel DNA"),
         ({"train": {"gpus": 20}}, "train.gpus: 20 cannot share a batch of 16 images"),
     ],

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wscnn.core.screen_folder import ScreenFolder
 from wscnn.plates.store import Channel, Plate, PlateWriter
 from wscnn.reporting.gallery import shown_hits, top_cells
 from wscnn.reporting.pictures import Picture, compose, cut_pictures, outlines, picture_side, random_cells
@@ -20,7 +21,8 @@ FIELD = 60
 @pytest.fixture(scope="module")
 def plates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One plate, one well of two fields: four cells in the first, the third of them masked; the other is empty."""
-    folder = tmp_path_factory.mktemp("plates")
+    folder = tmp_path_factory.mktemp("screen") / "plates"
+    folder.mkdir()
     writer = PlateWriter(folder / "P1.zarr", "P1", ["B03"], [Channel("DNA", "0000FF", (100.0, 1100.0))], 0.5)
     y, x = np.mgrid[:FIELD, : 2 * FIELD]
     image = np.full(y.shape, 100.0)
@@ -42,7 +44,7 @@ def place(y: float, x: float, **more: object) -> dict[str, object]:
 
 
 def cut(plates: Path, *places: dict[str, object]) -> list[Picture | None]:
-    return cut_pictures(plates, pd.DataFrame(list(places)), SIDE)
+    return cut_pictures(ScreenFolder(plates.parent), pd.DataFrame(list(places)), SIDE)
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -72,7 +74,7 @@ def test_a_picture_does_not_reach_over_its_fields_border(plates: Path) -> None:
 
 
 def test_a_picture_larger_than_its_field_is_filled_with_black(plates: Path) -> None:
-    (picture,) = cut_pictures(plates, pd.DataFrame([place(40, 30)]), 100)
+    (picture,) = cut_pictures(ScreenFolder(plates.parent), pd.DataFrame([place(40, 30)]), 100)
     image = pixels(picture.image)[..., 0]
     assert image.shape == (100, 100)
     assert image[70:, 70:].max() < 10

@@ -11,8 +11,9 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from wscnn.core.config import load_config, load_layout, load_plates
+from wscnn.core.config import load_config
 from wscnn.core.errors import UserError
+from wscnn.core.screen_tables import load_layout, load_plates
 from wscnn.simulate.cells import read_tiles
 from wscnn.simulate.fields import FAULTS
 from wscnn.simulate.screen import CELLS, Knobs, simulate_screen

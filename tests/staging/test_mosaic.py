@@ -22,7 +22,7 @@ def corners(mosaic: object) -> dict[int, tuple[int, int]]:
 def test_touching_fields_lie_as_the_stage_stood() -> None:
     # y downwards: field 1 is the lower right of a 2 x 2 square of fields of 100 x 200 pixels of 0.5 um.
     stage = positions({1: (50.0, 100.0), 2: (0.0, 0.0), 3: (50.0, 0.0), 4: (0.2, 100.3)})
-    mosaic = arrange(stage, (100, 200), 0.5, 2, "stage")
+    mosaic = arrange(stage, (100, 200), 0.5, 2, "positions")
     assert mosaic.cell == (50, 100) and mosaic.shape == (100, 200)
     assert corners(mosaic) == {1: (50, 100), 2: (0, 0), 3: (50, 0), 4: (0, 100)}
 
@@ -36,7 +36,7 @@ def test_overlapping_fields_are_cropped_to_the_stages_step() -> None:
 @given(y=st.floats(0.3, 2.5), x=st.floats(0.3, 2.5), rows=st.integers(1, 4), columns=st.integers(1, 4))
 def test_no_point_of_the_well_is_in_two_fields(y: float, x: float, rows: int, columns: int) -> None:
     places = {r * columns + c: (r * y * 100, c * x * 100) for r in range(rows) for c in range(columns)}
-    mosaic = arrange(positions(places), (100, 100), 1.0, 1, "stage")
+    mosaic = arrange(positions(places), (100, 100), 1.0, 1, "positions")
     for axis, n, step in ((0, rows, y), (1, columns, x)):
         # What a field keeps spans its cell about its centre: no more than the way to the next field's centre, but for
         # the half per cent that passes for the stage's inaccuracy.
@@ -55,7 +55,8 @@ def test_wells_that_count_from_the_plates_origin_and_miss_fields_share_one_grid(
     square = {1: (0.0, 0.0), 2: (0.0, 100.0), 3: (100.0, 0.0), 4: (100.0, 100.0)}
     far = {number: (y + 9000, x + 4500) for number, (y, x) in square.items() if number != 1}
     both = pd.concat([positions(square, "A01"), positions(far, "B02")], ignore_index=True)
-    assert corners(arrange(both, (100, 100), 1.0, 1, "stage")) == {1: (0, 0), 2: (0, 100), 3: (100, 0), 4: (100, 100)}
+    mosaic = arrange(both, (100, 100), 1.0, 1, "positions")
+    assert corners(mosaic) == {1: (0, 0), 2: (0, 100), 3: (100, 0), 4: (100, 100)}
 
 
 def test_without_positions_fields_make_a_near_square_grid_in_their_order() -> None:
@@ -69,7 +70,7 @@ def test_without_positions_fields_make_a_near_square_grid_in_their_order() -> No
     [
         ({1: (np.nan, np.nan)}, 1.0, "not known"),
         ({1: (0, 0)}, None, "pixel size"),
-        ({1: (0, 0), 2: (0, 1)}, 1.0, "same place"),
+        ({1: (0, 0), 2: (0, 1)}, 1.0, "same position"),
         ({n: (37.0 * n, 153.0 * n) for n in range(12)}, 1.0, "rows and columns"),
     ],
 )
@@ -77,7 +78,7 @@ def test_where_the_stage_cannot_be_followed_auto_makes_a_grid_and_says_so(
     places: dict, pixel: float | None, words: str, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(UserError, match=words):
-        arrange(positions(places), (100, 100), pixel, 1, "stage")
+        arrange(positions(places), (100, 100), pixel, 1, "positions")
     assert len({*corners(arrange(positions(places), (100, 100), pixel, 1, "auto")).values()}) == len(places)
     assert "side by side" in (said := capsys.readouterr().err) and words in said
 
@@ -128,7 +129,7 @@ def test_cropping_that_loses_much_is_done_only_when_asked() -> None:
     displaced = positions(square(1000) | {4: (1350.0, 1350.0)})
     with pytest.raises(UserError, match=r"fields overlap, 4 and 5 the most; .* 650 x 650 .* 5\d% of the area lost"):
         arrange(displaced, (1000, 1000), 1.0, 1, "auto")
-    assert arrange(displaced, (1000, 1000), 1.0, 1, "stage").cell == (650, 650)
+    assert arrange(displaced, (1000, 1000), 1.0, 1, "positions").cell == (650, 650)
     # As much of each field, but cells in it are shown by others: what is lost is the border around all of them.
     assert arrange(positions(square(650)), (1000, 1000), 1.0, 1, "auto").cell == (650, 650)
 

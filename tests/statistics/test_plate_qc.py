@@ -7,7 +7,6 @@ import pytest
 from wscnn.core.config import section
 from wscnn.statistics.normalize import median_polish
 from wscnn.statistics.plate_qc import (
-    control_auc,
     doubts,
     edge_effect,
     failures,
@@ -18,6 +17,7 @@ from wscnn.statistics.plate_qc import (
     suspects,
     z_prime,
 )
+from wscnn.statistics.roc import auc_of_rows
 
 # Means 2 and 12, both standard deviations 1.
 NEGATIVES, POSITIVES = np.array([[1.0, 2, 3]]), np.array([[11.0, 12, 13]])
@@ -34,8 +34,8 @@ def test_ssmd_by_hand():
 
 def test_auc_counts_pairs_and_half_of_ties():
     # Of 3 x 2 pairs four are won, and one is a tie.
-    assert control_auc(NEGATIVES, np.array([[2.0, 9, np.nan]]))[0] == pytest.approx((1 + 0.5 + 3) / 6)
-    assert np.isnan(control_auc(NEGATIVES, np.array([[np.nan]]))[0])
+    assert auc_of_rows(NEGATIVES, np.array([[2.0, 9, np.nan]]))[0] == pytest.approx((1 + 0.5 + 3) / 6)
+    assert np.isnan(auc_of_rows(NEGATIVES, np.array([[np.nan]]))[0])
 
 
 def test_edge_effect_is_the_border_less_the_inside():

@@ -42,14 +42,14 @@ def test_a_rare_object_is_learnt_to_the_same_bytes_every_time(rings, tmp_path): 
 
 def cut_off(rings, folder, monkeypatch, **train) -> None:  # noqa: F811
     """Train up to the first evaluation."""
-    keep = training._keep
+    keep = training.save_checkpoint
 
     def keep_and_stop(*state):
         keep(*state)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "_keep", keep_and_stop)
+        patch.setattr(training, "save_checkpoint", keep_and_stop)
         run(rings, folder, **train)
 
 
@@ -74,7 +74,7 @@ def test_a_training_that_a_cpu_began_goes_on(rings, tmp_path, monkeypatch):  # n
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_recorded_step_is_the_step(pool, recipe, monkeypatch):
     recorded = fitted(pool, **recipe)
-    monkeypatch.setattr(training, "Replayed", lambda step: step)
+    monkeypatch.setattr(training, "CudaGraphStep", lambda step: step)
     plain = fitted(pool, **recipe)
     for name, weight in plain.items():
         torch.testing.assert_close(

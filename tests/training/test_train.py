@@ -24,10 +24,11 @@ from wscnn.plates.store import Channel, PlateWriter
 from wscnn.simulate.concepts import CONCEPTS, SIDE, cross, disc, draw_concept, draw_objects, ring
 from wscnn.statistics.roc import auc, auc_error
 from wscnn.training.bags import Bags
+from wscnn.training.control_fields import assign_parts
 from wscnn.training.fit import Examples, evaluate, field_auc, fit
 from wscnn.training.recipe import recipe_of
 from wscnn.training.thresholds import field_threshold, place_threshold
-from wscnn.training.train import assign_parts, train_fold
+from wscnn.training.train import train_fold
 
 
 def screen(

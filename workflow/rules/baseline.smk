@@ -1,19 +1,19 @@
 # Textbook features of a plate's nuclei, one row per nucleus.
 rule measure:
     input:
-        manifest=f"{RESULTS}/plates/{{plate}}.json",
-        qc=f"{RESULTS}/qc/{{plate}}.parquet",
+        manifest=SCREEN.manifest("{plate}"),
+        qc=SCREEN.quality("{plate}"),
     output:
-        f"{RESULTS}/cells/{{plate}}.parquet",
+        SCREEN.cells("{plate}"),
     log:
-        f"{RESULTS}/logs/measure/{{plate}}.log",
+        SCREEN.log("measure", "{plate}"),
     benchmark:
-        f"{RESULTS}/logs/benchmarks/measure-{{plate}}.tsv"
+        SCREEN.benchmark("measure", "{plate}")
     conda:
         "../../envs/environment.yaml"
     threads: 8
     params:
-        store=lambda wildcards: f"{RESULTS}/plates/{wildcards.plate}.zarr",
+        store=lambda wildcards: str(SCREEN.plate(wildcards.plate)),
         nuclei=(
             ["--nuclei", config["acquisition"]["nuclei"]]
             if config["acquisition"]["nuclei"]
@@ -28,25 +28,25 @@ rule measure:
 # What simpler methods find in the same wells, by the same folds and hit calls.
 rule baseline:
     input:
-        cells=expand(f"{RESULTS}/cells/{{plate}}.parquet", plate=IMAGES),
-        wells=f"{RESULTS}/wells.parquet",
-        hits=f"{RESULTS}/hits.parquet",
-        models=FOLDS if MODEL == f"{RESULTS}/model" else [],
+        cells=[SCREEN.cells(plate) for plate in IMAGES],
+        wells=SCREEN.table("wells"),
+        hits=SCREEN.table("hits"),
+        models=FOLDS if MODEL == SCREEN.model else [],
     output:
-        table=f"{RESULTS}/baseline.parquet",
-        wells=f"{RESULTS}/baseline_wells.parquet",
-        folds=f"{RESULTS}/baseline_folds.parquet",
+        table=SCREEN.table("baseline"),
+        wells=SCREEN.table("baseline_wells"),
+        folds=SCREEN.table("baseline_folds"),
     log:
-        f"{RESULTS}/logs/baseline.log",
+        SCREEN.log("baseline"),
     benchmark:
-        f"{RESULTS}/logs/benchmarks/baseline.tsv"
+        SCREEN.benchmark("baseline")
     conda:
         "../../envs/environment.yaml"
     threads: 8
     params:
         compared=compared("baseline", "hits"),
         cells=lambda wildcards, input: repeated("--cells", input.cells),
-        models=lambda wildcards, output: MODEL,
+        models=lambda wildcards, output: str(MODEL.path),
         output=lambda wildcards, output: str(Path(output.table).parent),
         settings=settings("baseline", "hits"),
     shell:

@@ -1,7 +1,7 @@
 # All that can be known before the first job: config, tables and file names agree. Not a rule, because Snakemake does
 # not look for changed settings below a job that runs again: results would stay as they were under the former ones.
-LAYOUT, CONTROLS = f"{RESULTS}/layout.parquet", f"{RESULTS}/controls.parquet"
-WARNINGS = f"{RESULTS}/warnings/check.parquet"
+LAYOUT, CONTROLS = str(SCREEN.table("layout")), str(SCREEN.table("controls"))
+WARNINGS = str(SCREEN.check_warnings)
 
 
 def start():
@@ -9,7 +9,7 @@ def start():
     from wscnn.preflight.claim import lock
 
     global HELD
-    HELD = valid(lock, Path(RESULTS))
+    HELD = valid(lock, SCREEN.path)
     check_once()
     check_images_are_there()
     put_aside_plates()
@@ -19,20 +19,21 @@ def start():
 def check_images_are_there():
     """Stop before a job that would need raw images that were put away: it would only delete what is there."""
     from wscnn.acquisitions.base import entry_is
+    from wscnn.core.errors import listed
 
-    needed = {
-        job.wildcards.plate
-        for job in workflow.dag.needrun_jobs()
-        if str(next(iter(job.output), "")).startswith(
-            (f"{RESULTS}/index/", f"{RESULTS}/plates/")
-        )
+    made = {
+        str(of(plate)): plate
+        for plate in IMAGES
+        for of in (SCREEN.index, SCREEN.manifest)
     }
+    outputs = [str(path) for job in workflow.dag.needrun_jobs() for path in job.output]
+    needed = {made[path] for path in outputs if path in made}
     gone = [
         plate for plate in sorted(needed) if not entry_is(Path(IMAGES[plate]).exists)
     ]
     if gone:
         raise WorkflowError(
-            f"Raw images are gone ({', '.join(gone[:10])}{' ...' if len(gone) > 10 else ''}: {len(gone)} plates), but "
+            f"Raw images are gone ({listed(gone)}: {len(gone)} plates), but "
             "these plates have to be staged again, since settings, excluded wells or the program changed (snakemake -n "
             "says which); put the images back, or undo the change"
         )
@@ -42,9 +43,9 @@ def put_aside_plates():
     """Move the results of plates that left the screen out of the way: tables are read by folder."""
     from wscnn.preflight.left import put_aside
 
-    for plate in put_aside(Path(RESULTS), IMAGES):
+    for plate in put_aside(SCREEN.path, IMAGES):
         print(
-            f"plate '{plate}' left the screen: its results are in {RESULTS}/left/{plate}",
+            f"plate '{plate}' left the screen: its results are in {SCREEN.left(plate).path}",
             file=sys.stderr,
         )
 
@@ -80,10 +81,10 @@ def check_once():
         *tables,
     ]
     digest = sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
-    seen = Path(f"{RESULTS}/checked.txt")
+    seen = SCREEN.checked
     # Without an index, images may have been removed since.
     made = [Path(LAYOUT), Path(CONTROLS), Path(WARNINGS)]
-    made += [Path(f"{RESULTS}/index/{plate}.parquet") for plate in IMAGES]
+    made += [SCREEN.index(plate) for plate in IMAGES]
     if (
         all(path.is_file() for path in [*made, seen])
         and seen.read_text().strip() == digest
@@ -92,8 +93,8 @@ def check_once():
     screen = valid(lambda: check_config(config, configs=CONFIG_FILES))
     for warning in screen.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    keep_run(config, Path(RESULTS))
+    keep_run(config, SCREEN.path)
     write_screen(screen, *made[:3])
-    claim(Path(RESULTS), CONFIG_FILES)
+    claim(SCREEN.path, CONFIG_FILES)
     with atomic_path(seen) as partial:
         partial.write_text(digest + "\n")

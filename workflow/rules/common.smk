@@ -12,16 +12,10 @@ from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
 import wscnn
-from wscnn.core.config import (
-    complete_config,
-    controls,
-    effective,
-    from_text,
-    load_layout,
-    load_plates,
-    schema,
-)
+from wscnn.core.config import complete_config, effective, from_text, schema
+from wscnn.core.screen_tables import controls, load_layout, load_plates
 from wscnn.core.errors import UserError
+from wscnn.core.screen_folder import N_FOLDS, ModelFolder, ScreenFolder
 from wscnn.preflight.left import bring_back
 
 
@@ -53,43 +47,34 @@ if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
 PLATES = valid(load_plates, Path(config["plates"]))
 IMAGES = PLATES.set_index("plate")["images"].to_dict()
 
-RESULTS = f"{config['results']}/{config['screen']}"
-MODEL = config["model"]["checkpoint"] or f"{RESULTS}/model"
+SCREEN = ScreenFolder(Path(config["results"]) / config["screen"])
+MODEL = (
+    ModelFolder(Path(config["model"]["checkpoint"]))
+    if config["model"]["checkpoint"]
+    else SCREEN.model
+)
 # Weights and cards. Those of a model that is applied were trained elsewhere: they are no job of this workflow, but when
 # they change the plates are scored again.
 FOLDS = (
-    sorted(
-        str(path)
-        for kind in ("json", "safetensors")
-        for path in Path(MODEL).glob(f"fold-*.{kind}")
-    )
+    sorted(map(str, [*MODEL.cards(), *MODEL.folds()]))
     if config["model"]["checkpoint"]
-    else expand(
-        f"{MODEL}/fold-{{fold}}.{{kind}}", fold=[0, 1, 2], kind=["safetensors", "json"]
-    )
+    else [str(of(k)) for k in range(N_FOLDS) for of in (MODEL.fold, MODEL.card)]
 )
 # The comparison with simpler methods, part of the workflow where the config names some.
 BASELINE = (
-    expand(
-        f"{RESULTS}/{{table}}.parquet",
-        table=["baseline", "baseline_wells", "baseline_folds"],
-    )
+    [SCREEN.table(name) for name in ("baseline", "baseline_wells", "baseline_folds")]
     if config["baseline"]["methods"]
     else []
 )
-ENCODER = (
-    [f"{RESULTS}/model/encoder.safetensors"]
-    if config["model"]["architecture"] == "encoder"
-    else []
-)
+ENCODER = [SCREEN.model.encoder] if config["model"]["architecture"] == "encoder" else []
 # Only where it is not a number of the config's.
-SCALE = [f"{RESULTS}/scale.json"] if config["mosaic"]["downsample"] == "auto" else []
-MODEL_CARD = [] if config["model"]["checkpoint"] else f"{MODEL}/README.md"
+SCALE = [SCREEN.scale] if config["mosaic"]["downsample"] == "auto" else []
+MODEL_CARD = [] if config["model"]["checkpoint"] else MODEL.readme
 
 
 wildcard_constraints:
     plate="|".join(map(re.escape, IMAGES)),
-    fold="[0-2]",
+    fold="|".join(map(str, range(N_FOLDS))),
 
 
 # Of the params of a rule, Snakemake compares with those of an earlier run what does not depend on input or output. So a
@@ -113,7 +98,7 @@ def as_json(settings):
 
 def repeated(flag, paths):
     """Return `flag` before each of the paths."""
-    return [part for path in paths for part in (flag, path)]
+    return [part for path in paths for part in (flag, str(path))]
 
 
 @cache
@@ -125,10 +110,10 @@ def digest_of(*paths):
 
 def start_files(fold):
     """Return a digest of the weights and card that training of a fold starts from; None where it starts from chance."""
-    folder = config["train"]["start_from"]
-    return folder and digest_of(
-        *(f"{folder}/fold-{fold}.{kind}" for kind in ("safetensors", "json"))
-    )
+    if config["train"]["start_from"] is None:
+        return None
+    folder = ModelFolder(Path(config["train"]["start_from"]))
+    return digest_of(folder.fold(fold), folder.card(fold))
 
 
 def encoder_start():
@@ -180,7 +165,7 @@ def watch():
     """Return what has become of the raw images of the plates that were indexed; looked at once, when Snakemake starts."""
     from wscnn.acquisitions.originals import Watch
 
-    return Watch(IMAGES, config["acquisition"], excluded(), Path(RESULTS))
+    return Watch(IMAGES, config["acquisition"], excluded(), SCREEN.path)
 
 
 def images_state(wildcards):
@@ -191,8 +176,8 @@ def images_state(wildcards):
 
 # Before anything is compared: a plate that is listed again has its results still.
 if workflow.is_main_process:
-    for plate in bring_back(Path(RESULTS), IMAGES):
+    for plate in bring_back(SCREEN.path, IMAGES):
         print(
-            f"plate '{plate}' is listed again: its results are back from {RESULTS}/left",
+            f"plate '{plate}' is listed again: its results are back from {SCREEN.left(plate).path}",
             file=sys.stderr,
         )

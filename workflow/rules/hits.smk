@@ -1,17 +1,17 @@
 # Normalised scores, p and q values, one row per perturbation and phenotype.
 rule hits:
     input:
-        wells=expand(f"{RESULTS}/wells/{{plate}}.parquet", plate=IMAGES),
+        wells=[SCREEN.well_scores(plate) for plate in IMAGES],
     output:
-        hits=f"{RESULTS}/hits.parquet",
-        wells=f"{RESULTS}/wells.parquet",
-        plates=f"{RESULTS}/plates.parquet",
-        suspects=f"{RESULTS}/suspects.parquet",
-        warnings=f"{RESULTS}/warnings.parquet",
+        hits=SCREEN.table("hits"),
+        wells=SCREEN.table("wells"),
+        plates=SCREEN.table("plates"),
+        suspects=SCREEN.table("suspects"),
+        warnings=SCREEN.table("warnings"),
     log:
-        f"{RESULTS}/logs/hits.log",
+        SCREEN.log("hits"),
     benchmark:
-        f"{RESULTS}/logs/benchmarks/hits.tsv"
+        SCREEN.benchmark("hits")
     conda:
         "../../envs/environment.yaml"
     params:
@@ -21,7 +21,7 @@ rule hits:
         layout=LAYOUT,
         # What `check` and the cards of the folds warn of.
         warnings=WARNINGS,
-        models=lambda wildcards: MODEL,
+        models=lambda wildcards: str(MODEL.path),
         wells=lambda wildcards, input: repeated("--wells", input.wells),
         output=lambda wildcards, output: str(Path(output.hits).parent),
         # Which plates have cells of another size.

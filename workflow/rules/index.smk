@@ -1,11 +1,11 @@
 # One row per image file, from names and metadata. The folder of images is no input: paths and times are not content.
 rule index:
     output:
-        f"{RESULTS}/index/{{plate}}.parquet",
+        SCREEN.index("{plate}"),
     log:
-        f"{RESULTS}/logs/index/{{plate}}.log",
+        SCREEN.log("index", "{plate}"),
     benchmark:
-        f"{RESULTS}/logs/benchmarks/index-{{plate}}.tsv"
+        SCREEN.benchmark("index", "{plate}")
     conda:
         "../../envs/environment.yaml"
     params:

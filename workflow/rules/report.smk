@@ -1,30 +1,28 @@
 # One file to look at and to share.
 rule report:
     input:
-        f"{RESULTS}/hits.parquet",
-        f"{RESULTS}/wells.parquet",
-        f"{RESULTS}/plates.parquet",
-        f"{RESULTS}/suspects.parquet",
-        f"{RESULTS}/warnings.parquet",
-        expand(
-            f"{RESULTS}/{{table}}/{{plate}}.parquet",
-            table=["qc", "fields", "objects"],
-            plate=IMAGES,
-        ),
+        SCREEN.table("hits"),
+        SCREEN.table("wells"),
+        SCREEN.table("plates"),
+        SCREEN.table("suspects"),
+        SCREEN.table("warnings"),
+        [
+            of(plate)
+            for of in (SCREEN.quality, SCREEN.fields, SCREEN.objects)
+            for plate in IMAGES
+        ],
         BASELINE,
     output:
-        report(
-            f"{RESULTS}/report.html", caption="../report/report.rst", category="Hits"
-        ),
+        report(SCREEN.report, caption="../report/report.rst", category="Hits"),
     log:
-        f"{RESULTS}/logs/report.log",
+        SCREEN.log("report"),
     benchmark:
-        f"{RESULTS}/logs/benchmarks/report.tsv"
+        SCREEN.benchmark("report")
     conda:
         "../../envs/environment.yaml"
     params:
         results=lambda wildcards, output: str(Path(output[0]).parent),
-        models=lambda wildcards, output: MODEL,
+        models=lambda wildcards, output: str(MODEL.path),
         compared=compared("hits"),
         settings=settings("hits"),
     shell:

@@ -4,9 +4,9 @@ rule scale:
     output:
         SCALE,
     log:
-        f"{RESULTS}/logs/scale.log",
+        SCREEN.log("scale"),
     benchmark:
-        f"{RESULTS}/logs/benchmarks/scale.tsv"
+        SCREEN.benchmark("scale")
     conda:
         "../../envs/environment.yaml"
     params:

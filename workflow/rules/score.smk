@@ -1,27 +1,27 @@
 # Scores of wells and fields, detected cells, masks. One GPU per plate.
 rule score:
     input:
-        manifest=f"{RESULTS}/plates/{{plate}}.json",
-        qc=f"{RESULTS}/qc/{{plate}}.parquet",
+        manifest=SCREEN.manifest("{plate}"),
+        qc=SCREEN.quality("{plate}"),
         # Those of a model that was made elsewhere are no input: where they lie does not count.
-        models=FOLDS if MODEL == f"{RESULTS}/model" else [],
+        models=FOLDS if MODEL == SCREEN.model else [],
     output:
-        wells=f"{RESULTS}/wells/{{plate}}.parquet",
-        fields=f"{RESULTS}/fields/{{plate}}.parquet",
-        objects=f"{RESULTS}/objects/{{plate}}.parquet",
+        wells=SCREEN.well_scores("{plate}"),
+        fields=SCREEN.fields("{plate}"),
+        objects=SCREEN.objects("{plate}"),
     log:
-        f"{RESULTS}/logs/score/{{plate}}.log",
+        SCREEN.log("score", "{plate}"),
     benchmark:
-        f"{RESULTS}/logs/benchmarks/score-{{plate}}.tsv"
+        SCREEN.benchmark("score", "{plate}")
     conda:
         "../../envs/environment.yaml"
     threads: 8
     params:
         screen=config["screen"],
-        store=lambda wildcards: f"{RESULTS}/plates/{wildcards.plate}.zarr",
-        models=lambda wildcards, output: MODEL,
+        store=lambda wildcards: str(SCREEN.plate(wildcards.plate)),
+        models=lambda wildcards, output: str(MODEL.path),
         # That a model that was made elsewhere has changed; of one that is made here the times of its files say so.
-        model_files=None if MODEL == f"{RESULTS}/model" else digest_of(*FOLDS),
+        model_files=None if MODEL == SCREEN.model else digest_of(*FOLDS),
         compared=compared("score"),
         settings=settings("score", "dask"),
     shell:

@@ -1,15 +1,15 @@
 # A well one mosaic, a plate one OME-Zarr. The manifest stands for the plate, because `score` adds masks inside it.
 rule stage:
     input:
-        index=f"{RESULTS}/index/{{plate}}.parquet",
+        index=SCREEN.index("{plate}"),
         scale=SCALE,
     output:
-        manifest=f"{RESULTS}/plates/{{plate}}.json",
-        qc=f"{RESULTS}/qc/{{plate}}.parquet",
+        manifest=SCREEN.manifest("{plate}"),
+        qc=SCREEN.quality("{plate}"),
     log:
-        f"{RESULTS}/logs/stage/{{plate}}.log",
+        SCREEN.log("stage", "{plate}"),
     benchmark:
-        f"{RESULTS}/logs/benchmarks/stage-{{plate}}.tsv"
+        SCREEN.benchmark("stage", "{plate}")
     conda:
         "../../envs/environment.yaml"
     threads: 16
@@ -18,7 +18,7 @@ rule stage:
         compared=compared("acquisition", "mosaic", "illumination", "qc"),
         images=lambda wildcards, output: IMAGES[wildcards.plate],
         layout=LAYOUT,
-        store=lambda wildcards: f"{RESULTS}/plates/{wildcards.plate}.zarr",
+        store=lambda wildcards: str(SCREEN.plate(wildcards.plate)),
         scale=lambda wildcards, input: repeated("--scale", input.scale),
         settings=settings("acquisition", "mosaic", "illumination", "qc", "dask"),
     shell:

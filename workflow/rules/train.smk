@@ -1,15 +1,15 @@
 # Layers learned from all wells without labels, once for all folds.
 rule encode:
     input:
-        plates=expand(f"{RESULTS}/plates/{{plate}}.json", plate=IMAGES),
-        qc=expand(f"{RESULTS}/qc/{{plate}}.parquet", plate=IMAGES),
+        plates=[SCREEN.manifest(plate) for plate in IMAGES],
+        qc=[SCREEN.quality(plate) for plate in IMAGES],
     output:
-        model=f"{RESULTS}/model/encoder.safetensors",
-        card=f"{RESULTS}/model/encoder.json",
+        model=SCREEN.model.encoder,
+        card=SCREEN.model.encoder_card,
     log:
-        f"{RESULTS}/logs/encode.log",
+        SCREEN.log("encode"),
     benchmark:
-        f"{RESULTS}/logs/benchmarks/encode.tsv"
+        SCREEN.benchmark("encode")
     conda:
         "../../envs/environment.yaml"
     threads: 8
@@ -17,9 +17,7 @@ rule encode:
         # That the encoder to start from has changed.
         start_file=encoder_start(),
         screen=config["screen"],
-        stores=repeated(
-            "--store", [f"{RESULTS}/plates/{plate}.zarr" for plate in IMAGES]
-        ),
+        stores=repeated("--store", map(SCREEN.plate, IMAGES)),
         quality=lambda wildcards, input: repeated("--quality", input.qc),
         channels=str(config["model"]["channels"]),
         compared=compared("encoder"),
@@ -32,17 +30,17 @@ rule encode:
 # Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU per fold.
 rule train:
     input:
-        plates=expand(f"{RESULTS}/plates/{{plate}}.json", plate=IMAGES),
-        qc=expand(f"{RESULTS}/qc/{{plate}}.parquet", plate=IMAGES),
+        plates=[SCREEN.manifest(plate) for plate in IMAGES],
+        qc=[SCREEN.quality(plate) for plate in IMAGES],
         encoder=ENCODER,
     output:
-        model=f"{RESULTS}/model/fold-{{fold}}.safetensors",
-        card=f"{RESULTS}/model/fold-{{fold}}.json",
-        history=f"{RESULTS}/model/history-{{fold}}.parquet",
+        model=SCREEN.fold("{fold}"),
+        card=SCREEN.model.card("{fold}"),
+        history=SCREEN.model.history("{fold}"),
     log:
-        f"{RESULTS}/logs/train/fold-{{fold}}.log",
+        SCREEN.log("train", "fold-{fold}"),
     benchmark:
-        f"{RESULTS}/logs/benchmarks/train-fold-{{fold}}.tsv"
+        SCREEN.benchmark("train", "fold-{fold}")
     conda:
         "../../envs/environment.yaml"
     threads: 8
@@ -53,9 +51,7 @@ rule train:
         # That the weights to start from have changed.
         start_files=lambda wildcards: start_files(wildcards.fold),
         screen=config["screen"],
-        stores=repeated(
-            "--store", [f"{RESULTS}/plates/{plate}.zarr" for plate in IMAGES]
-        ),
+        stores=repeated("--store", map(SCREEN.plate, IMAGES)),
         quality=lambda wildcards, input: repeated("--quality", input.qc),
         encoder=lambda wildcards, input: repeated("--encoder", input.encoder),
         compared=compared("model", "train"),
@@ -68,11 +64,11 @@ rule train:
 # The model card of all folds, for a person to read.
 rule card:
     input:
-        expand(f"{RESULTS}/model/fold-{{fold}}.json", fold=[0, 1, 2]),
+        [SCREEN.model.card(fold) for fold in range(N_FOLDS)],
     output:
-        f"{RESULTS}/model/README.md",
+        SCREEN.model.readme,
     log:
-        f"{RESULTS}/logs/train/card.log",
+        SCREEN.log("train", "card"),
     localrule: True
     conda:
         "../../envs/environment.yaml"

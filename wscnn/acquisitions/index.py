@@ -9,7 +9,7 @@ import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.originals import describe, relative, stamps
-from wscnn.core.errors import UserError, listed
+from wscnn.core.errors import UserError, first_problems, listed
 from wscnn.core.progress import log
 from wscnn.core.provenance import made_from
 from wscnn.core.tables import INDEX, ORIGINAL, conform, read_table, write_table
@@ -125,7 +125,7 @@ def duplicates(table: pd.DataFrame) -> list[str]:
         "acquisition.pattern tell them apart"
         for row in second.head(5).to_dict("records")
     ]
-    return problems + ([f"{len(second) - 5} more files like these"] if len(second) > 5 else [])
+    return first_problems(problems, 5, len(second))
 
 
 def choose(table: pd.DataFrame, z: str | int, time: int | None, projection: int | None) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from wscnn.acquisitions.base import Acquisition, walk
 from wscnn.acquisitions.image_table import table_path
 from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError
+from wscnn.core.screen_folder import ScreenFolder, record_of
 from wscnn.core.tables import INDEX, ORIGINAL, read_notes, read_table, write_table
 
 # Files looked at by one thread at a time, and threads: on a network's file system looking is waiting.
@@ -127,11 +128,6 @@ def relative(paths: pd.Series, images: Path) -> pd.Series:
     return paths.str.removeprefix(f"{images}/")
 
 
-def record_of(manifest: Path) -> Path:
-    """Return where `stage` records the images that it read, beside its manifest."""
-    return manifest.with_suffix(".raw.parquet")
-
-
 def write_record(index: pd.DataFrame, digests: Mapping[str, str], images: Path, manifest: Path) -> None:
     """Record the images that were staged: path below the folder, size and time as in the index, digest."""
     table = index.drop_duplicates("path")[["path", *ORIGINAL]]
@@ -204,8 +200,8 @@ class Watch:
         excluded: Mapping[str, Collection[str]],
         results: Path,
     ) -> None:
-        self.results = results
-        self._file = results / "images.json"
+        self.results = ScreenFolder(results)
+        self._file = self.results.images
         self._known: dict[str, dict[str, str]] = self._read()
         #: The state of each plate.
         self.states: dict[str, str] = {}
@@ -242,7 +238,7 @@ class Watch:
         self._write()
 
     def _index(self, plate: str) -> Path:
-        return self.results / "index" / f"{plate}.parquet"
+        return self.results.index(plate)
 
     def _read(self) -> dict[str, dict[str, str]]:
         # Without it, plates are indexed once more than needed, with the same bytes.
@@ -275,7 +271,7 @@ class Watch:
             return now
         if notes.get("listed") != listed:
             return now
-        digests = read_digests(self.results / "plates" / f"{plate}.json")
+        digests = read_digests(self.results.manifest(plate))
         names = relative(pd.Series(paths, dtype="str"), images)
         for path, name, (size, mtime_ns) in zip(paths, names, found, strict=True):
             before = recorded.get(name)

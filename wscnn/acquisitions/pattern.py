@@ -15,7 +15,7 @@ import pandas as pd
 
 from wscnn.acquisitions.base import ONLY, walk
 from wscnn.acquisitions.stacks import Stacks
-from wscnn.core.errors import UserError
+from wscnn.core.errors import UserError, first_problems
 from wscnn.core.tables import INDEX
 from wscnn.core.wells import parse_well, row_letters, well_name
 
@@ -84,8 +84,7 @@ class Pattern(Stacks):
                     plate = groups.get("plate")
                     (rows if plate is None else named.setdefault(plate, [])).append(row)
         if problems:
-            more = [f"{self.folder}: {len(problems) - 5} more files like these"] if len(problems) > 5 else []
-            raise UserError(problems[:5] + more)
+            raise UserError(first_problems(problems, 5, of=str(self.folder)))
         if not n_matched:
             raise UserError(self._none_matched(names))
         return rows, named

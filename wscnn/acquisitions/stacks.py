@@ -9,7 +9,7 @@ import pandas as pd
 
 from wscnn.acquisitions.base import ONLY, Acquisition
 from wscnn.acquisitions.tiff import tiff_planes
-from wscnn.core.errors import UserError
+from wscnn.core.errors import UserError, first_problems
 from wscnn.core.progress import progress
 
 # Files at fault that one run names, at most: a plate copied by half has thousands.
@@ -55,8 +55,7 @@ class Stacks(Acquisition):
             found = list(progress(pool.map(_planes_or_problems, files["path"]), len(files), "headers read"))
         problems = [problem for _, wrong in found for problem in wrong]
         if problems:
-            more = len(problems) - _MAX_PROBLEMS
-            raise UserError(problems[:_MAX_PROBLEMS] + ([f"{more} more files like these"] if more > 0 else []))
+            raise UserError(first_problems(problems, _MAX_PROBLEMS))
         return _with_planes(files, [planes for planes, _ in found])
 
 

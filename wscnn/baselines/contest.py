@@ -25,6 +25,7 @@ from wscnn.core.cluster import cpus
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log, progress
 from wscnn.core.provenance import folds_in, made_from
+from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.tables import (
     BASELINE,
     BASELINE_FOLDS,
@@ -119,10 +120,11 @@ def run_baselines(
     by_fold = _fold_auc(every)
     for row in by_fold.groupby(["method", "phenotype"], sort=False)["auc"].mean().reset_index().itertuples():
         log(f"baseline: {row.method}, {row.phenotype}: AUC of held-out control wells {row.auc:.3f}, mean of the folds")
-    write_table(by_fold, output / "baseline_folds.parquet", notes, kind="baseline_folds")
-    write_table(every, output / "baseline_wells.parquet", notes, kind="baseline_wells")
+    screen = ScreenFolder(output)
+    write_table(by_fold, screen.table("baseline_folds"), notes, kind="baseline_folds")
+    write_table(every, screen.table("baseline_wells"), notes, kind="baseline_wells")
     table = pd.concat([part[list(BASELINE)].astype(BASELINE) for part in called], ignore_index=True)
-    write_table(table, output / "baseline.parquet", notes, kind="baseline")
+    write_table(table, screen.table("baseline"), notes, kind="baseline")
 
 
 def _folds(wells: pd.DataFrame, cards: Sequence[Card], seed: int) -> pd.Series:
@@ -133,7 +135,7 @@ def _folds(wells: pd.DataFrame, cards: Sequence[Card], seed: int) -> pd.Series:
     tested = {well: card.fold for card in cards for well in card.parts.get("test", [])}
     folds = keys.map(tested)
     if folds.isna().all():
-        from wscnn.training.train import assign_parts
+        from wscnn.training.control_fields import assign_parts
 
         labelled = own[["plate", "well", "role"]].assign(phenotype=own["control_phenotype"])
         try:

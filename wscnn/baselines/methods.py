@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wscnn.core.robust import MAD_TO_SD
+
 Array = NDArray[np.float64]
 Cells = NDArray[np.float32]
 
@@ -44,7 +46,7 @@ class Scale:
         count = np.isfinite(known).sum(axis=0)
         centre = _middle(order, count)
         deviation = np.sort(np.abs(known - centre), axis=0)
-        spread = 1.4826 * _middle(deviation, count)
+        spread = MAD_TO_SD * _middle(deviation, count)
         with np.errstate(invalid="ignore", divide="ignore"):
             sd = np.sqrt(np.nansum((known - centre) ** 2, axis=0) / np.maximum(count, 1))
         spread = np.where(spread > 0, spread, np.where(sd > 0, sd, 1.0))

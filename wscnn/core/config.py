@@ -1,4 +1,4 @@
-"""The user's three files: config, plates and layout; validated, defaults filled in."""
+"""The user's config: validated, defaults filled in."""
 
 import copy
 import json
@@ -7,37 +7,32 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pandas as pd
 import yaml
 
-from wscnn.core.errors import UserError, listed, merged
-from wscnn.core.tables import WELLS
-from wscnn.core.user_tables import Lines, as_text, at, by_value, read_user_table, short, typed
-from wscnn.core.wells import SALIENCY, check_name, parse_well, well_name
+from wscnn.core.errors import UserError, listed
+from wscnn.core.user_tables import short
+from wscnn.core.wells import check_name
 
 _PACKAGE = Path(__file__).parent.parent
 
-#: The phenotype of a positive control whose layout row names none.
-DEFAULT_PHENOTYPE = "rare"
-
-#: Columns of the results, which a layout's own further columns must not be called.
-RESERVED = {*WELLS, "batch", "z", "p", "q", "hit", "rank"} - {"plate", "well", "phenotype"}
-
 #: Kinds of JSON Schema that are numbers.
 _NUMBERS = {"integer", "number"}
+
 #: Numbers in YAML 1.2 and JSON that YAML 1.1, which Python and Snakemake read, takes for text.
 _EXPONENT = re.compile(r"[-+]?[0-9]+([.][0-9]*)?[eE][-+]?[0-9]+")
+
 #: Categories of characters that stand in no name or path: controls, surrogates, separators of lines.
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+
 #: What is said of names that are equal but for case.
-_SAME = "the same name where case does not count, as on some file systems and in SQL"
+SAME = "the same name where case does not count, as on some file systems and in SQL"
 
 
 def shipped(name: str) -> Path:
@@ -195,7 +190,7 @@ def _complete(given: object, rules: Mapping[str, Any], source: str) -> tuple[dic
     """Return `given` with the defaults of `rules`, without the keys that hold a mistake, and all mistakes."""
     faults = list(_unusable(given))
     given = _plain(given, rules)
-    validator = jsonschema.Draft202012Validator(rules, format_checker=_FORMATS)
+    validator = jsonschema.Draft202012Validator(rules, format_checker=FORMATS)
     for error in validator.iter_errors(given):
         path = tuple(str(part) for part in error.absolute_path)
         if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
@@ -205,7 +200,7 @@ def _complete(given: object, rules: Mapping[str, Any], source: str) -> tuple[dic
                 for key in sorted(set(error.instance) - set(known))
             ]
         else:
-            faults.append((path, f"{'.'.join(path)}: {_explained(error)}" if path else _explained(error)))
+            faults.append((path, f"{'.'.join(path)}: {explained(error)}" if path else explained(error)))
     if not isinstance(given, Mapping):
         return {}, [f"{source}: {sentence}" for _, sentence in faults]
     for path, settings in _acquisitions(given, rules):
@@ -252,13 +247,15 @@ def _plain(value: Any, rules: Mapping[str, Any]) -> Any:
     return value
 
 
-def _explained(error: jsonschema.ValidationError) -> str:
+def explained(error: jsonschema.ValidationError) -> str:
     """Return what is wrong with a value and what to write instead."""
     value, shown = error.instance, short(repr(error.instance))
     rule: Mapping[str, Any] = error.schema if isinstance(error.schema, Mapping) else {}
     kinds = set(_kinds(rule))
     if error.validator == "format":
         return str(error.cause)
+    if error.validator == "enum" and isinstance(value, str) and value in rule.get("renamed", {}):
+        return f"{shown} is called '{rule['renamed'][value]}' now; write that"
     if value == "" and error.validator in ("minLength", "enum"):
         return "empty; fill it in" + (f" with {listed(rule['enum'])}" if error.validator == "enum" else "")
     if error.validator in ("type", "pattern"):
@@ -322,15 +319,15 @@ def _acquisition_faults(given: Mapping[str, Any], path: tuple[str, ...]) -> list
     settings = _with_defaults(given, schema("config")["properties"]["acquisition"])
     channels = list(settings.get("channels", {}).values())
     found = []
-    for twins in _twins(channels):
-        found.append(("channels", f"{_quoted(twins)} are {_SAME}; give each channel its own name"))
+    for twins in same_but_for_case(channels):
+        found.append(("channels", f"{quoted(twins)} are {SAME}; give each channel its own name"))
     numbers: dict[int, list[str]] = {}
     for key in settings.get("channels", {}):
         if key.isdecimal():
             numbers.setdefault(int(key), []).append(key)
     for same in numbers.values():
         if len(same) > 1:
-            found.append(("channels", f"{_quoted(same)} are the same number of a channel; keep one of them"))
+            found.append(("channels", f"{quoted(same)} are the same number of a channel; keep one of them"))
     if channels and settings["nuclei"] is not None and settings["nuclei"] not in channels:
         found.append(("nuclei", f"'{settings['nuclei']}' is none of the channels {', '.join(channels)}"))
     if settings["format"] == "pattern" and not settings["pattern"]:
@@ -342,7 +339,7 @@ def _acquisition_faults(given: Mapping[str, Any], path: tuple[str, ...]) -> list
     return [((*path, key), f"{'.'.join((*path, key))}: {sentence}") for key, sentence in found]
 
 
-def _twins(names: Iterable[str]) -> list[list[str]]:
+def same_but_for_case(names: Iterable[str]) -> list[list[str]]:
     """Return the groups of names that are equal but for case: some file systems and SQL take them for one."""
     alike: dict[str, list[str]] = {}
     for name in names:
@@ -350,20 +347,20 @@ def _twins(names: Iterable[str]) -> list[list[str]]:
     return [group for group in alike.values() if len(group) > 1]
 
 
-def _quoted(names: Iterable[str]) -> str:
+def quoted(names: Iterable[str]) -> str:
     return listed(f"'{name}'" for name in names)
 
 
-_FORMATS = jsonschema.FormatChecker(())
+FORMATS = jsonschema.FormatChecker(())
 
 
-@_FORMATS.checks("name", ValueError)
+@FORMATS.checks("name", ValueError)
 def _is_name(value: object) -> bool:
     """Return True, or raise a ValueError that says why a text cannot name a folder."""
     return not isinstance(value, str) or bool(check_name(value))
 
 
-@_FORMATS.checks("path", ValueError)
+@FORMATS.checks("path", ValueError)
 def _is_path(value: object) -> bool:
     """Return True, or raise a ValueError that says why a text is no path that every stage reads the same way."""
     if not isinstance(value, str):
@@ -380,144 +377,3 @@ def _is_path(value: object) -> bool:
             "not separate folders; write the path out, with / between folders"
         )
     return True
-
-
-def load_plates(path: Path) -> pd.DataFrame:
-    """Return the table of plates: ``plate, images, batch`` and any further columns, all as text.
-
-    Raises
-    ------
-    UserError
-        Naming every row at fault.
-    """
-    table = _read(path, "plates")
-    problems = _value_problems(table, "plates", path)
-    by_name = by_value(table["plate"])
-    for name, lines in by_name:
-        if len(lines) > 1:
-            problems.append(f"{path}, {lines}: plate '{name}' is listed twice; keep one")
-    for twins in _twins(name for name, _ in by_name):
-        problems.append(f"{path}: plates {_quoted(twins)} are {_SAME}; rename one, also in the layout")
-    if table.empty:
-        problems.append(f"{path}: lists no plate")
-    if problems:
-        raise UserError(problems)
-    return table.reset_index(drop=True)
-
-
-def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = False) -> pd.DataFrame:
-    """Return the layout with a row for every plate and well, sorted; its index is the line of the file.
-
-    Columns are ``plate, well, well_row, well_column, perturbation, role, phenotype`` (empty but for positives) and any
-    further ones, which become numbers where `wscnn.core.user_tables.typed` says so; wells are named as in ``B03``. Rows
-    without a plate hold for every plate that has no row of its own for that well. Where `plates` is None, the rows are
-    checked as far as they can be without.
-
-    Parameters
-    ----------
-    path
-        The file.
-    plates
-        Names of the plates; None where they are not known.
-    checked
-        Whether the file may be one that `check` wrote: its columns ``well_row, well_column`` are derived anew, others
-        that the results have are kept, and it may name plates beyond `plates`. Positive wells without a phenotype keep
-        none.
-
-    Raises
-    ------
-    UserError
-        Naming every row at fault.
-    """
-    table = _read(path, "layout")
-    problems = _value_problems(table, "layout", path)
-    if checked:
-        table = table.drop(columns=["well_row", "well_column"], errors="ignore")
-    elif reserved := sorted(name for name in table.columns if name.lower() in RESERVED):
-        problems.append(f"{path}: column {', '.join(reserved)}: the results have columns of that name; rename it")
-    if table.empty:
-        problems.append(f"{path}: lists no well")
-    places, misnamed = {}, []
-    for well, lines in by_value(table["well"]):
-        try:
-            places[well] = parse_well(well)
-        except ValueError as error:
-            if well:
-                misnamed.append(("well", f"{path}, {lines}: {error}", at(well, lines)))
-    problems += merged(misnamed)
-    problems += merged(
-        ("plate", f"{path}, {lines}: plate '{name}' is not in the table of plates", at(name, lines))
-        for name, lines in by_value(table["plate"])
-        if name and plates is not None and not checked and name not in plates
-    )
-    positive = table["role"] == "positive"
-    default = "" if checked else DEFAULT_PHENOTYPE
-    table["phenotype"] = table["phenotype"].where(table["phenotype"] != "", default).where(positive, "")
-    phenotypes = by_value(table.loc[positive & (table["phenotype"] != ""), "phenotype"])
-    faults = [
-        (kind, f"{path}, {lines}: {sentence}", at(name, lines))
-        for name, lines in phenotypes
-        for kind, sentence in _phenotype_faults(name)
-    ]
-    problems += merged(faults)
-    for twins in _twins(name for name, _ in phenotypes):
-        problems.append(f"{path}: phenotypes {_quoted(twins)} are {_SAME}; write them alike")
-    if problems:
-        raise UserError(problems)
-    for axis, name in enumerate(("well_row", "well_column")):
-        table.insert(2 + axis, name, table["well"].map({well: place[axis] for well, place in places.items()}))
-    table = table.astype({name: WELLS[name] for name in ("well_row", "well_column")})
-    table["well"] = table["well"].map({well: well_name(*place) for well, place in places.items()})
-    repeated = []
-    for place, rows in table[table.duplicated(["plate", "well"], keep=False)].groupby(["plate", "well"]):
-        name, well = map(str, place)
-        of_plate, there = f" of plate '{name}'" if name else "", Lines.of(rows.index)
-        sentence = f"{path}, {there}: well {well}{of_plate} has several rows; keep one"
-        repeated.append((name, sentence, f"well {well} ({there})"))
-    if repeated:
-        raise UserError(merged(repeated))
-    everywhere, own = table[table["plate"] == ""], table[table["plate"] != ""]
-    # A plate's own rows come first, so that they win over those that hold for every plate.
-    expanded = pd.concat([own, *(everywhere.assign(plate=plate) for plate in plates or [])])
-    return expanded.drop_duplicates(["plate", "well"]).sort_values(["plate", "well_row", "well_column"], kind="stable")
-
-
-def controls(layout: pd.DataFrame) -> pd.DataFrame:
-    """Return what training depends on in a layout: the control wells, their places, roles and phenotypes."""
-    chosen = layout[layout["role"].isin(["negative", "positive"])]
-    return chosen[["plate", "well", "well_row", "well_column", "role", "phenotype"]].reset_index(drop=True)
-
-
-def _read(path: Path, kind: str) -> pd.DataFrame:
-    """Return a user's table with all columns of its schema, which are text, before any others."""
-    rules = schema(kind)
-    properties = rules["properties"]
-    table = read_user_table(path, rules["required"], properties)
-    # Cells of a text file may be numbers; a Parquet file says itself what they are.
-    further = typed if table.index.name == "line" and kind == "layout" else lambda column: column
-    own = {name: as_text(table[name]) if name in table else "" for name in properties}
-    others = {name: further(table[name]) for name in table.columns if name not in properties}
-    return pd.DataFrame({**own, **others}, index=table.index)
-
-
-def _value_problems(table: pd.DataFrame, kind: str, path: Path) -> list[str]:
-    """Return what the schema says against the values of each column."""
-    return merged(
-        ((column, error.validator), f"{path}, {lines}: {column}: {_explained(error)}", at(value, lines))
-        for column, rule in schema(kind)["properties"].items()
-        for validator in [jsonschema.Draft202012Validator(rule, format_checker=_FORMATS)]
-        for value, lines in by_value(table[column])
-        for error in validator.iter_errors(value)
-    )
-
-
-def _phenotype_faults(name: str) -> Iterable[tuple[str, str]]:
-    """Yield why a phenotype cannot be called `name`: the kind of fault, and a sentence."""
-    try:
-        check_name(name)
-    except ValueError as error:
-        yield "name", f"phenotype: {error}"
-    if name.casefold() == "negative":
-        yield "negative", f"a phenotype cannot be called '{name}', as the class of negative controls is"
-    if name.endswith(SALIENCY):
-        yield "saliency", f"phenotype '{name}' ends in {SALIENCY}, as the images of saliency do; rename it"

@@ -1,6 +1,6 @@
 """Mistakes in a user's input, reported in one sentence each instead of a traceback."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 
 class UserError(Exception):
@@ -22,6 +22,25 @@ def listed(items: Iterable[object], most: int = 10) -> str:
     every = [str(item) for item in items]
     more = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(every[:most]) + more or "none"
+
+
+def first_problems(problems: Sequence[str], most: int, n: int | None = None, of: str = "") -> list[str]:
+    """Return the first `most` sentences, each on a file, and one that says how many more files there are.
+
+    Parameters
+    ----------
+    problems
+        The sentences.
+    most
+        Sentences to return.
+    n
+        How many files there are, where not all have a sentence.
+    of
+        The folder that the last sentence names.
+    """
+    more = (len(problems) if n is None else n) - most
+    where = f"{of}: " if of else ""
+    return [*problems[:most], *([f"{where}{more} more files like these"] if more > 0 else [])]
 
 
 def merged(found: Iterable[tuple[Hashable, str, str]]) -> list[str]:

@@ -20,21 +20,24 @@ from wscnn import __version__
 from wscnn.core.atomic import atomic_path
 from wscnn.core.config import effective
 from wscnn.core.errors import UserError
+from wscnn.core.screen_folder import ModelFolder, ScreenFolder
 from wscnn.core.tables import read_notes
 
-#: Where the tables, or model files, of each stage lie in a results folder, in the order of the data.
-_OUTPUTS = {
-    "check": "layout.parquet",
-    "index": "index/*.parquet",
-    "stage": "qc/*.parquet",
-    "encode": "model/encoder.safetensors",
-    "train": "model/history-*.parquet",
-    "score": "wells/*.parquet",
-    "hits": "hits.parquet",
-    "measure": "cells/*.parquet",
-    "baseline": "baseline.parquet",
-    "report": "report.html",
-}
+
+def _outputs(screen: ScreenFolder) -> dict[str, Path]:
+    """Return the table, or model file, of each stage in the order of the data; a star stands for plate or fold."""
+    return {
+        "check": screen.table("layout"),
+        "index": screen.index("*"),
+        "stage": screen.quality("*"),
+        "encode": screen.model.encoder,
+        "train": screen.model.history("*"),
+        "score": screen.well_scores("*"),
+        "hits": screen.table("hits"),
+        "measure": screen.cells("*"),
+        "baseline": screen.table("baseline"),
+        "report": screen.report,
+    }
 
 
 def settings_digest(name: str, settings: Mapping[str, Any]) -> str:
@@ -86,7 +89,7 @@ def _digest(path: Path) -> str:
 
 def folds_in(models: Path) -> list[tuple[str, Path]]:
     """Return name and path of each fold of a model folder, as `made_from` takes them."""
-    return [(f"model/{path.stem}", path) for path in sorted(models.glob("fold-*.safetensors"))]
+    return [(f"model/{path.stem}", path) for path in ModelFolder(models).folds()]
 
 
 def keep_run(config: Mapping[str, Any], results: Path) -> None:
@@ -99,8 +102,8 @@ def keep_run(config: Mapping[str, Any], results: Path) -> None:
     results
         The screen's results folder.
     """
-    run = results / "run"
-    _write(run / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
+    run = ScreenFolder(results).run
+    _write(ScreenFolder(results).config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
     for name in ("plates", "layout"):
         source = Path(config[name])
         _write(run / f"{name}{source.suffix}", source.read_bytes())
@@ -121,10 +124,11 @@ def note_version(results: Path, stage: str, of: str, output: Path) -> None:
     output
         The file that it made; its digest tells later whether it still is that file.
     """
-    if not (results / "run" / "config.yaml").is_file():
+    screen = ScreenFolder(results)
+    if not screen.config.is_file():
         return
     note = {"version": __version__, "commit": commit(), "digest": _digest(output)}
-    _write(_noted(results, stage, of), (json.dumps(note, indent=1) + "\n").encode())
+    _write(screen.made_by(stage, of), (json.dumps(note, indent=1) + "\n").encode())
 
 
 @cache
@@ -156,22 +160,23 @@ def read_provenance(results: Path) -> dict[str, Any]:
     UserError
         When the folder keeps no run, or a file in it is damaged.
     """
-    run = results / "run"
+    screen = ScreenFolder(results)
+    run = screen.run
     try:
-        config = yaml.safe_load((run / "config.yaml").read_bytes())
-        models = Path(config["model"]["checkpoint"] or results / "model")
+        config = yaml.safe_load(screen.config.read_bytes())
+        models = ModelFolder(Path(config["model"]["checkpoint"] or screen.model.path))
     except FileNotFoundError:
         raise UserError(f"{run}: no run is kept here; give the results folder of a screen that snakemake ran") from None
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{run / 'config.yaml'}: not the config of a run ({error!r}); start snakemake again") from None
+        raise UserError(f"{screen.config}: not the config of a run ({error!r}); start snakemake again") from None
     digest_of = cache(_digest)
     settings = {name: settings_digest(name, values) for name, values in config.items() if isinstance(values, dict)}
     rows = []
-    for stage, pattern in _OUTPUTS.items():
-        for output in sorted(results.glob(pattern)):
-            of = output.stem.removeprefix("history-") if "*" in pattern else ""
-            note = _read_note(_noted(results, stage, of))
-            changed = _changed(output, results, models, settings, digest_of) if output.suffix == ".parquet" else []
+    for stage, pattern in _outputs(screen).items():
+        for output in sorted(pattern.parent.glob(pattern.name)):
+            of = output.stem.removeprefix("history-") if "*" in pattern.name else ""
+            note = _read_note(screen.made_by(stage, of))
+            changed = _changed(output, screen, models, settings, digest_of) if output.suffix == ".parquet" else []
             if note and note["digest"] != digest_of(output):
                 note = None
                 changed.append("was replaced since it was made")
@@ -181,7 +186,9 @@ def read_provenance(results: Path) -> dict[str, Any]:
     return {"run": kept, "outputs": pd.DataFrame(rows, columns=["stage", "of", "version", "commit", "state"])}
 
 
-def _changed(output: Path, results: Path, models: Path, settings: Mapping[str, str], digest_of: Any) -> list[str]:
+def _changed(
+    output: Path, screen: ScreenFolder, models: ModelFolder, settings: Mapping[str, str], digest_of: Any
+) -> list[str]:
     """Return which settings and inputs of a table are no longer those that it was made from."""
     notes = read_notes(output)
     if "inputs" not in notes:
@@ -190,7 +197,7 @@ def _changed(output: Path, results: Path, models: Path, settings: Mapping[str, s
         f"{name} in the config has changed" for name, was in notes["settings"].items() if settings.get(name) != was
     ]
     for name, was in notes["inputs"].items():
-        found = _find(name, results, models)
+        found = _find(name, screen, models)
         if found is None:
             differ.append(f"{name} is gone")
         elif digest_of(found) != was:
@@ -198,18 +205,13 @@ def _changed(output: Path, results: Path, models: Path, settings: Mapping[str, s
     return differ
 
 
-def _find(name: str, results: Path, models: Path) -> Path | None:
+def _find(name: str, screen: ScreenFolder, models: ModelFolder) -> Path | None:
     """Return the file that an input's name stands for, None where it is gone."""
     kind, _, file = name.rpartition("/")
     if kind == "run":  # the user's tables have the endings that the user gave them
-        return next(results.glob(f"{name}.*"), None)
-    path = models / f"{file}.safetensors" if kind == "model" else results / f"{name}.parquet"
+        return next(screen.path.glob(f"{name}.*"), None)
+    path = models.path / f"{file}.safetensors" if kind == "model" else screen.table(name)
     return path if path.is_file() else None
-
-
-def _noted(results: Path, stage: str, of: str) -> Path:
-    """Return the file that says which version made an output: one per job, so that jobs do not write the same file."""
-    return results / "run" / "made_by" / (f"{stage}-{of}.json" if of else f"{stage}.json")
 
 
 def _read_note(path: Path) -> dict[str, str] | None:

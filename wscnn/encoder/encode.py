@@ -16,7 +16,7 @@ from wscnn.network.card import Card
 from wscnn.network.device import pick_device
 from wscnn.network.model import WSCNN, contrast
 from wscnn.network.weights import load_model, save_model
-from wscnn.plates.fields import open_plates, read_fields, read_quality, shared_channels
+from wscnn.plates.fields import draw_in_turns, open_plates, read_fields, read_quality, shared_channels
 from wscnn.plates.store import BOX, Plate
 
 #: The architecture that is learned this way, and the class of what was pasted.
@@ -135,11 +135,9 @@ def _sample(plates: Mapping[str, Plate], qcs: Sequence[Path], encoder: Mapping[s
     table = pd.concat(rows)
     if table.empty:
         raise UserError("no plate has a usable field; see the tables of quality in the folder qc")
-    order = table.sample(frac=1, random_state=encoder["seed"])
-    # In turns: the first field of each well before any second one, and of each plate as many.
-    order = order.assign(turn=order.groupby(["plate", "well"]).cumcount()).sort_values("turn", kind="stable")
-    order = order.assign(turn=order.groupby("plate").cumcount()).sort_values("turn", kind="stable")
-    return order.head(encoder["max_fields"]).sort_values(["plate", "well", "field"], ignore_index=True)
+    # The first field of each well before any second one, and of each plate as many.
+    drawn = draw_in_turns(table, encoder["max_fields"], [["plate", "well"], ["plate"]], encoder["seed"])
+    return drawn.sort_values(["plate", "well", "field"], ignore_index=True)
 
 
 def _crops(table: pd.DataFrame, plates: Mapping[str, Plate], channels: Sequence[str], seed: int) -> Tensor:

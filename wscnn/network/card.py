@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin
 
 import wscnn
 from wscnn.core.errors import UserError
+from wscnn.core.screen_folder import ModelFolder
 from wscnn.core.wells import check_name, parse_well
 
 #: What to do about a model whose files cannot be right.
@@ -128,7 +129,7 @@ def read_cards(folder: Path) -> list[Card]:
     UserError
         As `read_card`.
     """
-    return sorted(map(read_card, folder.glob("fold-*.json")), key=lambda card: card.fold)
+    return sorted(map(read_card, ModelFolder(folder).cards()), key=lambda card: card.fold)
 
 
 def card_text(card: Card, path: Path) -> str:
@@ -150,7 +151,7 @@ def _verify(card: Card, path: Path) -> None:
     # Values can be compared only where all have the types that they should.
     if problems := problems or list(_inconsistent(card)):
         raise UserError([f"{path}: {problem}; {ADVICE}" for problem in problems])
-    if path.stem.startswith("fold-") and path.stem != f"fold-{card.fold}":
+    if path.stem.startswith("fold-") and path.stem != ModelFolder(path.parent).card(card.fold).stem:
         raise UserError(f"{path}: fold: {card.fold} under the name of another fold; {ADVICE}")
 
 

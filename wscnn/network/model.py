@@ -151,6 +151,28 @@ NOISY_OR = ("noisy_or", "leaky_noisy_or")
 SCORE_POOLS = ("same", *_POOLS, "count")
 
 
+def _check_names(architecture: str, pool: str, score_pool: str) -> None:
+    """Raise a UserError that names an unknown architecture or pool."""
+    for what, name, known in (
+        ("architecture", architecture, ARCHITECTURES),
+        ("pool", pool, POOLS),
+        ("score_pool", score_pool, SCORE_POOLS),
+    ):
+        if name not in known:
+            raise UserError(f"model.{what}: '{name}' is unknown; choose one of {', '.join(known)}")
+
+
+def _block(n_channels: int, layer: Layer) -> nn.Sequential:
+    """Return a layer of convolution, batch norm, pooling where it halves so, and rectification."""
+    stride = 2 if layer.halve == "stride" else 1
+    return nn.Sequential(
+        nn.Conv2d(n_channels, layer.filters, layer.kernel, stride, layer.padding, bias=False),
+        nn.BatchNorm2d(layer.filters),
+        *([nn.MaxPool2d(2)] if layer.halve == "pool" else []),
+        nn.ReLU(),
+    )
+
+
 class WSCNN(nn.Module):
     """A weakly supervised network: where is what tells a positive image from a negative one?
 
@@ -186,38 +208,21 @@ class WSCNN(nn.Module):
 
     def __init__(self, architecture: str, pool: str, n_channels: int, n_classes: int, score_pool: str = "same") -> None:
         super().__init__()
-        for what, name, known in (
-            ("architecture", architecture, ARCHITECTURES),
-            ("pool", pool, POOLS),
-            ("score_pool", score_pool, SCORE_POOLS),
-        ):
-            if name not in known:
-                raise UserError(f"model.{what}: '{name}' is unknown; choose one of {', '.join(known)}")
+        _check_names(architecture, pool, score_pool)
         self.architecture, self.pool, self.score_pool = architecture, pool, score_pool
         self.n_channels, self.n_classes = n_channels, n_classes
         layers, kernel, padding, self.encoded = ARCHITECTURES[architecture]
         self._steps = [*layers, Layer(n_classes, kernel, padding, halve="")]
-        blocks = []
-        before = n_channels
-        for layer in layers:
-            stride = 2 if layer.halve == "stride" else 1
-            parts: list[nn.Module] = [
-                nn.Conv2d(before, layer.filters, layer.kernel, stride, layer.padding, bias=False),
-                nn.BatchNorm2d(layer.filters),
-                *([nn.MaxPool2d(2)] if layer.halve == "pool" else []),
-                nn.ReLU(),
-            ]
-            blocks.append(nn.Sequential(*parts))
-            before = layer.filters
-        self.blocks = nn.Sequential(*blocks)
-        self.classify = nn.Conv2d(before, n_classes, kernel, padding=padding)
+        widths = [n_channels, *(layer.filters for layer in layers)]
+        self.blocks = nn.Sequential(*map(_block, widths, layers))
+        self.classify = nn.Conv2d(widths[-1], n_classes, kernel, padding=padding)
         if pool == "leaky_noisy_or":
             self.leak = nn.Parameter(torch.full((n_classes - 1,), _LEAK / _LEAK_PACE))
         if pool in NOISY_OR:
             with torch.no_grad():
                 self.classify.bias.copy_(torch.tensor([0.0] + [_EMPTY] * (n_classes - 1)))  # type: ignore[union-attr]
         if pool == "attention":
-            self.attend = nn.Conv2d(before, 2 * 64, kernel, padding=padding)
+            self.attend = nn.Conv2d(widths[-1], 2 * 64, kernel, padding=padding)
             self.weigh = nn.Conv2d(64, 1, 1)
         if pool == "fc":
             # It begins as the mean over places: with random signs neighbouring places pull the detector opposite ways.

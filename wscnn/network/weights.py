@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
+from wscnn.core.screen_folder import ModelFolder
 from wscnn.network.card import ADVICE, Card, card_text, read_card, read_cards
 from wscnn.network.model import WSCNN
 from wscnn.plates.fields import same_pixel_size
@@ -99,13 +100,13 @@ def load_folds(folder: Path) -> list[tuple[WSCNN, Card]]:
     UserError
         When there is none, a file is missing or broken, or the folds are not of one training.
     """
-    folds = [load_model(path) for path in sorted(Path(folder).glob("fold-*.safetensors"))]
+    folds = [load_model(path) for path in ModelFolder(Path(folder)).folds()]
     if not folds:
         raise UserError(f"{folder}: holds no model (fold-*.safetensors); train first, or correct model.checkpoint")
     known = {card.fold for _, card in folds}
     for card in read_cards(folder):
         if card.fold not in known:
-            log(f"warning: {folder}/fold-{card.fold}.json: the weights of this fold are missing; it is not used")
+            log(f"warning: {ModelFolder(folder).card(card.fold)}: the weights of this fold are missing; it is not used")
     first = folds[0][1]
     for _, card in folds[1:]:
         keys = ("architecture", "pool", "score_pool", "channels", "classes", "screen")

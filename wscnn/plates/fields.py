@@ -137,6 +137,27 @@ def _staged(manifest: Path) -> tuple[str, str | None]:
         raise UserError(f"{manifest}: not the manifest of a staged plate ({error!r}); stage the plate again") from None
 
 
+def draw_in_turns(fields: pd.DataFrame, n: int, turns: Sequence[Sequence[str]], seed: int) -> pd.DataFrame:
+    """Return at most `n` rows of a table of fields, drawn at random and evenly over groups.
+
+    Parameters
+    ----------
+    fields
+        One row per field.
+    n
+        Rows to draw.
+    turns
+        Columns whose groups take turns, one field each. The last grouping counts first: its groups give equally many
+        fields, and within each of them the groups of the one before take turns.
+    seed
+        Of the draw.
+    """
+    order = fields.sample(frac=1, random_state=seed)
+    for columns in turns:
+        order = order.iloc[np.argsort(order.groupby(list(columns)).cumcount().to_numpy(), kind="stable")]
+    return order.head(n)
+
+
 def read_fields(plate: Plate, well: str, channels: Sequence[str], boxes: np.ndarray) -> np.ndarray:
     """Return fields of a well, shape (field, channel, y, x), float32.
 

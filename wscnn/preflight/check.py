@@ -13,11 +13,13 @@ import pandas as pd
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition, entry_is
 from wscnn.acquisitions.index import choose, duplicates, plane_problems, read_index
-from wscnn.core.config import controls as control_wells
-from wscnn.core.config import draft_config, load_layout, load_plates
+from wscnn.core.config import draft_config
 from wscnn.core.errors import UserError, listed, merged
 from wscnn.core.progress import log, progress
 from wscnn.core.provenance import made_from, note_version
+from wscnn.core.screen_folder import N_FOLDS, ScreenFolder
+from wscnn.core.screen_tables import controls as control_wells
+from wscnn.core.screen_tables import load_layout, load_plates
 from wscnn.core.tables import HITS, LAYOUT, SUSPECTS, conform, write_table
 from wscnn.core.wells import parse_well
 from wscnn.plates.fields import same_pixel_size
@@ -30,7 +32,7 @@ from wscnn.statistics.cautions import Caution, tabulate
 T = TypeVar("T")
 
 #: Control wells of a class that three folds need: one to train on, one to select on, one to test on.
-MIN_CONTROLS = 3
+MIN_CONTROLS = N_FOLDS
 #: Height and width of a field, in pixels of the mosaic, that are enough for every network.
 LARGE_FIELD = 200
 
@@ -249,7 +251,7 @@ class _PutAway(Acquisition):
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         super().__init__(folder, config.get("acquisition", {}))
-        self.results = Path(config.get("results", "")) / config.get("screen", "")
+        self.results = ScreenFolder(Path(config.get("results", "")) / config.get("screen", ""))
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
@@ -257,8 +259,8 @@ class _PutAway(Acquisition):
         return entry_is(lambda: not folder.exists())
 
     def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
-        index = self.results / "index" / f"{plate}.parquet"
-        if not (index.is_file() and (self.results / "plates" / f"{plate}.json").is_file()):
+        index = self.results.index(plate)
+        if not (index.is_file() and self.results.manifest(plate).is_file()):
             raise UserError(f"{self.folder}: no such folder; correct column images in the table of plates")
         log(f"plate '{plate}': {self.folder} is gone; the plate is used as it was staged")
         return read_index(index, self.folder)
@@ -387,9 +389,9 @@ def _stage_problems(plate: str, acquisition: Acquisition, table: pd.DataFrame, c
             f"{where}: no well has more than {most} fields, but qc.min_fields asks for {least} good ones; lower it"
         )
     unknown = staged["y_um"].isna().all() and not acquisition.positions_in_headers
-    if config["mosaic"]["arrange"] == "stage" and unknown:
+    if config["mosaic"]["arrange"] == "positions" and unknown:
         problems.append(
-            f"{where}: nothing in {acquisition.folder} gives the stage's positions, which mosaic.arrange: stage needs; "
+            f"{where}: nothing in {acquisition.folder} gives the stage positions that mosaic.arrange: positions needs; "
             "set it to auto or grid"
         )
     if config["illumination"]["method"] == "instrument" and not isinstance(acquisition, _PutAway):
@@ -548,11 +550,11 @@ def _network_problems(layout: pd.DataFrame | None, config: Mapping[str, Any]) ->
     ):
         return problems
     # torch takes seconds to import, and only this needs it.
-    from wscnn.training.train import start_network
+    from wscnn.training.start import start_network
 
     # What all three folds have in common is said once.
     found: dict[str, str] = {}
-    for fold in range(3):
+    for fold in range(N_FOLDS):
         try:
             start_network(model, train, len(channels), classes, fold)
         except UserError as error:

@@ -12,6 +12,7 @@ import yaml
 
 from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError
+from wscnn.core.screen_folder import ScreenFolder
 
 
 def lock(folder: Path) -> TextIO:
@@ -25,7 +26,7 @@ def lock(folder: Path) -> TextIO:
         When another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
+    path = ScreenFolder(folder).lock
     file = path.open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,7 +59,7 @@ def claim_problems(folder: Path, screen: str, configs: Sequence[Path]) -> list[s
     configs
         The config files of this run; no file if the config was not read from one.
     """
-    record = folder / "config-files.txt"
+    record = ScreenFolder(folder).config_files
     if not configs or not record.is_file():
         return []
     others = [folder / line for line in record.read_text(encoding="utf-8").splitlines()]
@@ -75,7 +76,7 @@ def claim(folder: Path, configs: Sequence[Path]) -> None:
     """Record in `folder` which config files its results are made with, by their paths relative to it."""
     base = folder.resolve()
     text = "".join(f"{os.path.relpath(path.resolve(), base)}\n" for path in configs)
-    record = folder / "config-files.txt"
+    record = ScreenFolder(folder).config_files
     if not record.is_file() or record.read_text(encoding="utf-8") != text:
         with atomic_path(record) as partial:
             partial.write_text(text, encoding="utf-8")

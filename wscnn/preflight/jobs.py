@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from wscnn.core.errors import UserError
+from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.tables import read_table
 
 #: The stages that are jobs, in the order of the data, and the unit that each one's rate counts.
@@ -40,13 +41,14 @@ def read_jobs(results: Path) -> pd.DataFrame:
     UserError
         When the folder holds no benchmarks, or a file of them or of the results is broken.
     """
-    folder = results / "logs" / "benchmarks"
+    screen = ScreenFolder(results)
+    folder = screen.benchmarks
     rows = []
     for path in sorted(folder.glob("*.tsv")):
         match = _NAME.fullmatch(path.stem)
         if match:
             stage, of = match[1], match[2] or ""
-            rows.append({"stage": stage, "of": of, **_times(path), "amount": _amount(results, stage, of)})
+            rows.append({"stage": stage, "of": of, **_times(path), "amount": _amount(screen, stage, of)})
     if not rows:
         raise UserError(f"{folder}: holds no job's benchmark; give the results folder of a screen that snakemake ran")
     table = pd.DataFrame(rows)
@@ -70,32 +72,32 @@ def _times(path: Path) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def _amount(results: Path, stage: str, of: str) -> float:
+def _amount(screen: ScreenFolder, stage: str, of: str) -> float:
     """Return how much work a job did, in the unit of its stage."""
     match stage:
         case "index":
-            return len(read_table(results / "index" / f"{of}.parquet"))
+            return len(read_table(screen.index(of)))
         case "stage":
-            return manifest(results / "plates" / f"{of}.json")["bytes"] / 1e6
+            return manifest(screen.manifest(of))["bytes"] / 1e6
         case "score":
-            return manifest(results / "plates" / f"{of}.json")["fields"]
+            return manifest(screen.manifest(of))["fields"]
         case "encode":
             from wscnn.encoder.pretext import BATCH
             from wscnn.network.card import read_card
 
-            return read_card(results / "model" / "encoder.json").settings["encoder"]["steps"] * BATCH
+            return read_card(screen.model.encoder_card).settings["encoder"]["steps"] * BATCH
         case "train":
             # torch takes seconds to import, and only this needs it.
             from wscnn.network.weights import load_model
             from wscnn.training.recipe import recipe_of
 
-            network, card = load_model(results / "model" / f"fold-{of}.safetensors")
+            network, card = load_model(screen.fold(of))
             if network.encoded:
                 return sum(sum(card.n_fields[part].values()) for part in card.n_fields)
-            history = read_table(results / "model" / f"history-{of}.parquet")
+            history = read_table(screen.model.history(of))
             return int(history["step"].max()) * recipe_of(card.settings["train"])["batch"]
         case _:
-            return len(read_table(results / "wells.parquet"))
+            return len(read_table(screen.table("wells")))
 
 
 def manifest(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.core.errors import UserError
+from wscnn.core.screen_folder import N_FOLDS, ScreenFolder
 from wscnn.core.wells import PLATE_FORMATS
 from wscnn.encoder.pretext import BATCH, TILE
 from wscnn.network.model import ARCHITECTURES
@@ -27,7 +28,6 @@ from wscnn.training.recipe import recipe_of
 #: Sections of the config that a plan depends on.
 PLANNED = ("mosaic", "model", "encoder", "train")
 #: Networks of a screen.
-FOLDS = 3
 
 
 class Rate(NamedTuple):
@@ -182,7 +182,7 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
     """
     trains = config["model"]["checkpoint"] is None
     encodes = trains and ARCHITECTURES[config["model"]["architecture"]].encoded
-    jobs = {"index": size.plates, "stage": size.plates, "encode": int(encodes), "train": FOLDS * trains}
+    jobs = {"index": size.plates, "stage": size.plates, "encode": int(encodes), "train": N_FOLDS * trains}
     jobs["score"] = size.plates
     jobs |= {"hits": 1, "report": 1}
     labels = 2 * size.phenotypes
@@ -209,7 +209,7 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
     height, width = (side // _factor(config) for side in size.shape)
     mosaic = size.fields * height * width
     staged = mosaic * size.channels * size.pixel_bytes / PACKED
-    control_wells = min(size.controls, FOLDS * config["train"]["max_fields"])
+    control_wells = min(size.controls, N_FOLDS * config["train"]["max_fields"])
     read = {
         "stage": size.images * size.image_bytes,
         "encode": jobs["encode"] * staged * min(1, config["encoder"]["max_fields"] / max(size.fields, 1)),
@@ -307,8 +307,8 @@ def work_of(size: Size, config: Mapping[str, Any]) -> dict[str, float]:
         "stage": size.images * size.shape[0] * size.shape[1] * size.pixel_bytes / 1e6,
         # Two views of each tile.
         "encode": config["encoder"]["steps"] * 2 * BATCH * TILE**2 * each if encoded and trains else 0.0,
-        "train": FOLDS * drawn * each if trains else 0.0,
-        "score": FOLDS * size.fields * height * width * each,
+        "train": N_FOLDS * drawn * each if trains else 0.0,
+        "score": N_FOLDS * size.fields * height * width * each,
         "hits": size.wells * size.phenotypes,
         "report": size.wells * size.phenotypes,
     }
@@ -353,9 +353,10 @@ def measured(results: Path) -> dict[str, Rate]:
 
 def _work_done(results: Path) -> dict[str, float]:
     """Return the work of a finished screen's stages, as `work_of` counts it."""
-    plates = [manifest(path) for path in sorted((results / "plates").glob("*.json"))]
+    screen = ScreenFolder(results)
+    plates = [manifest(path) for path in screen.manifests()]
     if not plates:
-        raise UserError(f"{results / 'plates'}: holds no staged plate; give the results folder of a finished screen")
+        raise UserError(f"{results}: holds no staged plate; give the results folder of a finished screen")
     wells = sum(len(plate["wells"]) for plate in plates)
     staged = {
         "index": sum(plate["images"] for plate in plates),
@@ -363,10 +364,10 @@ def _work_done(results: Path) -> dict[str, float]:
         "hits": wells,
         "report": wells,
     }
-    if not list((results / "model").glob("fold-*.safetensors")):
+    if not screen.model.folds():
         return staged
-    _, card = load_folds(results / "model")[0]
-    field = Plate(results / "plates" / f"{plates[0]['plate']}.zarr").fields(plates[0]["wells"][0]).iloc[0]
+    _, card = load_folds(screen.model.path)[0]
+    field = Plate(screen.plate(plates[0]["plate"])).fields(plates[0]["wells"][0]).iloc[0]
     size = Size(
         plates=len(plates),
         rows=0,

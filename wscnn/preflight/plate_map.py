@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from wscnn.core.config import RESERVED
 from wscnn.core.errors import UserError, listed, merged
+from wscnn.core.screen_tables import RESERVED
 from wscnn.core.tables import HITS, SUSPECTS
 from wscnn.core.user_tables import read_cells
 from wscnn.core.wells import parse_well, row_letters, well_name

@@ -17,8 +17,9 @@ from wscnn.acquisitions import open_acquisition, recognise
 from wscnn.acquisitions.base import walk
 from wscnn.acquisitions.image_table import ImageTable
 from wscnn.acquisitions.index import duplicates
-from wscnn.acquisitions.naming import Naming, recognise_names
+from wscnn.acquisitions.naming import recognise_names
 from wscnn.acquisitions.pattern import Pattern
+from wscnn.acquisitions.schemes import Naming
 from wscnn.core.config import section
 from wscnn.core.errors import UserError, listed
 from wscnn.core.wells import check_name, parse_well

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from wscnn.core.config import load_layout, load_plates
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
+from wscnn.core.screen_folder import ScreenFolder
+from wscnn.core.screen_tables import load_layout, load_plates
 from wscnn.network.card import Card
 from wscnn.network.model import WSCNN
 from wscnn.network.weights import check_fits, load_folds
@@ -63,7 +64,7 @@ def with_factor(config: Mapping[str, Any], plates: pd.DataFrame, layout: pd.Data
     """Return a config with the number that ``mosaic.downsample: auto`` stands for: as decided, else as it would be."""
     if config["mosaic"]["downsample"] != "auto":
         return dict(config)
-    decided = Path(config["results"]) / config["screen"] / "scale.json"
+    decided = ScreenFolder(Path(config["results"]) / config["screen"]).scale
     if decided.is_file():
         return {**config, "mosaic": resolved(config["mosaic"], decided)}
     scale = scale_of(plates, layout, config["acquisition"], config["model"])

@@ -7,6 +7,7 @@ import pandas as pd
 
 from wscnn.core.progress import log
 from wscnn.core.provenance import file_digest
+from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.tables import BASELINE, BASELINE_FOLDS, read_notes, read_table
 
 # Perturbations that are listed, at most.
@@ -30,16 +31,17 @@ def make_contest(folder: Path) -> dict[str, Any] | None:
         each perturbation that any of them calls ``perturbation, phenotype`` and ``calls``: for each method None or a
         mapping ``hit, effect, q``; and ``n_more``, those that are not listed.
     """
-    path = folder / "baseline.parquet"
+    screen = ScreenFolder(folder)
+    path = screen.table("baseline")
     if not path.is_file():
         return None
-    if read_notes(path).get("inputs", {}).get("hits") != file_digest(folder / "hits.parquet"):
+    if read_notes(path).get("inputs", {}).get("hits") != file_digest(screen.table("hits")):
         log(
             f"report: {path} was made beside other hits, so that simpler methods are left out; run wscnn baseline again"
         )
         return None
     table = read_table(path, BASELINE).query("role == 'sample'")
-    folds = read_table(folder / "baseline_folds.parquet", BASELINE_FOLDS)
+    folds = read_table(screen.table("baseline_folds"), BASELINE_FOLDS)
     names = [_NETWORK, *(name for name in table["method"].unique() if name != _NETWORK)]
     called = table[table["hit"]]
     keys = list(zip(called["perturbation"], called["phenotype"], strict=True))

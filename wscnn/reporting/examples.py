@@ -72,7 +72,7 @@ def make_examples(results: Results) -> list[Example]:
         ["score", "plate", "well", "field"], ascending=[False, True, True, True]
     )
     best = best.drop_duplicates(["phenotype", "role"]).sort_values(["phenotype", "role"], ascending=[True, False])
-    if best.empty or not any(results.models.glob("fold-*.safetensors")):
+    if best.empty or not results.models.folds():
         return []
     rows: list[Any] = list(best.itertuples())
     maps, thresholds = _class_maps(results, rows)
@@ -86,7 +86,7 @@ def make_examples(results: Results) -> list[Example]:
 
 
 def _store(results: Results, plate: str) -> Path:
-    return results.folder / "plates" / f"{plate}.zarr"
+    return results.folder.plate(plate)
 
 
 def _class_maps(results: Results, rows: Sequence[Any]) -> tuple[list[np.ndarray], list[float]]:
@@ -102,7 +102,7 @@ def _class_maps(results: Results, rows: Sequence[Any]) -> tuple[list[np.ndarray]
 
     # A few fields: one thread sums in one order, whatever the machine has, so that equal results make equal reports.
     torch.set_num_threads(1)
-    folds = load_folds(results.models)
+    folds = load_folds(results.models.path)
     cards = [card for _, card in folds]
     maps, thresholds = [], []
     for row in rows:

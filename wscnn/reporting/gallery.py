@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
+from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.tables import OBJECTS, read_table
 from wscnn.plates.store import Plate
 from wscnn.reporting.pictures import Picture, cut_pictures, picture_side, random_cells
@@ -81,15 +81,16 @@ def make_gallery(results: Results) -> Gallery:
     """Return the pictures for a screen; places whose plate is no longer there are left out."""
     wells, hits = results.wells, shown_hits(results.hits)
     shown = wells["perturbation"].isin(hits["perturbation"]) | wells["role"].isin(["negative", "positive"])
-    objects = _objects(results.folder / "objects", wells[shown])
+    objects = _objects(results.folder, wells[shown])
     side = picture_side(objects)
     plans = [_control_rows(results, objects, phenotype, side) for phenotype in results.phenotypes]
     plans += [_hit_rows(wells, objects, hit) for _, hit in hits.iterrows()]
     plans += [_suspect_rows(objects, results.suspects, phenotype) for phenotype in results.phenotypes]
     plans = [_with_comparison(plan, results, side, seed) for seed, plan in enumerate(plans)]
     places = concat(places for plan in plans for _, places in plan.rows)
-    pictures = iter(cut_pictures(results.folder / "plates", places, side) if len(places) else [])
-    staged = any((results.folder / "plates").glob("*.zarr")) and (results.folder / "objects").is_dir()
+    pictures = iter(cut_pictures(results.folder, places, side) if len(places) else [])
+    scored = any(results.folder.objects(plate).is_file() for plate in wells["plate"].unique())
+    staged = scored and bool(results.folder.plates())
     groups = []
     for plan in plans:
         rows = [
@@ -125,7 +126,7 @@ def _control_rows(results: Results, objects: pd.DataFrame, phenotype: str, side:
         # Whoever asks why nothing was detected looks at the positive controls first.
         own = wells[(wells["role"] == "positive") & (wells["phenotype"] == phenotype)]
         for name, on_plate in own.groupby("plate"):
-            if (store := results.folder / "plates" / f"{name}.zarr").is_dir():
+            if (store := results.folder.plate(str(name))).is_dir():
                 cells = random_cells(store, sorted(on_plate["well"])[:_COMPARISON_WELLS], CELLS, side, seed=0)
                 rows[0] = (
                     "Positive controls, nothing detected: cells drawn at random",
@@ -157,7 +158,7 @@ def _with_comparison(plan: _Plan, results: Results, side: int, seed: int) -> _Pl
     wells = results.wells
     drawn = []
     for name, cells in plan.rows[0][1].groupby("plate"):
-        store = results.folder / "plates" / f"{name}.zarr"
+        store = results.folder.plate(str(name))
         negatives = wells[(wells["plate"] == name) & (wells["role"] == "negative") & wells["score"].notna()]
         chosen = negatives["well"].drop_duplicates().sample(frac=1, random_state=seed)[:_COMPARISON_WELLS]
         if store.is_dir() and len(chosen):
@@ -176,13 +177,13 @@ def _of_wells(objects: pd.DataFrame, wells: pd.DataFrame, phenotype: str, **wher
     return objects[objects["phenotype"] == phenotype].merge(chosen[["plate", "well"]], on=["plate", "well"])
 
 
-def _objects(folder: Path, wells: pd.DataFrame) -> pd.DataFrame:
+def _objects(folder: ScreenFolder, wells: pd.DataFrame) -> pd.DataFrame:
     """Return the objects in these wells, from the plates whose table is there."""
 
     def of_plates() -> Iterable[pd.DataFrame]:
         for plate, rows in wells.groupby("plate"):
-            if (folder / f"{plate}.parquet").is_file():
-                table = read_table(folder / f"{plate}.parquet", OBJECTS)
+            if (path := folder.objects(str(plate))).is_file():
+                table = read_table(path, OBJECTS)
                 yield table[table["well"].isin(rows["well"])]
 
     empty = pd.DataFrame(
@@ -193,7 +194,7 @@ def _objects(folder: Path, wells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _side_um(results: Results, side: int) -> float | None:
-    for store in sorted((results.folder / "plates").glob("*.zarr")):
+    for store in results.folder.plates():
         size = Plate(store).pixel_size_um
         return None if size is None else size * side
     return None

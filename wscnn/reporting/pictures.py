@@ -14,6 +14,7 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.measure import find_contours
 
+from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.wells import SALIENCY
 from wscnn.plates.store import Channel, Plate
 
@@ -95,7 +96,7 @@ def random_cells(store: Path, wells: Sequence[str], n: int, side: int, seed: int
     return cells.iloc[np.sort(chosen)].reset_index(drop=True)
 
 
-def cut_pictures(plates: Path, places: pd.DataFrame, side: int) -> list[Picture | None]:
+def cut_pictures(screen: ScreenFolder, places: pd.DataFrame, side: int) -> list[Picture | None]:
     """Return a picture for every place, in order; None where the plate is not there.
 
     All pictures of a plate share one contrast: from the plate's display window, widened upwards where the brightest
@@ -103,8 +104,8 @@ def cut_pictures(plates: Path, places: pd.DataFrame, side: int) -> list[Picture 
 
     Parameters
     ----------
-    plates
-        Folder of ``<plate>.zarr``.
+    screen
+        The results folder with the staged plates.
     places
         ``plate, well, field, y, x, phenotype`` and, where known, ``score``.
     side
@@ -112,7 +113,7 @@ def cut_pictures(plates: Path, places: pd.DataFrame, side: int) -> list[Picture 
     """
     pictures: list[Picture | None] = [None] * len(places)
     for name, numbers in places.groupby("plate", sort=True).indices.items():
-        store = plates / f"{name}.zarr"
+        store = screen.plate(str(name))
         if store.is_dir():
             chosen = places.iloc[numbers].to_dict("records")
             for number, picture in zip(numbers, _cut_plate(Plate(store), chosen, side), strict=True):

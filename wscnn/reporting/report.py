@@ -25,6 +25,7 @@ from wscnn.reporting.examples import make_examples
 from wscnn.reporting.gallery import make_gallery
 from wscnn.reporting.results import Results, concat, read_results
 from wscnn.statistics.calibration import reliability
+from wscnn.statistics.roc import auc, roc_curve
 
 # How well a plate's controls separate: column, title, reference lines, and least and smallest greatest value shown.
 _MEASURES: tuple[tuple[str, str, list[float], float, float], ...] = (
@@ -137,7 +138,7 @@ def _check_rate(results: Results, fdr: float) -> None:
     tested = results.hits[results.hits["q"].notna()]
     if not tested["hit"].astype("bool").eq(tested["q"] <= fdr).all():
         raise UserError(
-            f"{results.folder / 'hits.parquet'}: its hits were not called at a false discovery rate of {fdr:g}; give "
+            f"{results.folder.table('hits')}: its hits were not called at a false discovery rate of {fdr:g}; give "
             "the report the same --hits as `wscnn hits` got"
         )
 
@@ -237,11 +238,9 @@ def held_out_roc(controls: pd.DataFrame) -> pd.DataFrame:
         positive = scored["role"].eq("positive").to_numpy()
         if positive.all() or not positive.any():
             continue
-        by_score = scored.assign(tp=positive, fp=~positive).groupby("score")[["tp", "fp"]].sum()[::-1].cumsum()
-        tpr = np.concatenate([[0.0], by_score["tp"] / positive.sum()])
-        fpr = np.concatenate([[0.0], by_score["fp"] / (~positive).sum()])
-        curve = pd.DataFrame({"fpr": fpr, "tpr": tpr, "step": np.arange(len(fpr))})
-        curves.append(curve.assign(phenotype=str(phenotype), fold=str(fold), auc=np.trapezoid(tpr, fpr)))
+        scores = scored["score"].to_numpy()
+        area = auc(scores[~positive], scores[positive])
+        curves.append(roc_curve(scores, positive).assign(phenotype=str(phenotype), fold=str(fold), auc=area))
     return concat(curves)
 
 

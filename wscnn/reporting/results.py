@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from wscnn.core.errors import UserError
+from wscnn.core.screen_folder import ModelFolder, ScreenFolder
 from wscnn.core.tables import FIELDS, HISTORY, QC, WARNINGS, WELLS, conform, read_table
 from wscnn.network.card import Card, read_cards
 
@@ -15,8 +16,8 @@ from wscnn.network.card import Card, read_cards
 class Results:
     """What a finished screen left in its results folder; tables that a stage may leave out are empty."""
 
-    folder: Path
-    models: Path
+    folder: ScreenFolder
+    models: ModelFolder
     hits: pd.DataFrame
     wells: pd.DataFrame
     plates: pd.DataFrame
@@ -39,7 +40,7 @@ class Results:
 
         def of_plates() -> Iterable[pd.DataFrame]:
             for plate, wells in self.controls.groupby("plate"):
-                if (path := self.folder / "fields" / f"{plate}.parquet").is_file():
+                if (path := self.folder.fields(str(plate))).is_file():
                     # Fields scored by an earlier version lack a column.
                     table = read_table(path, {name: kind for name, kind in FIELDS.items() if name != "probability"})
                     yield table[table["well"].isin(wells["well"])].reindex(columns=list(FIELDS))
@@ -56,7 +57,7 @@ class Results:
     @property
     def screen(self) -> str:
         name = self.wells["screen"].iloc[0]
-        return self.folder.name if pd.isna(name) or not name else str(name)
+        return self.folder.path.name if pd.isna(name) or not name else str(name)
 
     @property
     def phenotypes(self) -> list[str]:
@@ -78,25 +79,26 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
     UserError
         When the table of hits, wells or plates is missing or empty, or a card cannot be read.
     """
-    models = folder / "model" if models is None else models
-    wells = read_table(folder / "wells.parquet")
+    screen = ScreenFolder(folder)
+    model = screen.model if models is None else ModelFolder(models)
+    wells = read_table(screen.table("wells"))
     if wells.empty:
-        raise UserError(f"{folder / 'wells.parquet'}: holds no well; run the stages score and hits first")
-    cards = read_cards(models)
+        raise UserError(f"{screen.table('wells')}: holds no well; run the stages score and hits first")
+    cards = read_cards(model.path)
     wells = _complete(wells)
     wells["held_out"] = _held_out(wells, cards)
-    suspects, warnings = folder / "suspects.parquet", folder / "warnings.parquet"
-    histories = sorted(models.glob("history-*.parquet"))
+    suspects, warnings = screen.table("suspects"), screen.table("warnings")
+    histories = model.histories()
     return Results(
-        folder=folder,
-        models=models,
-        hits=read_table(folder / "hits.parquet"),
+        folder=screen,
+        models=model,
+        hits=read_table(screen.table("hits")),
         wells=wells,
-        plates=read_table(folder / "plates.parquet"),
+        plates=read_table(screen.table("plates")),
         suspects=read_table(suspects) if suspects.is_file() else pd.DataFrame(),
         warnings=read_table(warnings) if warnings.is_file() else pd.DataFrame(columns=list(WARNINGS)),
-        quality=concat(read_table(path, QC) for path in sorted((folder / "qc").glob("*.parquet"))),
-        history=concat(read_table(path, HISTORY).assign(fold=path.stem.removeprefix("history-")) for path in histories),
+        quality=concat(read_table(path, QC) for path in screen.qualities()),
+        history=concat(read_table(path, HISTORY).assign(fold=fold) for fold, path in histories.items()),
         cards=cards,
     )
 

@@ -13,6 +13,7 @@ import vl_convert
 from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
+from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.tables import FIELDS, OBJECTS, read_table
 from wscnn.core.wells import SALIENCY, parse_well, well_name
 from wscnn.plates.store import BOX, Plate
@@ -67,9 +68,10 @@ def view_well(
     UserError
         When there is no such plate or well; with `occlusion`, when it was not scored by the folds in `models`.
     """
-    store = results / "plates" / f"{plate}.zarr"
+    screen = ScreenFolder(results)
+    store = screen.plate(plate)
     if not store.is_dir():
-        there = ", ".join(sorted(path.stem for path in (results / "plates").glob("*.zarr"))) or "none"
+        there = ", ".join(path.stem for path in screen.plates()) or "none"
         raise UserError(f"{results}: no plate '{plate}'; plates there: {there}")
     try:
         name = well_name(*parse_well(well))
@@ -78,17 +80,15 @@ def view_well(
     opened = Plate(store)
     if name not in opened.wells:
         raise UserError(f"plate '{plate}' has no well {name}; it has {_some(opened.wells)}")
-    objects = _objects(results / "objects" / f"{plate}.parquet", name)
+    objects = _objects(screen.objects(plate), name)
     if output is None and not occlusion and importlib.util.find_spec("napari"):
         _show(opened, name, objects)
         return
     if output is None and not occlusion:
         log("napari is not installed (pip install -e '.[view]' in the repository): writing a picture instead")
     output = output or Path(f"{plate}_{name}.png")
-    covered = (
-        cover(opened, name, results / "fields" / f"{plate}.parquet", models or results / "model") if occlusion else None
-    )
-    treatment = _treatment(results / "wells.parquet", plate, name)
+    covered = cover(opened, name, screen.fields(plate), models or screen.model.path) if occlusion else None
+    treatment = _treatment(screen.table("wells"), plate, name)
     with atomic_path(output) as partial:
         partial.write_bytes(draw_well(opened, name, objects, treatment, covered))
     log(f"{output}: plate {plate}, well {name}, {len(objects)} objects")

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import fft, ndimage
 
+from wscnn.core.robust import MAD_TO_SD
 from wscnn.core.tables import TABLES
 from wscnn.staging.mosaic import block_means
 
@@ -143,7 +144,7 @@ _LONG = 2.5
 def _outlying(values: np.ndarray) -> np.ndarray:
     """Return how far each value lies from the median, in robust standard deviations of at least a quarter."""
     away = np.abs(values - np.median(values))
-    return away / max(1.4826 * float(np.median(away)), 0.25)
+    return away / max(MAD_TO_SD * float(np.median(away)), 0.25)
 
 
 def _ranked(values: np.ndarray, *ranks: int) -> list[float]:
@@ -223,4 +224,4 @@ def _line_jumps(field: np.ndarray) -> int:
     # Borders of cells are steps too: each counts as a few of the usual pixel's at most.
     most = 4 * max(int(np.median(np.abs(steps[::4]))), 1)
     size = np.abs(steps.clip(-most, most).mean(axis=1))
-    return int((size[at] > _STANDS_OUT * 1.4826 * float(np.median(size))).sum())
+    return int((size[at] > _STANDS_OUT * MAD_TO_SD * float(np.median(size))).sum())

@@ -10,6 +10,8 @@ way: sparse fields tell the gain by their background, confluent ones by their ce
 
 import numpy as np
 
+from wscnn.core.robust import MAD_TO_SD
+
 # Side of the grid of tiles on which the gain is estimated. Gains are smooth; tiles of a twentieth of the field follow
 # them closely and hold enough pixels for the noise to vanish.
 _TILES = 20
@@ -120,8 +122,8 @@ def _fit(quantiles: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, float]:
         coefficients, gain = coefficients / gain.mean(), gain / gain.mean()
         levels = (quantiles * trusted) @ gain / ((trusted * gain) @ gain)
         residual = quantiles - levels[:, None] * gain
-        scatter = np.maximum(1.4826 * np.median(np.abs(residual), axis=1), 1e-6 * np.maximum(levels, 1e-3))
-        off = np.abs(ratio - gain) / max(1.4826 * float(np.median(np.abs(ratio - gain))), 1e-9)
+        scatter = np.maximum(MAD_TO_SD * np.median(np.abs(residual), axis=1), 1e-6 * np.maximum(levels, 1e-3))
+        off = np.abs(ratio - gain) / max(MAD_TO_SD * float(np.median(np.abs(ratio - gain))), 1e-9)
         trusted = np.minimum(1.0, 3.0 / np.maximum(off, 1e-9)) ** 2
     # Neighbouring quantiles are nearly copies of each other: together they count as a few.
     return coefficients, quantiles.shape[1] * _INDEPENDENT * 2 * float(np.log(scatter).mean())

@@ -67,53 +67,23 @@ def arrange(
     downsample
         Raw pixels a mosaic pixel along an axis; what remains at the right and lower border is dropped.
     how
-        ``stage`` as the stage stood, ``grid`` near-square in order of field numbers, ``auto`` as the stage stood
-        where its positions make a grid, else near-square where no fields overlap; the log tells which and what is
+        ``positions`` at the stage positions, ``grid`` near-square in order of field numbers, ``auto`` at the stage
+        positions where they make a grid, else near-square where no fields overlap; the log says which, and what is
         cropped.
 
     Raises
     ------
     UserError
-        With ``stage``, when positions or pixel size are not known or the positions are no grid; with ``auto``, when
-        fields overlap that are no grid, or of which cropping would lose more than two fifths; and when the field is
+        With ``positions``, when stage positions or the pixel size are not known or make no grid; with ``auto``,
+        when fields overlap that make no grid, or cropping would lose more than two fifths; and when the field is
         smaller than one mosaic pixel.
     """
     centres = _centres(fields)
-    cell, places = field_shape, None
-    if how != "grid":
-        problem = _unusable(centres, field_shape, pixel_size_um)
-        if problem is None:
-            # The stage's positions, in sides of a field.
-            lines = [
-                _lines(centres[axis].to_numpy() / (size * pixel_size_um))  # type: ignore[operator]
-                for axis, size in zip(("y_um", "x_um"), field_shape, strict=True)
-            ]
-            (row, _), (column, _) = lines
-            if len(set(zip(row.tolist(), column.tolist(), strict=True))) < len(row):
-                problem = "two fields stand at the same place"
-            elif (row.max() + 1) * (column.max() + 1) > _MAX_SPARSE * max(4, len(row)):
-                problem = "the fields do not stand in rows and columns"
-            else:
-                places = (row, column)
-                at = np.stack([line for _, line in lines], axis=1)
-                cell = _cropped(at, centres["field"].to_numpy(), field_shape, how)
-        if problem and how == "stage":
-            raise UserError(f"mosaic.arrange: stage is not possible: {problem}; set it to grid or auto")
-        if problem:
-            twice = _overlapping(fields, field_shape, pixel_size_um)
-            if twice:
-                raise UserError(
-                    f"mosaic.arrange: {twice} overlap, but {problem}, so that what they share cannot be cropped off; "
-                    "set it to grid to lay the fields side by side all the same, cells that two fields show twice"
-                )
-            log(f"mosaic: fields lie side by side in the order of their numbers, because {problem}")
-    if places is None:
-        n_columns = math.ceil(math.sqrt(len(centres)))
-        places = np.divmod(np.arange(len(centres)), n_columns)
+    found = None if how == "grid" else _stage_grid(fields, centres, field_shape, pixel_size_um, how)
+    row, column, cell = found or (*_near_square(len(centres)), field_shape)
     height, width = cell[0] // downsample, cell[1] // downsample
     if height == 0 or width == 0:
         raise UserError(f"mosaic.downsample: {downsample} leaves nothing of fields of {cell[0]} x {cell[1]} pixels")
-    row, column = places
     table = pd.DataFrame(
         {
             "field": centres["field"],
@@ -126,6 +96,46 @@ def arrange(
         }
     )
     return Mosaic((height, width), (int(row.max() + 1) * height, int(column.max() + 1) * width), table)
+
+
+def _near_square(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and column of each of `n` fields, laid side by side in order."""
+    row, column = np.divmod(np.arange(n), math.ceil(math.sqrt(n)))
+    return row, column
+
+
+def _stage_grid(
+    fields: pd.DataFrame,
+    centres: pd.DataFrame,
+    field_shape: tuple[int, int],
+    pixel_size_um: float | None,
+    how: str,
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]] | None:
+    """Return row and column of each field by its stage position, and its cell; None where these make no grid."""
+    problem = _unusable(centres, field_shape, pixel_size_um)
+    if problem is None:
+        # Stage positions in sides of a field.
+        lines = [
+            _lines(centres[axis].to_numpy() / (size * pixel_size_um))  # type: ignore[operator]
+            for axis, size in zip(("y_um", "x_um"), field_shape, strict=True)
+        ]
+        (row, _), (column, _) = lines
+        if len(set(zip(row.tolist(), column.tolist(), strict=True))) < len(row):
+            problem = "two fields have the same position"
+        elif (row.max() + 1) * (column.max() + 1) > _MAX_SPARSE * max(4, len(row)):
+            problem = "the positions do not form rows and columns"
+        else:
+            at = np.stack([line for _, line in lines], axis=1)
+            return row, column, _cropped(at, centres["field"].to_numpy(), field_shape, how)
+    if how == "positions":
+        raise UserError(f"mosaic.arrange: positions is not possible: {problem}; set it to grid or auto")
+    if twice := _overlapping(fields, field_shape, pixel_size_um):
+        raise UserError(
+            f"mosaic.arrange: {twice} overlap, but {problem}, so that the overlap cannot be cropped; set it to grid to "
+            "lay the fields side by side without cropping: cells in overlaps are then counted twice"
+        )
+    log(f"mosaic: fields lie side by side in the order of their numbers, because {problem}")
+    return None
 
 
 def _centres(fields: pd.DataFrame) -> pd.DataFrame:
@@ -191,9 +201,9 @@ def _cropped(at: np.ndarray, numbers: np.ndarray, field_shape: tuple[int, int], 
     )
     if how == "auto" and lost > _MAX_LOST:
         raise UserError(
-            f"mosaic.arrange: {what} would be kept of each, and {lost:.0%} of the area lost; look whether the stage's "
-            "positions are right, then set it to stage to crop all the same, or to grid to lay whole fields side by "
-            "side, cells that two fields show twice"
+            f"mosaic.arrange: {what} would be kept of each, and {lost:.0%} of the area lost; see whether the stage "
+            "positions are right, then set it to positions to crop all the same, or to grid to lay the fields side by "
+            "side without cropping: cells in overlaps are then counted twice"
         )
     log(f"mosaic: {what} are kept of each; {lost:.0%} of the area is lost")
     return height, width

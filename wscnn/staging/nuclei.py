@@ -6,6 +6,7 @@ from skimage.filters import threshold_otsu
 from skimage.morphology import convex_hull_image
 from skimage.segmentation import watershed
 
+from wscnn.core.robust import MAD_TO_SD
 from wscnn.staging.mosaic import block_means
 
 # A cell stands out from its surroundings by more than this many times the noise of a pixel.
@@ -71,7 +72,7 @@ def label_cells(image: np.ndarray) -> np.ndarray:
     pixels = _without_bright_pixels(image.astype(np.float32))
     smooth = ndimage.gaussian_filter(pixels, 1.0, truncate=3.0)
     some = slice(None, None, 3), slice(None, None, 3)
-    noise = 1.4826 * float(np.median(np.abs(pixels[some] - smooth[some])))
+    noise = MAD_TO_SD * float(np.median(np.abs(pixels[some] - smooth[some])))
     if np.issubdtype(image.dtype, np.integer):
         noise = max(noise, 1.0)  # rounding
     signal = smooth - _background(smooth)

@@ -6,9 +6,9 @@ from a bounded, seeded sample of fields, the same on any number of workers.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from distributed import Client, as_completed
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition
 from wscnn.acquisitions.index import choose, duplicates, excluded_wells, plane_problems, read_index
-from wscnn.acquisitions.originals import read_digests, relative, verified, write_record
+from wscnn.acquisitions.originals import read_digests, relative, write_record
 from wscnn.core.atomic import atomic_path
 from wscnn.core.cluster import connect
 from wscnn.core.config import effective
@@ -28,69 +28,21 @@ from wscnn.core.tables import types_in, write_table
 from wscnn.core.wells import parse_well
 from wscnn.plates.store import Channel, PlateWriter
 from wscnn.staging import field_qc as quality_control
-from wscnn.staging.illumination import correct, estimate, tiles
-from wscnn.staging.mosaic import Mosaic, arrange, block_means, block_sums, crop_centre
+from wscnn.staging.flat_field import with_gains
+from wscnn.staging.illumination import correct
+from wscnn.staging.mosaic import arrange, crop_centre
 from wscnn.staging.nuclei import count_nuclei
+from wscnn.staging.reading import FIELD, MAX_PROBLEMS, Plan, Reading, images_of, read_field
 
-# Files at fault that one run names, at most: a plate copied by half has thousands.
-_MAX_PROBLEMS = 20
-# Fields from which the flat field is estimated stay in memory up to this size, so that they need not be read again.
-_KEEP_BYTES = 2**28
 # Pixels a field and channel that go into the plate's range of intensities.
 _WINDOW_PIXELS = 1024
+
 _WINDOW = (1.0, 99.5)
+
 # A channel alone is grey; of several the first, mostly DNA, is blue, the others are what viewers mix well.
 _GREY = "FFFFFF"
+
 _COLORS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF", "FFFFFF")
-
-
-_FIELD = ["well", "field"]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A field as it was read, before correction.
-
-    Attributes
-    ----------
-    sums
-        Shape (channel, y, x), uint32: sums over blocks of raw pixels.
-    highest
-        The highest raw value of each channel.
-    at_highest
-        The part of the raw pixels that have it.
-    digests
-        Of the content of each of its files.
-    """
-
-    sums: np.ndarray
-    highest: np.ndarray
-    at_highest: np.ndarray
-    digests: dict[str, str]
-
-
-class Source(NamedTuple):
-    """An image of the index: a page of a file, and what tells whether the file is the one that was indexed."""
-
-    path: str
-    page: int
-    size: int
-    mtime_ns: int
-    before: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What every well of a plate shares."""
-
-    acquisition: Acquisition
-    channels: list[str]
-    shape: tuple[int, int]
-    dtype: np.dtype
-    mosaic: Mosaic
-    downsample: int
-    nuclei: str | None
-    gains: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -169,64 +121,29 @@ def stage_plate(
     """
     manifest.unlink(missing_ok=True)  # an earlier one must not vouch for a store that is being replaced
     channels = list(acquisition["channels"].values())
-    table = read_index(index, images)
-    before = read_digests(manifest)
-    keys = zip(relative(table["path"], images), table["size"], table["mtime_ns"], strict=True)
-    table["before"] = [before.get(key, "") for key in keys]
+    table = _with_digests(read_index(index, images), images, manifest)
     reader = open_acquisition(images, acquisition)
     table = table[~table["well"].isin(excluded_wells(layout, plate))]
     table = _chosen(table, channels, acquisition, reader.projection, index)
-    most = table.groupby("well")["field"].nunique().max()
-    if most < quality["min_fields"]:
-        raise UserError(
-            f"qc.min_fields: {quality['min_fields']} good fields are asked of each well, but no well of plate {plate} "
-            f"has more than {most}; ask for fewer"
-        )
+    _check_field_count(table, plate, quality["min_fields"])
+    settings = {"acquisition": acquisition, "mosaic": mosaic, "illumination": illumination, "qc": quality}
     # Workers end before what they failed to finish is removed.
     with atomic_path(store) as partial, connect(dask) as client:
         plan = _plan(reader, table, channels, mosaic, acquisition["nuclei"])
-        kept: dict[tuple[str, int], Reading] = {}
-        if illumination["method"] == "instrument":
-            plan = replace(plan, gains=_instrument_gains(reader, plan))
-        elif illumination["method"] == "retrospective":
-            gains, kept = _estimate_gains(client, plan, table, illumination["max_fields"])
-            plan = replace(plan, gains=gains)
-        pixel_size = _pixel_size(table)
-        writer = PlateWriter(
-            partial,
-            plate,
-            list(table["well"].unique()),
-            [Channel(name, color, (0.0, 1.0)) for name, color in zip(channels, _colors(len(channels)), strict=True)],
-            None if pixel_size is None else pixel_size * plan.downsample,
-        )
+        plan, kept = with_gains(client, reader, plan, table, illumination)
+        writer = _writer(partial, plate, table, plan)
         staged = _stage_wells(client, plan, table, kept, writer)
-        numbers = pd.DataFrame([record for part in staged for record in part.numbers])
-        for channel in channels:
-            highest = numbers[f"highest_{channel}"]
-            at_limit = quality_control.at_limit(highest, numbers[f"low_{channel}"])
-            numbers[f"saturated_{channel}"] = numbers[f"saturated_{channel}"].where(at_limit, 0.0)
-            if highest.max() == 0:
-                log(f"{plate}: channel {channel} is black in every field; look whether it was acquired")
+        numbers = _numbers(staged, plate, channels)
         flags = quality_control.flag(numbers, channels, quality)
-        pixels = np.concatenate([part.pixels for part in staged])
-        used = flags["used"].to_numpy()
-        low, high = np.percentile(pixels[used] if used.any() else pixels, _WINDOW, axis=(0, 2))
-        writer.set_windows([(float(a), float(b)) for a, b in zip(low, high, strict=True)])
+        writer.set_windows(_windows(staged, flags["used"].to_numpy()))
         digest = writer.seal(
             {part.numbers[0]["well"]: part.digests for part in staged},
-            {
-                "acquisition": effective("acquisition", acquisition),
-                "mosaic": mosaic,
-                "illumination": illumination,
-                "qc": quality,
-            },
+            settings | {"acquisition": effective("acquisition", acquisition)},
         )
     leading = pd.DataFrame({"plate": plate, "well": numbers["well"], "field": numbers["field"]}).join(flags)
     measured = [f"{name}_{channel}" for channel in channels for name in quality_control.NUMBERS]
     fields = leading.join(numbers[["n_cells", *measured]])
-    settings = {"acquisition": acquisition, "mosaic": mosaic, "illumination": illumination, "qc": quality}
-    notes = made_from(settings, [(f"index/{plate}", index)])
-    notes |= {"digest": digest}
+    notes = made_from(settings, [(f"index/{plate}", index)]) | {"digest": digest}
     write_table(fields.astype(types_in("qc", map(str, fields.columns))), qc, notes, kind="qc")
     write_record(table, {path: digest for part in staged for path, digest in part.originals.items()}, images, manifest)
     done = {
@@ -241,6 +158,55 @@ def stage_plate(
     with atomic_path(manifest) as partial:
         partial.write_text(json.dumps(done, indent=1, allow_nan=False) + "\n")
     log(f"{plate}: {len(numbers)} fields of {len(staged)} wells staged, {int((~flags['used']).sum())} of them flagged")
+
+
+def _with_digests(index: pd.DataFrame, images: Path, manifest: Path) -> pd.DataFrame:
+    """Return the index with column `before`: the digest of each file when it was staged before, else empty."""
+    before = read_digests(manifest)
+    keys = zip(relative(index["path"], images), index["size"], index["mtime_ns"], strict=True)
+    return index.assign(before=[before.get(key, "") for key in keys])
+
+
+def _check_field_count(table: pd.DataFrame, plate: str, least: int) -> None:
+    """Raise a UserError where no well has as many fields as ``qc.min_fields`` asks for."""
+    most = table.groupby("well")["field"].nunique().max()
+    if most < least:
+        raise UserError(
+            f"qc.min_fields: {least} good fields are asked of each well, but no well of plate {plate} has more than "
+            f"{most}; ask for fewer"
+        )
+
+
+def _writer(store: Path, plate: str, table: pd.DataFrame, plan: Plan) -> PlateWriter:
+    """Return the writer of the plate's store, whose display windows are set once the pixels are known."""
+    pixel_size = _pixel_size(table)
+    colors = _colors(len(plan.channels))
+    return PlateWriter(
+        store,
+        plate,
+        list(table["well"].unique()),
+        [Channel(name, color, (0.0, 1.0)) for name, color in zip(plan.channels, colors, strict=True)],
+        None if pixel_size is None else pixel_size * plan.downsample,
+    )
+
+
+def _numbers(staged: Sequence[Staged], plate: str, channels: Sequence[str]) -> pd.DataFrame:
+    """Return what was measured of each field; pixels count as saturated only where the camera's limit was reached."""
+    numbers = pd.DataFrame([record for part in staged for record in part.numbers])
+    for channel in channels:
+        highest = numbers[f"highest_{channel}"]
+        at_limit = quality_control.at_limit(highest, numbers[f"low_{channel}"])
+        numbers[f"saturated_{channel}"] = numbers[f"saturated_{channel}"].where(at_limit, 0.0)
+        if highest.max() == 0:
+            log(f"{plate}: channel {channel} is black in every field; look whether it was acquired")
+    return numbers
+
+
+def _windows(staged: Sequence[Staged], used: np.ndarray) -> list[tuple[float, float]]:
+    """Return the display window of each channel, from the fields that are used, or from all where none is."""
+    pixels = np.concatenate([part.pixels for part in staged])
+    low, high = np.percentile(pixels[used] if used.any() else pixels, _WINDOW, axis=(0, 2))
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
 def _colors(n: int) -> list[str]:
@@ -266,7 +232,7 @@ def _chosen(
     problems = duplicates(table)
     problems += [f"{source}: {problem}, and index again" for problem in plane_problems(table, channels)]
     if problems:
-        raise UserError(problems[:_MAX_PROBLEMS])
+        raise UserError(problems[:MAX_PROBLEMS])
     places = table["well"].map({well: parse_well(well) for well in table["well"].unique()})
     order = pd.DataFrame({"place": places, "field": table["field"], "z": table["z"]}).sort_values(
         ["place", "field", "z"], kind="stable"
@@ -289,13 +255,13 @@ def _plan(
             break
         except UserError as error:
             problems += error.problems
-            if len(problems) >= _MAX_PROBLEMS:
+            if len(problems) >= MAX_PROBLEMS:
                 break
     else:
         raise UserError(problems)
-    if len(problems) >= _MAX_PROBLEMS:
+    if len(problems) >= MAX_PROBLEMS:
         raise UserError(problems)
-    centres = table.drop_duplicates(_FIELD)
+    centres = table.drop_duplicates(FIELD)
     where = arrange(centres, first.shape, _pixel_size(table), mosaic["downsample"], mosaic["arrange"])
     return Plan(reader, channels, first.shape, first.dtype, where, mosaic["downsample"], nuclei)
 
@@ -309,65 +275,6 @@ def _pixel_size(table: pd.DataFrame) -> float | None:
         odd = table["path"].iloc[int(np.nanargmax(table["pixel_size_um"]))]
         raise UserError(f"{odd}: its pixels are {sizes.max():g} um, others' {sizes.min():g}; stage them as two plates")
     return float(sizes.iloc[0])
-
-
-def _instrument_gains(reader: Acquisition, plan: Plan) -> dict[str, tuple[np.ndarray, float]]:
-    gains = {}
-    for channel in plan.channels:
-        profile = reader.flatfield(channel)
-        if profile is None:
-            raise UserError(
-                f"{reader.folder}: the instrument gives no flat field of channel {channel}; "
-                "set illumination.method to retrospective or none"
-            )
-        if profile.shape != plan.shape:
-            raise UserError(f"{reader.folder}: the flat field of channel {channel} has another size than the images")
-        gain = block_means(profile, plan.downsample)
-        gains[channel] = ((gain / gain.mean()).astype(np.float32), 0.0)
-    return gains
-
-
-def _estimate_gains(
-    client: Client, plan: Plan, table: pd.DataFrame, max_fields: int
-) -> tuple[dict[str, tuple[np.ndarray, float]], dict[tuple[str, int], Reading]]:
-    """Return gain and offset of each channel from a sample of fields, and these fields if they fit into memory."""
-    rows = {(str(part["well"].iloc[0]), int(part["field"].iloc[0])): part for _, part in table.groupby(_FIELD)}
-    chosen = np.random.default_rng(0).permutation(len(rows))[:max_fields]
-    sample = [list(rows)[i] for i in sorted(chosen)]
-    size = 4 * len(plan.channels) * plan.mosaic.cell[0] * plan.mosaic.cell[1]
-    keep = len(sample) * size <= _KEEP_BYTES
-    [shared] = client.scatter([plan], broadcast=True, hash=False)
-    futures = client.map(_sample, [rows[key] for key in sample], plan=shared, keep=keep, pure=False)
-    problems: list[str] = []
-    grids, kept = {}, {}
-    for future, (result, wrong) in progress(
-        as_completed(futures, with_results=True), len(futures), "fields sampled for the flat field"
-    ):
-        future.release()
-        if wrong:
-            problems += wrong
-        else:
-            key, grid, reading = result
-            grids[key] = grid
-            if reading is not None:
-                kept[key] = reading
-    if not grids:
-        raise UserError(sorted(problems)[:_MAX_PROBLEMS])
-    stack = np.stack([grids[key] for key in sample if key in grids])
-    height, width = plan.shape[0] // plan.downsample, plan.shape[1] // plan.downsample
-    gains = {name: estimate(stack[:, i], (height, width)) for i, name in enumerate(plan.channels)}
-    return gains, kept
-
-
-def _sample(rows: pd.DataFrame, plan: Plan, keep: bool) -> tuple[Any, list[str]]:
-    try:
-        [(number, images)] = _images(rows).items()
-        reading = _read(images, plan)
-    except UserError as error:
-        return None, error.problems
-    key = (str(rows["well"].iloc[0]), number)
-    grid = np.stack([tiles(channel / plan.downsample**2) for channel in reading.sums])
-    return (key, grid, reading if keep else None), []
 
 
 def _stage_wells(
@@ -398,13 +305,13 @@ def _stage_wells(
         staged[futures[future]] = result
         future.release()
         problems += result.problems
-        if result.unwritten or len(problems) >= _MAX_PROBLEMS:
+        if result.unwritten or len(problems) >= MAX_PROBLEMS:
             client.cancel(list(futures))
             if result.unwritten:
                 raise result.unwritten
             break
     if problems:
-        raise UserError(sorted(problems)[:_MAX_PROBLEMS])
+        raise UserError(sorted(problems)[:MAX_PROBLEMS])
     return [staged[well] for well in wells]
 
 
@@ -424,7 +331,7 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
     """
     well = str(rows["well"].iloc[0])
     slots = plan.mosaic.fields[plan.mosaic.fields["field"].isin(rows["field"])]
-    images = _images(rows)
+    images = images_of(rows)
     image = np.zeros((len(plan.channels), *plan.mosaic.shape), plan.dtype)
     records: list[dict[str, Any]] = []
     pixels: list[np.ndarray] = []
@@ -433,7 +340,7 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
     height, width = plan.mosaic.cell
     for number, y, x in zip(slots["field"].tolist(), slots["y"].tolist(), slots["x"].tolist(), strict=True):
         try:
-            reading = kept.get((well, number)) or _read(images[number], plan)
+            reading = kept.get((well, number)) or read_field(images[number], plan)
         except UserError as error:
             problems += error.problems
             continue
@@ -472,54 +379,3 @@ def _finish(sums: np.ndarray, plan: Plan, channel: str) -> np.ndarray:
         return ((sums + block // 2) // block).astype(plan.dtype)
     even = correct(sums / np.float32(block), *plan.gains[channel])
     return np.clip(np.rint(even), 0, np.iinfo(plan.dtype).max).astype(plan.dtype)
-
-
-def _images(rows: pd.DataFrame) -> dict[int, dict[str, list[Source]]]:
-    """Return the planes of the index by field and channel."""
-    images: dict[int, dict[str, list[Source]]] = {}
-    sources = zip(*(rows[name].tolist() for name in Source._fields), strict=True)
-    for number, channel, source in zip(
-        rows["field"].tolist(), rows["channel"], map(Source._make, sources), strict=True
-    ):
-        images.setdefault(number, {}).setdefault(channel, []).append(source)
-    return images
-
-
-def _read(images: Mapping[str, Sequence[Source]], plan: Plan) -> Reading:
-    """Read all images of one field, planes projected one by one."""
-    sums, highest, at_highest = [], [], []
-    digests: dict[str, str] = {}
-    problems: list[str] = []
-    for channel in plan.channels:
-        projected: np.ndarray | None = None
-        for source in images[channel]:
-            try:
-                # Before it is read: one that is replaced in between has another digest when it is looked at again.
-                if source.path not in digests:
-                    digests[source.path] = verified(source.path, source.size, source.mtime_ns, source.before)
-                image = _checked(plan, Path(source.path), source.page)
-            except UserError as error:
-                problems += error.problems
-                continue
-            projected = image if projected is None else np.maximum(projected, image, out=projected)
-        if problems or projected is None:
-            continue
-        sums.append(block_sums(projected, plan.downsample))
-        # Every few rows tell as well as all whether and how much the camera saturated.
-        some = projected[:: plan.downsample]
-        top = some.max()
-        highest.append(float(top))
-        at_highest.append(np.count_nonzero(some == top) / some.size)
-    if problems:
-        raise UserError(problems)
-    return Reading(np.stack(sums), np.array(highest), np.array(at_highest), digests)
-
-
-def _checked(plan: Plan, path: Path, page: int) -> np.ndarray:
-    image = plan.acquisition.read(path, page)
-    if image.shape != plan.shape or image.dtype != plan.dtype:
-        raise UserError(
-            f"{path}: {image.shape[0]} x {image.shape[1]} pixels of {image.dtype} where others of the plate have "
-            f"{plan.shape[0]} x {plan.shape[1]} of {plan.dtype}; stage it as a plate of its own or export it again"
-        )
-    return image

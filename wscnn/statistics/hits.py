@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wscnn.core.config import load_layout
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
 from wscnn.core.provenance import made_from
+from wscnn.core.screen_folder import ScreenFolder
+from wscnn.core.screen_tables import load_layout
 from wscnn.core.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, WELLS, conform, read_table, write_table
 from wscnn.core.wells import plate_format
 from wscnn.network.card import Card, read_cards
@@ -104,11 +105,12 @@ def call_hits(
     )
     inputs = [("layout", layout)] if layout is not None else []
     notes = made_from({"hits": hits}, [*inputs, *((f"wells/{path.stem}", path) for path in files)])
-    write_table(tables.hits, output / "hits.parquet", notes, kind="hits", searched=["perturbation"])
-    write_table(tables.wells, output / "wells.parquet", notes, kind="screen_wells", searched=["plate", "perturbation"])
-    write_table(tables.plates, output / "plates.parquet", notes, kind="plates")
-    write_table(tables.suspects, output / "suspects.parquet", notes, kind="suspects")
-    write_table(tables.warnings, output / "warnings.parquet", notes, kind="warnings")
+    screen = ScreenFolder(output)
+    write_table(tables.hits, screen.table("hits"), notes, kind="hits", searched=["perturbation"])
+    write_table(tables.wells, screen.table("wells"), notes, kind="screen_wells", searched=["plate", "perturbation"])
+    write_table(tables.plates, screen.table("plates"), notes, kind="plates")
+    write_table(tables.suspects, screen.table("suspects"), notes, kind="suspects")
+    write_table(tables.warnings, screen.table("warnings"), notes, kind="warnings")
 
 
 def _read_warnings(path: Path) -> pd.DataFrame:

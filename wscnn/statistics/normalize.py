@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wscnn.core.robust import MAD_TO_SD
 from wscnn.statistics.arrays import Array, Mask
 
 #: Ways to normalise a plate's scores.
@@ -22,8 +23,7 @@ FEWEST_PERTURBATIONS = 3
 # Robust fits: steps, those by Huber's weights before Tukey's, and the tuning constants for 95 % efficiency.
 _STEPS, _HUBER_STEPS, _HUBER, _TUKEY = 30, 8, 1.345, 4.685
 
-#: What a median absolute deviation (MAD), and a mean one, are multiplied by to estimate a normal standard deviation.
-MAD_TO_SD = 1.4826022185056018
+#: What a mean absolute deviation is multiplied by to estimate a normal standard deviation.
 MEAN_DEVIATION_TO_SD = 1.2533141373155003
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from wscnn.statistics.arrays import Array
 from wscnn.statistics.cautions import Caution
 from wscnn.statistics.normalize import NEED_CONTROLS, Polish, median, median_polish, spread
+from wscnn.statistics.roc import auc_of_rows
 
 Mask = NDArray[np.bool_]
 
@@ -54,14 +55,6 @@ def ssmd(negatives: Array, positives: Array) -> Array:
     low, low_sd = _mean_sd(negatives)
     high, high_sd = _mean_sd(positives)
     return (high - low) / np.sqrt(low_sd**2 + high_sd**2)
-
-
-def control_auc(negatives: Array, positives: Array) -> Array:
-    """Return the chance that a positive control scores above a negative one (ties count half), a plate a row."""
-    pairs = np.isfinite(positives)[:, :, None] & np.isfinite(negatives)[:, None, :]
-    wins = (positives[:, :, None] > negatives[:, None, :]) + 0.5 * (positives[:, :, None] == negatives[:, None, :])
-    count = pairs.sum(axis=(1, 2))
-    return np.where(count > 0, (wins * pairs).sum(axis=(1, 2)) / np.maximum(count, 1), np.nan)
 
 
 def edge_effect(grid: Array, border: Mask) -> Array:
@@ -145,8 +138,8 @@ def measure(negatives: Array, positives: Array, grid: Array, border: Mask) -> pd
                 "z_prime_robust": z_prime(negatives, positives, robust=True),
                 "z_prime_samples": z_prime(samples, positives, robust=True),
                 "ssmd": ssmd(negatives, positives),
-                "auc": control_auc(negatives, positives),
-                "auc_samples": control_auc(samples, positives),
+                "auc": auc_of_rows(negatives, positives),
+                "auc_samples": auc_of_rows(samples, positives),
                 "sample_shift": (median(_flat(grid)) - median(negatives)) / spread(negatives),
                 "edge_effect": edge_effect(grid, border),
                 "row_effect": rows,

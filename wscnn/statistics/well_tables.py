@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wscnn.core.config import DEFAULT_PHENOTYPE
 from wscnn.core.errors import UserError, listed, merged
 from wscnn.core.progress import log
+from wscnn.core.screen_tables import DEFAULT_PHENOTYPE
 from wscnn.core.tables import WELLS
 from wscnn.core.user_tables import SUFFIXES, Lines, as_numbers, as_text, at, by_value, read_user_table, typed
 from wscnn.core.wells import parse_well, well_name
@@ -283,5 +283,4 @@ def check_wells(table: pd.DataFrame, source: str) -> pd.DataFrame:
 def _some(rows: pd.DataFrame) -> str:
     """Return the first wells of `rows` by name, and how many more there are."""
     names = (rows["plate"].astype(str) + " " + rows["well"].astype(str)).drop_duplicates()
-    more = f" and {len(names) - _NAMED} more wells" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return listed(names, _NAMED)

@@ -12,7 +12,7 @@ from wscnn.network.model import WSCNN
 from wscnn.training.bags import Bags
 
 
-def _keep(
+def save_checkpoint(
     path: Path,
     key: str,
     network: WSCNN,
@@ -37,7 +37,7 @@ def _keep(
         partial.write_bytes(buffer.getbuffer())
 
 
-def _resume(
+def load_checkpoint(
     path: Path | None, key: str, network: WSCNN, optimizer: torch.optim.Optimizer, bags: Bags
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor], float]:
     """Bring all to where `path` has it; return history, best weights and seconds.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Replayed:
+class CudaGraphStep:
     """A step that a GPU records once and then repeats by itself: it computes a small network faster than its host can
     ask for one operation after the other.
 

@@ -12,7 +12,7 @@ from torch.multiprocessing.spawn import spawn
 
 from wscnn.core.errors import UserError
 from wscnn.network.model import WSCNN
-from wscnn.training.fit import Examples, Share, fit
+from wscnn.training.fit import DdpRank, Examples, fit
 
 
 def fit_together(
@@ -78,7 +78,7 @@ def _work(
     network.to(device)
     history, problems = pd.DataFrame(), []
     try:
-        history = fit(network, train.to(device), select.to(device), *settings, Share(rank, n))
+        history = fit(network, train.to(device), select.to(device), *settings, DdpRank(rank, n))
     except UserError as error:  # the same in every process: all see the mean loss
         problems = error.problems
     if rank == 0:

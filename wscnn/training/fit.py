@@ -19,8 +19,8 @@ from wscnn.network.device import fast_bfloat16
 from wscnn.network.model import WSCNN, score_fields
 from wscnn.statistics.roc import auc, auc_error
 from wscnn.training.bags import Bags
-from wscnn.training.checkpoint import _keep, _resume
-from wscnn.training.cuda_graph import Replayed
+from wscnn.training.checkpoint import load_checkpoint, save_checkpoint
+from wscnn.training.cuda_graph import CudaGraphStep
 from wscnn.training.heads import PEAKED, start_head
 
 #: Evaluations without a lower loss after which the preset `paper` divides its rate by 10.
@@ -53,7 +53,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Share:
+class DdpRank:
     """The part of one of several processes in training one network, by torch's DistributedDataParallel.
 
     Attributes
@@ -98,7 +98,7 @@ def fit(
     seed: int,
     resume: Path | None = None,
     key: str = "",
-    share: Share = Share(),
+    share: DdpRank = DdpRank(),
 ) -> pd.DataFrame:
     """Train `network` in place, leave it with the weights that select best, and return the history.
 
@@ -137,22 +137,15 @@ def fit(
         When the training diverges.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    bags = Bags(
-        train.fields,
-        train.labels,
-        recipe["crop"],
-        recipe["tiles"],
-        recipe["augmentation"],
-        seed,
-        share.of_batch(recipe["batch"]),
-    )
+    augmented = recipe["crop"], recipe["tiles"], recipe["augmentation"]
+    bags = Bags(train.fields, train.labels, *augmented, seed, share.of_batch(recipe["batch"]))
     frozen = network.blocks[: recipe["freeze"]]
     frozen.requires_grad_(False)
     optimizer = _optimizer([weight for weight in network.parameters() if weight.requires_grad], recipe)
     steps = recipe["steps"]
     marks = sorted({max(1, round(steps * (i + 1) / recipe["evaluations"])) for i in range(recipe["evaluations"])})
     counts = select.labels.bincount(minlength=network.n_classes).tolist()
-    rows, best, before = _resume(resume, key, network, optimizer, bags)
+    rows, best, before = load_checkpoint(resume, key, network, optimizer, bags)
     step = rows[-1]["step"] if rows else 0
     if rows:
         log(f"goes on from step {step} of a training that was cut off")
@@ -160,12 +153,7 @@ def fit(
         start_head(network, train.fields, train.labels, recipe["heads"], seed, bags.fields_shown)
     began = time.monotonic()
     losses: list[Tensor] = []
-    learner = share.joined(network)
-
-    def learn(images: Tensor, labels: Tensor) -> Tensor:
-        return _step(learner, network, optimizer, recipe, images, labels)
-
-    take = Replayed(learn) if bags.fields.is_cuda and share.n == 1 else learn
+    take = _stepper(network, optimizer, recipe, share, on_gpu=bags.fields.is_cuda)
     with _deterministic():
         while step < steps:
             if _stalls(rows, recipe["patience"]):
@@ -179,27 +167,56 @@ def fit(
             step += 1
             if step not in marks:
                 continue
-            loss = share.mean(torch.stack(losses).mean())
+            row = _evaluation(step, losses, rate, network, select, recipe, share)
             losses.clear()
-            if not np.isfinite(loss):
-                raise UserError(f"training diverged by step {step} (loss {loss}); lower train.learning_rate")
-            # What the processes decide by has to be one number, and each has its own batch statistics.
-            score = share.of_first(lambda: _select_auc(network, select, recipe))
-            seconds = before + time.monotonic() - began
-            rows.append(
-                {"step": step, "loss": loss, "select_auc": score, "learning_rate": rate, "seconds": seconds}
-                | {"best": _last_is_best([*(row["select_auc"] for row in rows), score], counts)}
-            )
+            areas = [*(earlier["select_auc"] for earlier in rows), row["select_auc"]]
+            rows.append({**row, "seconds": before + time.monotonic() - began, "best": _last_is_best(areas, counts)})
             if rows[-1]["best"]:
                 best = deepcopy(network.state_dict())
             if share.rank:
                 continue
-            log(f"  step {step}: loss {loss:.4f}, area under the curve {score:.4f}, {seconds:.0f} s")
+            log(f"  step {step}: loss {row['loss']:.4f}, AUC {row['select_auc']:.4f}, {rows[-1]['seconds']:.0f} s")
             if resume is not None:
-                _keep(resume, key, network, optimizer, bags, rows, best)
+                save_checkpoint(resume, key, network, optimizer, bags, rows, best)
     network.load_state_dict(best)
     network.eval()
     return pd.DataFrame(rows)
+
+
+def _stepper(
+    network: WSCNN, optimizer: torch.optim.Optimizer, recipe: Mapping[str, Any], share: DdpRank, on_gpu: bool
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a function that takes one step on images and labels and returns the loss."""
+    learner = share.joined(network)
+
+    def learn(images: Tensor, labels: Tensor) -> Tensor:
+        return _step(learner, network, optimizer, recipe, images, labels)
+
+    return CudaGraphStep(learn) if on_gpu and share.n == 1 else learn
+
+
+def _evaluation(
+    step: int,
+    losses: list[Tensor],
+    rate: float,
+    network: WSCNN,
+    select: Examples,
+    recipe: Mapping[str, Any],
+    share: DdpRank,
+) -> dict[str, Any]:
+    """Return ``step, loss, select_auc, learning_rate``, the loss as the mean over steps.
+
+    Raises
+    ------
+    UserError
+        When the loss is not finite.
+    """
+    loss = share.mean(torch.stack(losses).mean())
+    if not np.isfinite(loss):
+        raise UserError(f"training diverged by step {step} (loss {loss}); lower train.learning_rate")
+    # What the processes decide by has to be one number, and each has its own batch statistics.
+    score = share.of_first(lambda: _select_auc(network, select, recipe))
+    return {"step": step, "loss": loss, "select_auc": score, "learning_rate": rate}
 
 
 @torch.no_grad()

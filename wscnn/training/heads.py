@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wscnn.network.model import NOISY_OR, WSCNN, topk
+from wscnn.statistics.roc import partial_auc
 
 #: Pools that a few high places decide, so that it matters where the detector is high at first.
 PEAKED = (*NOISY_OR, "max", "lse", "topk")
@@ -70,7 +71,7 @@ def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int
     network.classify.bias.zero_()  # type: ignore[union-attr]
     for phenotype in range(1, network.n_classes):
         own = torch.nonzero((labels == 0) | (labels == phenotype)).flatten()
-        area = _area(highest[own], labels[own] > 0)
+        area = partial_auc(highest[own], labels[own] > 0, _HIGHEST, _FEWEST)
         best = area.argsort(descending=True, stable=True)[:_KEPT]
         head = (heads[best] * (area[best] - 0.5)[:, None, None, None]).mean(0, keepdim=True)
         # Where whole fields differ, the highest places of some lie below the mean of all.
@@ -112,19 +113,6 @@ def _features(network: WSCNN, fields: Tensor) -> Iterator[Tensor]:
 def _highest(features: Tensor, heads: Tensor) -> Tensor:
     """Return the mean over each detector's highest places in each field, (fields, detectors)."""
     return torch.cat([topk(functional.conv2d(some, heads)) for some in features.split(_BATCH)])
-
-
-def _area(scores: Tensor, positive: Tensor) -> Tensor:
-    """Return how well each column of scores (fields, detectors) tells positive fields from negative ones.
-
-    The partial area under the ROC curve, over the false positive rates up to a tenth, scaled so that 0.5 is chance and
-    1 is perfect (McClish, Medical Decision Making 1989).
-    """
-    negative = scores[~positive]
-    highest = negative.topk(min(len(negative), max(_FEWEST, round(_HIGHEST * len(negative)))), dim=0).values
-    area = torch.stack([(scores[positive] > score).float().mean(0) for score in highest]).mean(0)
-    chance = (len(highest) + 1) / 2 / (len(negative) + 1)
-    return 0.5 + 0.5 * (area - chance) / (1 - chance)
 
 
 def _even_odds(network: WSCNN, features: Tensor, phenotype: int, shown: int) -> None:

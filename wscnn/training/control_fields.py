@@ -1,0 +1,139 @@
+"""The fields of control wells that a fold is trained, chosen and tested with."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from wscnn.core.errors import UserError
+from wscnn.core.progress import log
+from wscnn.network.card import PARTS
+from wscnn.network.model import WSCNN
+from wscnn.plates.fields import draw_in_turns, read_fields, read_quality
+from wscnn.plates.store import BOX, Plate
+from wscnn.training.fit import Examples
+
+#: The class of negative controls.
+NEGATIVE = "negative"
+
+
+def assign_parts(controls: pd.DataFrame, seed: int) -> pd.Series:
+    """Return the part (0, 1 or 2) of each control well, dealt evenly over classes and over the plates of each.
+
+    All fields of a well are in one part. Fold k is trained on part k, selected on part k + 1 and tested on part
+    k + 2 (modulo 3).
+
+    Parameters
+    ----------
+    controls
+        Columns ``plate, well, role, phenotype``.
+    seed
+        Of the deal, which does not depend on the order of the rows.
+
+    Raises
+    ------
+    UserError
+        When there are fewer than two classes, or a class has fewer than three wells.
+    """
+    table = controls.assign(label=class_of(controls)).sort_values(["label", "plate", "well"])
+    counts = table["label"].value_counts().sort_index()
+    problems = [
+        f"layout: class '{label}' has {count} control wells, but needs at least {len(PARTS)}: one each to train on, to "
+        "select by and to test with"
+        for label, count in counts.items()
+        if count < len(PARTS)
+    ]
+    if NEGATIVE not in counts:
+        problems.append("layout: there is no negative control well; training needs wells of role negative")
+    if set(counts.index) <= {NEGATIVE}:
+        problems.append("layout: there is no positive control well; training needs wells of role positive")
+    if problems:
+        raise UserError(problems)
+    random = np.random.default_rng(seed)
+    parts = pd.Series(0, index=table.index, name="part")
+    for _, wells in table.groupby("label"):
+        # The deal goes on from plate to plate, so that no part of a class has two wells more than another.
+        order = [index for _, group in wells.groupby("plate") for index in random.permutation(group.index)]
+        parts[order] = (np.arange(len(order)) + random.integers(len(PARTS))) % len(PARTS)
+    return parts.reindex(controls.index)
+
+
+def class_of(controls: pd.DataFrame) -> pd.Series:
+    """Return the class of each control well: ``negative`` or its phenotype."""
+    return controls["phenotype"].where(controls["role"] == "positive", NEGATIVE)
+
+
+def fields_of(wells: pd.DataFrame, plates: Mapping[str, Plate], qcs: Sequence[Path]) -> pd.DataFrame:
+    """Return a row a usable field of the control wells: ``plate, well, label, part, field`` and `BOX`."""
+    quality = pd.concat(read_quality(plate, path) for plate, path in zip(plates.values(), qcs, strict=True))
+    used = quality.loc[quality["used"], ["plate", "well", "field"]]
+    rows = []
+    for plate, well in zip(wells["plate"], wells["well"], strict=True):
+        if plate not in plates or well not in plates[plate].wells:
+            log(f"plate {plate}, well {well}: a control well without images; left out")
+            continue
+        rows.append(plates[plate].fields(well)[["field", *BOX]].assign(plate=plate, well=well))
+    if not rows:
+        raise UserError("layout: no control well has images; correct the layout or the pattern of file names")
+    table = pd.concat(rows).merge(used, on=["plate", "well", "field"]).merge(wells, on=["plate", "well"])
+    return table.sort_values(["plate", "well"], kind="stable", ignore_index=True)
+
+
+def load_examples(
+    table: pd.DataFrame,
+    plates: Mapping[str, Plate],
+    channels: Sequence[str],
+    classes: Sequence[str],
+    train: Mapping[str, Any],
+    network: WSCNN,
+) -> Examples:
+    """Return the fields of `table`, at most ``train.max_fields``, checked."""
+    missing = sorted(set(classes) - set(table["label"]))
+    if missing:
+        raise UserError(
+            f"layout: class {', '.join(missing)} has too few control wells with usable fields: each of three parts "
+            "needs one; see the table of quality"
+        )
+    # The classes take turns, and within each class its plates, so that none is lost.
+    table = draw_in_turns(table, train["max_fields"], [["plate", "label"], ["label"]], train["seed"]).sort_index()
+    fields = torch.empty(0)
+    sizes = set()
+    problems = []
+    filled = 0
+    for (plate, well), rows in table.groupby(["plate", "well"]):
+        images = read_fields(plates[str(plate)], str(well), channels, rows[BOX].to_numpy())
+        problems += _image_problems(images, rows, f"plate {plate}, well {well}", network)
+        if not filled:
+            # Half the memory of float32, and once: the fields of a large screen are gigabytes.
+            fields = torch.empty((len(table), *images.shape[1:]), dtype=torch.half)
+        sizes.add(images.shape[-2:])
+        if len(sizes) == 1:
+            # The largest number of a half is 65504.
+            fields[filled : filled + len(images)] = torch.from_numpy(images.clip(-6e4, 6e4))
+        filled += len(images)
+    if len(sizes) > 1:
+        problems.append(f"control wells: fields have several sizes ({sorted(sizes)} px); stage them all to one size")
+    if problems:
+        raise UserError(problems)
+    labels = torch.tensor([classes.index(label) for label in table["label"]])
+    return Examples(fields, labels, list(table["plate"] + "/" + table["well"]))
+
+
+def _image_problems(images: np.ndarray, rows: pd.DataFrame, where: str, network: WSCNN) -> list[str]:
+    """Return what speaks against training on images (n, C, h, w)."""
+    problems = []
+    if min(images.shape[-2:]) < network.receptive_field:
+        problems.append(
+            f"{where}: fields of {images.shape[-2]} x {images.shape[-1]} px are smaller than the "
+            f"{network.receptive_field} px that the network '{network.architecture}' sees; lower mosaic.downsample or "
+            "choose another model.architecture"
+        )
+    for image, number in zip(images, rows["field"], strict=True):
+        if not np.isfinite(image).all():
+            problems.append(f"{where}, field {number}: holds pixels that are no numbers; exclude the well")
+        elif (np.ptp(image, axis=(1, 2)) == 0).all():
+            problems.append(f"{where}, field {number}: all pixels have one value; exclude the well or the field")
+    return problems
