@@ -103,7 +103,7 @@ def repeated(flag, paths):
 
 @cache
 def digest_of(*paths):
-    """Return a digest of the content of files that no job makes: times of modification do not always tell a change."""
+    """Return a digest of the content of files that no job makes: times of modification do not always show a change."""
     parts = [Path(path).read_bytes() for path in paths if Path(path).is_file()]
     return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
 

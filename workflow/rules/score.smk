@@ -1,4 +1,4 @@
-# Scores of wells and fields, detected cells, masks. One GPU a plate.
+# Scores of wells and fields, detected cells, masks. One GPU per plate.
 rule score:
     input:
         manifest=SCREEN.manifest("{plate}"),

@@ -27,7 +27,7 @@ rule encode:
         " {params.settings:q} > {log:q} 2>&1"
 
 
-# Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU a fold.
+# Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU per fold.
 rule train:
     input:
         plates=[SCREEN.manifest(plate) for plate in IMAGES],

@@ -105,11 +105,8 @@ _METHOD = {"method": Column("str", "`network`, or the simpler method: `count`, `
 #: ``layout``, ``screen_wells`` and ``hits``. A name that ends in ``*`` stands for all columns that begin so: the table
 #: of quality has one for each channel.
 TABLES: dict[str, dict[str, Column]] = {
-    # One row per well, as `check` writes it.
     "layout": {**_PLATE, **_WELL, **_POSITION, **_PERTURBATION, **_ROLE, **_LABEL, **_BATCH},
-    # The control wells of the layout: what training depends on.
     "controls": {**_PLATE, **_WELL, **_POSITION, **_ROLE, **_LABEL},
-    # One row per image file, or plane of one.
     "index": {
         **_PLATE,
         **_WELL,
@@ -128,13 +125,11 @@ TABLES: dict[str, dict[str, Column]] = {
         "pixel_size_um": Column("float64", "Size of a raw pixel; missing where not known", "um"),
         **_ORIGINAL,
     },
-    # One row per raw image file that was staged.
     "raw": {
         "path": Column("str", "File, below the folder of the plate's images"),
         **_ORIGINAL,
         "digest": Column("str", "CRC-32C of the content when it was staged"),
     },
-    # One row per field; the numbers of each channel follow the columns of the field.
     "qc": {
         **_PLATE,
         **_WELL,
@@ -164,7 +159,6 @@ TABLES: dict[str, dict[str, Column]] = {
         ),
         "line_jumps_*": Column("float64", "Rows and columns that are darker or brighter as a whole", "count"),
     },
-    # One row per evaluation while a fold is trained.
     "history": {
         "step": Column("int64", "Steps of training so far", "count"),
         "loss": Column("float64", "Mean loss since the row before"),
@@ -173,9 +167,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "seconds": Column("float64", "Time of training so far, over restarts", "s"),
         "best": Column("bool", "Whether these weights replaced the ones kept before"),
     },
-    # One row per well and phenotype of a plate, as `score` writes it.
     "wells": {**_SCREEN, **_PLATE, **_WELL, **_POSITION, **_WELL_SCORES},
-    # One row per field and phenotype.
     "fields": {
         **_SCREEN,
         **_PLATE,
@@ -196,7 +188,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "n_objects": Column("Int32", "Detected cells", "count"),
         "object_area_px": Column("int64", "Area of masks", "mosaic pixels"),
     },
-    # One row per detected cell.
     "objects": {
         **_PLATE,
         **_WELL,
@@ -212,7 +203,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "area_px": Column("int32", "Area of the mask", "mosaic pixels"),
         "score": Column("float64", "Peak of the detector, mean of the folds", "log-odds"),
     },
-    # One row per perturbation, role and phenotype.
     "hits": {
         "rank": Column("Int32", "From 1, by p and then by effect; missing for controls and where there is no p"),
         **_PERTURBATION,
@@ -260,7 +250,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "cell_percent": Column("float64", "Nuclei per field, relative to the plate's negative controls", "percent"),
         "cell_loss": Column("bool", "Whether `cell_percent` is below 100 (1 - `hits.cell_loss`)"),
     },
-    # One row per well and phenotype of the screen.
     "screen_wells": {
         **_SCREEN,
         **_PLATE,
@@ -275,7 +264,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "z": Column("float64", "Score, normalised by the plate's negative controls or its samples", "z"),
         "p": Column("float64", "p-value of this well alone; a control is ranked among the others", "0 to 1"),
     },
-    # One row per plate and phenotype.
     "plates": {
         **_SCREEN,
         **_PLATE,
@@ -328,7 +316,6 @@ TABLES: dict[str, dict[str, Column]] = {
             "float64", "Rank correlation of its samples' z with the mean z of the same perturbations on other plates"
         ),
     },
-    # One row per control well and phenotype whose score contradicts its label.
     "suspects": {
         **_SCREEN,
         **_PLATE,
@@ -343,7 +330,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "position": Column("float64", "0 at the plate's negative controls, 100 at its positive ones", "percent"),
         "reason": Column("str", "How the score contradicts the label"),
     },
-    # One row per nucleus of a plate.
     "cells": {
         **_PLATE,
         **_WELL,
@@ -352,7 +338,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "x": Column("float64", "Horizontal position of the nucleus's centre in the well's mosaic", "mosaic pixels"),
         "feature_*": Column("float32", "A feature of the nucleus; those of a channel end in its name"),
     },
-    # One row per method, well and phenotype.
     "baseline_wells": {
         **_METHOD,
         **_SCREEN,
@@ -372,7 +357,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "z": Column("float64", "Score, normalised by the plate's negative controls or its samples", "z"),
         "p": Column("float64", "p-value of this well alone; a control is ranked among the others", "0 to 1"),
     },
-    # One row per method, phenotype and fold.
     "baseline_folds": {
         **_METHOD,
         **_PHENOTYPE,
@@ -383,7 +367,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "n_negative": Column("int32", "Negative control wells of the fold", "count"),
         "n_positive": Column("int32", "Positive control wells of the fold", "count"),
     },
-    # One row per warning of a stage.
     "warnings": {
         "stage": Column("str", "`check`, `scale`, `train` or `hits`"),
         "plate": Column("str", "Plate that it is about; empty where it is about all"),
@@ -394,8 +377,30 @@ TABLES: dict[str, dict[str, Column]] = {
     },
 }
 
-# One row per method, perturbation, role and phenotype.
 TABLES["baseline"] = {**_METHOD, **{name: TABLES["hits"][name] for name in _CALLS}}
+
+
+#: File of each table below the folder of a screen's results, and what a row of it is.
+FILES = {
+    "layout": ("layout.parquet", "One row per plate and well: the layout as `check` read it"),
+    "controls": ("controls.parquet", "One row per control well: what training depends on"),
+    "index": ("index/<plate>.parquet", "One row per image or plane, sorted by well, field, channel, z and time"),
+    "raw": ("plates/<plate>.raw.parquet", "One row per raw image file that was staged"),
+    "qc": ("qc/<plate>.parquet", "One row per field, with one column of each measure for each channel"),
+    "history": ("model/history-<fold>.parquet", "One row per evaluation while a fold is trained"),
+    "wells": ("wells/<plate>.parquet", "One row per well and phenotype, as `score` writes it"),
+    "fields": ("fields/<plate>.parquet", "One row per field and phenotype"),
+    "objects": ("objects/<plate>.parquet", "One row per detected cell"),
+    "hits": ("hits.parquet", "One row per perturbation, role and phenotype; the strongest evidence first"),
+    "screen_wells": ("wells.parquet", "One row per well and phenotype of the screen, sorted by plate, row and column"),
+    "plates": ("plates.parquet", "One row per plate and phenotype"),
+    "suspects": ("suspects.parquet", "One row per control well and phenotype whose score contradicts the label"),
+    "cells": ("cells/<plate>.parquet", "One row per nucleus"),
+    "baseline_wells": ("baseline_wells.parquet", "One row per method, well and phenotype"),
+    "baseline_folds": ("baseline_folds.parquet", "One row per method, phenotype and fold"),
+    "warnings": ("warnings.parquet", "One row per warning of a stage"),
+    "baseline": ("baseline.parquet", "One row per method, perturbation, role and phenotype, the network included"),
+}
 
 
 def types(table: str) -> dict[str, str]:

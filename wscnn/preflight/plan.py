@@ -265,7 +265,7 @@ def describe(table: pd.DataFrame, size: Size, rates: Mapping[str, Rate]) -> str:
     ]
     if built_in := [stage for stage in UNITS if stage not in rates]:
         lines.append(
-            f"Rates of {', '.join(built_in)}: measured on two cores without a GPU (config/README.md). "
+            f"Rates of {', '.join(built_in)}: measured on two cores without a GPU. "
             "--measured RESULTS takes those of a screen of yours, say of one plate."
         )
     if not set(GPU_STAGES) <= set(rates):
