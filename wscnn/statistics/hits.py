@@ -37,7 +37,7 @@ from wscnn.statistics.normalize import (
 )
 from wscnn.statistics.phenotype import Phenotype
 from wscnn.statistics.rare_fraction import UNKNOWN, Recall, rare_fraction, recall_of
-from wscnn.statistics.shared_positions import position_p, sharing
+from wscnn.statistics.shared_positions import control_position_p, position_p, sharing
 from wscnn.statistics.well_tables import LAYOUT, check_wells, join_layout, read_wells, well_tables
 
 # Columns that the statistics add to the table of wells.
@@ -341,10 +341,8 @@ def _calibration(screen: Phenotype) -> float:
     reachable = np.array([np.exp(sum(log_smallest_p(np.array(k), np.array(r)) for k, r in unit)) for unit in strata])
     p = rank_sum_p(group_sum(above.astype(float), units, n), strata)
     if shared:
-        for unit in range(n):
-            out = wells["unit"] == unit
-            alone = wells[out].assign(perturbation=0)
-            p[unit] = np.fmax(p[unit], position_p(alone, wells[~out], 1)[0][0])
+        by_position = control_position_p(wells)
+        p[wells["unit"]] = np.fmax(p[wells["unit"]], by_position.loc[wells["position"]].to_numpy())
     able = reachable <= 0.05
     return float((p[able] <= 0.05).mean()) if able.any() else float("nan")
 
