@@ -314,6 +314,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "column_effect": Column(
             "float64", "Root mean square column effect of the samples' median polish", "robust SDs of the residuals"
         ),
+        "normalize": Column("str", "How scores were normalised: `hits.normalize`, or what `auto` chose"),
+        "normalize_reason": Column("str", "What `auto` measured; `as set` where `hits.normalize` names the method"),
         "controls_below": Column(
             "float64",
             "Share of the negative controls with p at most 0.05 among each other; missing where none can reach it",

@@ -188,6 +188,8 @@ def analyse(
             log(f"hits: '{phenotype}': normalize: auto takes {screen.method}: {screen.choice.why}")
         quality = _quality(screen, part, places, plates, str(phenotype))
         screen = replace(screen, usable=quality["status"].eq("ok").to_numpy())
+        quality["normalize"] = screen.method
+        quality["normalize_reason"] = screen.choice.why if hits["normalize"] == "auto" else "as set"
         quality["controls_below"] = below = _calibration(screen)
         if np.isfinite(below):
             log(
@@ -252,6 +254,7 @@ def _cautions(perturbations: pd.DataFrame, general: Sequence[str], fdr: float) -
         "p cannot reach the FDR": perturbations["smallest_p"] > fdr,
         "plates left out": perturbations["n_left_out"] > 0,
         "shared position": perturbations["shared"] & (perturbations["role"] == "sample"),
+        "position not corrected": perturbations["uncorrected"] & (perturbations["role"] == "sample"),
         "few independent controls": perturbations["n_controls"].between(1, _FEW_CONTROLS - 1),
     }
     rows = zip(*own.values(), strict=True)
@@ -302,6 +305,9 @@ def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int, recall: Recall = 
         smallest_p=choice["smallest_p"].where(known).to_numpy(),
         null_kind=np.where(known, np.where(pooled, "pooled", "plate"), ""),
         n_agree=np.bincount(screen.perturbation[treated & (screen.z > limit)], minlength=len(screen.names)),
+    )
+    perturbations["uncorrected"] = (
+        np.bincount(screen.perturbation[treated & screen.uncorrected], minlength=len(screen.names)) > 0
     )
     left_out = (screen.perturbation >= 0) & ~screen.usable[screen.plate]
     perturbations["n_left_out"] = np.bincount(screen.perturbation[left_out], minlength=len(screen.names))
@@ -481,7 +487,7 @@ def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
     )
     tested = called["q"].notna()
     return called.assign(rank=tested.cumsum().where(tested).astype("Int32")).drop(
-        columns=["controls", "strength", "taken", "shared", "n_left_out"]
+        columns=["controls", "strength", "taken", "shared", "uncorrected", "n_left_out"]
     )
 
 

@@ -14,7 +14,7 @@ METHODS = ("auto", "robust_z", "samples", "surface", "bscore", "control_percent"
 FITTED = ("samples", "surface", "bscore")
 
 #: Ways that keep a plate with fewer than `hits.min_controls` negative controls out of the calls.
-NEED_CONTROLS = ("robust_z", "control_percent")
+NEED_CONTROLS = ("auto", "robust_z", "samples", "surface", "control_percent")
 
 #: A row or column with fewer different perturbations says nothing about position.
 FEWEST_PERTURBATIONS = 3
