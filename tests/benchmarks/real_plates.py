@@ -12,6 +12,10 @@ out of everything (normalisation, projection, controls) and prints how often it 
 share by the wells of each plate as the null; and how many of 260 compounds are called. A well's score is how far it
 lies, in whitened principal components of DMSO, in the direction of the same position on the other plates.
 
+``python tests/benchmarks/real_plates.py doses FILE`` compares the EC50s of LINCS compounds that leave less than half of
+the cells at their highest dose with a fit by scipy (soft L1 loss), and simulates curves to see how often the interval
+holds the truth.
+
 ``python tests/benchmarks/real_plates.py kcviab ARCHIVE`` ranks the genes of a viability screen in Drosophila cells
 (Boutros et al. 2004; 57 x 2 plates) and prints how many of the published top 100 are in the top 200.
 """
@@ -23,10 +27,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import least_squares
 
 from wscnn.core.config import section
 from wscnn.statistics.arrays import Array, Numbers
 from wscnn.statistics.conformal import rank_sum_p
+from wscnn.statistics.doses import fit_curve
 from wscnn.statistics.hits import analyse
 from wscnn.statistics.normalize import MAD_TO_SD
 
@@ -148,8 +154,7 @@ def kcviab(archive: Path, settings: str) -> None:
     read = {
         name: pd.read_csv(io.StringIO(text), sep="\t", header=None if name.startswith("FT") else "infer")
         for name, text in files.items()
-        if name in ("Platelist.txt", "Screenlog.txt", "Analysis2003.txt")
-        or name.startswith("FT")
+        if name in ("Platelist.txt", "Screenlog.txt", "Analysis2003.txt") or name.startswith("FT")
     }
     wells = pd.concat(
         read[row.Filename].set_axis(["file", "well", "value"], axis=1).assign(set=row.Plate, replicate=row.Replicate)
@@ -194,6 +199,69 @@ def kcviab(archive: Path, settings: str) -> None:
         print(f"{title}: {len(set(order[:200]) & set(published))} of the published top {len(published)} in the top 200")
 
 
+def doses(path: Path, settings: str) -> None:
+    """Print how EC50s of LINCS compounds compare with robust fits by scipy, and how often intervals cover the truth."""
+    table = pd.read_csv(path, sep="\t", keep_default_na=False, na_values={"nuclei": [""]})
+    table = table.assign(score=-table["nuclei"].astype(float))
+    ratios, refused, expected = [], [], 0
+    for _, wells in table.groupby("plate_map"):
+        negative = wells["negative"].astype(str) == "True"
+        relative = wells["nuclei"] / wells["plate"].map(wells[negative].groupby("plate")["nuclei"].median())
+        dose = pd.to_numeric(wells["dose_mmol_per_l"], errors="coerce").round(4)
+        given = wells[["plate", "well", "score", "compound"]].assign(
+            role=np.where(negative, "negative", "sample"),
+            perturbation=np.where(negative, "DMSO", wells["compound"].astype(str) + " " + dose.astype(str)),
+            dose=dose,
+        )
+        found = analyse(given, None, source="LINCS", hits=section("hits", settings)).doses.set_index("compound")
+        for compound, own in wells[~negative].assign(relative=relative, dose=dose).groupby("compound"):
+            own = own.dropna(subset=["dose", "relative"])
+            if own["dose"].nunique() < 5 or own.loc[own["dose"] == own["dose"].max(), "relative"].median() >= 0.5:
+                continue
+            expected += 1
+            curve = found.loc[compound]
+            if curve["status"] != "ok":
+                refused.append(curve["status"])
+            elif np.isfinite(reference := scipy_ec50(own["dose"].to_numpy(), own["relative"].to_numpy())):
+                ratios.append(abs(np.log(curve["ec50"] / reference)))
+    close = np.mean(np.array(ratios) <= np.log(1.5))
+    print(
+        f"{expected} compounds leave less than half of the cells at their highest dose; refused: "
+        f"{ {why: refused.count(why) for why in sorted(set(refused))} }"
+    )
+    print(f"EC50 within a factor of 1.5 of scipy's robust fit: {close:.1%} of {len(ratios)}")
+    for seed, doses_of in ((0, 6), (1, 8)):
+        rng = np.random.default_rng([9, seed])
+        covered, statuses = [], []
+        for _ in range(400):
+            x = np.repeat(10.0 ** np.linspace(-2, 1.2, doses_of), rng.integers(2, 6))
+            centre, hill, height = rng.uniform(-1, 0.6), rng.uniform(0.7, 3), rng.uniform(4, 15)
+            y = height / (1 + (10**centre / x) ** hill) + rng.standard_t(5, size=len(x))
+            curve = fit_curve(x, y)
+            statuses.append(curve.status)
+            if curve.status == "ok":
+                covered.append(curve.ec50_low <= 10**centre <= curve.ec50_high)
+        nothing = [fit_curve(x, rng.standard_t(5, size=len(x))).status for _ in range(400)]
+        print(
+            f"{doses_of} doses: intervals cover the truth in {np.mean(covered):.1%} of {len(covered)} curves "
+            f"({statuses.count('open')} open, {statuses.count('flat')} flat of 400); of 400 series without an effect "
+            f"{nothing.count('ok')} get a curve"
+        )
+
+
+def scipy_ec50(dose: Array, response: Array) -> float:
+    """Return the EC50 of the best of several fits of a falling four-parameter curve with a robust loss."""
+
+    def residuals(parameters: Array) -> Array:
+        top, bottom, centre, slope = parameters
+        return bottom + (top - bottom) / (1 + np.exp(slope * (np.log(dose) - centre))) - response
+
+    starts = [(1, 0.1, np.log(d), s) for d in np.unique(dose) for s in (0.7, 1.5, 4)]
+    bounds = ([0, -0.5, np.log(dose.min()) - 3, 0.1], [2, 1.5, np.log(dose.max()) + 3, 20])
+    fits = [least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=0.1) for start in starts]
+    return float(np.exp(min(fits, key=lambda fit: fit.cost).x[2]))
+
+
 def main() -> None:
     """Print one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -201,14 +269,18 @@ def main() -> None:
     plates = ways.add_parser("lincs")
     plates.add_argument("file", type=Path)
     plates.add_argument("--maps", choices=["all", "even", "odd"], default="all")
+    series = ways.add_parser("doses")
+    series.add_argument("file", type=Path)
     profiles, screen = ways.add_parser("jump"), ways.add_parser("kcviab")
     profiles.add_argument("file", type=Path)
     screen.add_argument("file", type=Path)
-    for way in (plates, profiles, screen):
+    for way in (plates, profiles, screen, series):
         way.add_argument("--settings", default="{}", help="The config's section hits, as JSON.")
     arguments = parser.parse_args()
     if arguments.way == "lincs":
         lincs(arguments.file, arguments.maps, arguments.settings)
+    elif arguments.way == "doses":
+        doses(arguments.file, arguments.settings)
     elif arguments.way == "jump":
         jump(arguments.file, arguments.settings)
     else:

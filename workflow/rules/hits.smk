@@ -7,6 +7,7 @@ rule hits:
         wells=f"{RESULTS}/wells.parquet",
         plates=f"{RESULTS}/plates.parquet",
         suspects=f"{RESULTS}/suspects.parquet",
+        doses=f"{RESULTS}/doses.parquet",
         warnings=f"{RESULTS}/warnings.parquet",
     log:
         f"{RESULTS}/logs/hits.log",

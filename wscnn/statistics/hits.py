@@ -22,6 +22,7 @@ from wscnn.statistics.arrays import Array, Mask, Numbers
 from wscnn.statistics.attainable import layout_cautions
 from wscnn.statistics.cautions import Caution, gather, in_short, of_models, of_scale, tabulate
 from wscnn.statistics.conformal import _cells, choose_null, false_discovery_q, log_smallest_p, rank_sum_p, strata_of
+from wscnn.statistics.doses import dose_series
 from wscnn.statistics.effects import (
     bootstrap_interval,
     group_mean,
@@ -73,7 +74,8 @@ def call_hits(
     output
         Folder for ``hits.parquet`` (one row per perturbation and phenotype), ``wells.parquet`` (one row per well and
         phenotype), ``plates.parquet`` (plate quality), ``suspects.parquet`` (controls that look mislabelled) and
-        ``warnings.parquet`` (what all stages warn of).
+        ``warnings.parquet`` (what all stages warn of), and ``doses.parquet`` (one curve per compound and phenotype
+        where the layout has a column ``dose``; else empty).
     hits
         The config's section ``hits``, complete.
     checked
@@ -108,6 +110,7 @@ def call_hits(
     write_table(tables.wells, output / "wells.parquet", notes, kind="screen_wells", searched=["plate", "perturbation"])
     write_table(tables.plates, output / "plates.parquet", notes, kind="plates")
     write_table(tables.suspects, output / "suspects.parquet", notes, kind="suspects")
+    write_table(tables.doses, output / "doses.parquet", notes, kind="doses")
     write_table(tables.warnings, output / "warnings.parquet", notes, kind="warnings")
 
 
@@ -130,6 +133,7 @@ class Tables:
     wells: pd.DataFrame
     plates: pd.DataFrame
     suspects: pd.DataFrame
+    doses: pd.DataFrame
     warnings: pd.DataFrame
 
 
@@ -212,11 +216,13 @@ def analyse(
     ranked = _rank(pd.concat(called, ignore_index=True), hits["fdr"])
     ranked = conform(ranked.merge(_constant(table, extras), on=["perturbation", "role"], how="left"), HITS)
     log(f"hits: {int(ranked['hit'].sum())} called in {n_tests} tests at a false discovery rate of {hits['fdr']:g}")
+    wells = _arranged(pd.concat(scored), extras).sort_values(place, ignore_index=True)
     return Tables(
         hits=ranked,
-        wells=_arranged(pd.concat(scored), extras).sort_values(place, ignore_index=True),
+        wells=wells,
         plates=conform(pd.concat(qualities), PLATES).sort_values(["plate", "phenotype"], ignore_index=True),
         suspects=pd.concat(suspects).sort_values(place, ignore_index=True),
+        doses=dose_series(wells),
         warnings=gather(warnings),
     )
 
