@@ -96,6 +96,7 @@ ROWS = {
     "control columns": Row(columns=True),
     "control columns, edge": Row(columns=True, edge=1.5),
     "control columns, edge, anew": Row(columns=True, edge=1.5, anew=True),
+    "control columns, strong edge, anew": Row(columns=True, edge=4.0, anew=True),
     "control columns, edge, 10 % act": Row(columns=True, edge=1.5, anew=True, acting=0.1),
     "4 negatives a plate": Row(negatives=4),
     "one plate": Row(plates=1),
