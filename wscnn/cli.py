@@ -174,6 +174,65 @@ def init(
     click.echo(f"then: wscnn check {config}\n      wscnn run {config}")
 
 
+_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_COUNT = click.IntRange(1, 1536)
+
+
+@main.command()
+@click.argument("perturbations", type=_PATH)
+@click.argument("output", type=_PATH)
+@click.option("--prevalence", type=_SHARE, required=True, help="Share of rare cells that an acting perturbation adds.")
+@click.option("--acting", type=_SHARE, default=0.05, show_default=True, help="Share of the perturbations that act.")
+@click.option("--power", type=_SHARE, default=0.8, show_default=True, help="Share of the acting ones to find.")
+@click.option("--fdr", type=_SHARE, default=0.05, show_default=True, help="False discovery rate of the calls.")
+@click.option("--pilot", type=_PATH, help="Results folder of a pilot, for the next four numbers.")
+@click.option("--cells-per-field", type=click.FloatRange(0, min_open=True), help="Cells in a field.")
+@click.option("--recall", type=_SHARE, help="Share of rare cells that are detected.")
+@click.option("--background", type=_SHARE, help="Detected cells in negative controls, as a share of all.")
+@click.option("--well-sd", type=click.FloatRange(0, 1), help="Its SD from well to well beyond the chance of counting.")
+@click.option("--wells", type=click.Choice(["24", "48", "96", "384", "1536"]), default="384", show_default=True)
+@click.option("--replicates", type=click.IntRange(1, 50), help="Plates of each perturbation; chosen where left out.")
+@click.option("--negatives", type=_COUNT, help="Negative controls on a plate; chosen where left out.")
+@click.option("--positives", type=_COUNT, help="Positive controls on a plate; half of the negatives where left out.")
+@click.option("--fields", type=_COUNT, help="Fields in a well; chosen where left out.")
+@click.option("--negative", default="negative", show_default=True, help="Name of the negative control.")
+@click.option("--positive", default="positive", show_default=True, help="Name of the positive control.")
+@click.option("--phenotype", default="rare", show_default=True, help="Phenotype of the positive control.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Draws the positions.")
+def design(
+    perturbations: Path,
+    output: Path,
+    prevalence: float,
+    acting: float,
+    pilot: Path | None,
+    cells_per_field: float | None,
+    recall: float | None,
+    background: float | None,
+    well_sd: float | None,
+    wells: str,
+    **knobs: Any,
+) -> None:
+    """Design a screen of PERTURBATIONS (a table) before the experiment: OUTPUT/layout.tsv.
+
+    Of the numbers of replicates, controls and fields that reach the power, the design with the fewest plates is taken.
+    Controls are spread over rows and columns, and replicates lie at different positions.
+    """
+    from wscnn.design.plan import design_screen, of_pilot
+    from wscnn.design.power import Assumptions
+
+    numbers = (cells_per_field, recall, background, well_sd)
+    if pilot is not None and any(number is not None for number in numbers):
+        raise click.UsageError("--pilot stands for --cells-per-field, --recall, --background and --well-sd")
+    if pilot is not None:
+        assumed = of_pilot(pilot, prevalence, acting)
+    elif cells_per_field is None or recall is None or background is None or well_sd is None:
+        raise click.UsageError("give --pilot, or all of --cells-per-field, --recall, --background and --well-sd")
+    else:
+        assumed = Assumptions(prevalence, acting, cells_per_field, recall, background, well_sd)
+    tried = design_screen(perturbations, output, assumed=assumed, wells=int(wells), **knobs)
+    click.echo(_in_columns(tried))
+
+
 # Options of snakemake that say where jobs run, or that none does.
 _WHERE = ("--cores", "-c", "--jobs", "-j", "--profile", "--executor", "-e", "--dry-run", "-n", "--unlock")
 
@@ -443,7 +502,7 @@ def score(
 @click.option(
     "--layout", type=_PATH, help="The layout, as `check` or you wrote it; not needed where the tables hold it."
 )
-@_path("--output", "Folder for hits, wells, plates, suspects and warnings (Parquet).")
+@_path("--output", "Folder for hits, wells, plates, suspects, doses and warnings (Parquet).")
 @click.option("--warnings", type=_PATH, help="What `check` warned of; by default the layout is looked at again.")
 @click.option("--models", type=_PATH, help="Folder of the model that gave the scores, to warn of its folds.")
 @click.option("--scale", type=_PATH, help="The screen's scale, to warn of plates whose cells are of another size.")

@@ -7,6 +7,7 @@ rule hits:
         wells=SCREEN.table("wells"),
         plates=SCREEN.table("plates"),
         suspects=SCREEN.table("suspects"),
+        doses=SCREEN.table("doses"),
         warnings=SCREEN.table("warnings"),
     log:
         SCREEN.log("hits"),

@@ -302,6 +302,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "column_effect": Column(
             "float64", "Root mean square column effect of the samples' median polish", "robust SDs of the residuals"
         ),
+        "normalize": Column("str", "How scores were normalised: `hits.normalize`, or what `auto` chose"),
+        "normalize_reason": Column("str", "What `auto` measured; `as set` where `hits.normalize` names the method"),
         "controls_below": Column(
             "float64",
             "Share of the negative controls with p at most 0.05 among each other; missing where none can reach it",
@@ -367,6 +369,24 @@ TABLES: dict[str, dict[str, Column]] = {
         "n_negative": Column("int32", "Negative control wells of the fold", "count"),
         "n_positive": Column("int32", "Positive control wells of the fold", "count"),
     },
+    # One row per compound and phenotype with a series of doses.
+    "doses": {
+        "compound": Column("str", "Compound: column `compound` of the layout, or the perturbation"),
+        **_PHENOTYPE,
+        "status": Column("str", "`ok`; `flat`, `open` or `few doses`: no curve is given"),
+        "n_doses": Column("int32", "Different doses", "count"),
+        "n_wells": Column("int32", "Wells with a score on plates that count", "count"),
+        "lowest_dose": Column("float64", "Lowest dose", "as the layout's dose"),
+        "highest_dose": Column("float64", "Highest dose", "as the layout's dose"),
+        "trend_p": Column("float64", "p-value of z rising with the dose (Kendall's rank correlation)", "0 to 1"),
+        "ec50": Column("float64", "Dose of half the effect", "as the layout's dose"),
+        "ec50_low": Column("float64", "Lower bound of its 95 % interval", "as the layout's dose"),
+        "ec50_high": Column("float64", "Upper bound", "as the layout's dose"),
+        "hill": Column("float64", "Slope of the curve (Hill)"),
+        "bottom": Column("float64", "z without the compound, by the curve", "z"),
+        "top": Column("float64", "z at saturating dose, by the curve", "z"),
+    },
+    # One row per warning of a stage.
     "warnings": {
         "stage": Column("str", "`check`, `scale`, `train` or `hits`"),
         "plate": Column("str", "Plate that it is about; empty where it is about all"),
@@ -395,6 +415,10 @@ FILES = {
     "screen_wells": ("wells.parquet", "One row per well and phenotype of the screen, sorted by plate, row and column"),
     "plates": ("plates.parquet", "One row per plate and phenotype"),
     "suspects": ("suspects.parquet", "One row per control well and phenotype whose score contradicts the label"),
+    "doses": (
+        "doses.parquet",
+        "One row per compound and phenotype, where the layout has a `dose`",
+    ),
     "cells": ("cells/<plate>.parquet", "One row per nucleus"),
     "baseline_wells": ("baseline_wells.parquet", "One row per method, well and phenotype"),
     "baseline_folds": ("baseline_folds.parquet", "One row per method, phenotype and fold"),
@@ -435,6 +459,7 @@ HITS = types("hits")
 SCREEN_WELLS = types("screen_wells")
 PLATES = types("plates")
 SUSPECTS = types("suspects")
+DOSES = types("doses")
 WARNINGS = types("warnings")
 CELLS = types("cells")
 BASELINE = types("baseline")

@@ -24,7 +24,6 @@ from wscnn.core.tables import HITS, LAYOUT, SUSPECTS, conform, write_table
 from wscnn.core.wells import parse_well
 from wscnn.plates.fields import same_pixel_size
 from wscnn.preflight.claim import claim_problems
-from wscnn.preflight.positions import position_cautions
 from wscnn.staging.scale import FALLBACK
 from wscnn.statistics.attainable import layout_cautions
 from wscnn.statistics.cautions import Caution, tabulate
@@ -176,7 +175,7 @@ def check_config(
     if odd := _cell_size_warnings(plates, layout, config):
         warnings += odd
         cautions += [Caution("cell_size", warning) for warning in odd]
-    about_layout = [*layout_cautions(layout, config["hits"]), *position_cautions(layout)]
+    about_layout = layout_cautions(layout, config["hits"])
     warnings += [*_ignored(config), *(f"{config['layout']}: {caution.message}" for caution in about_layout)]
     return Screen(config, plates, layout, warnings, [*cautions, *about_layout], pd.DataFrame(images))
 

@@ -4,7 +4,7 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,7 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
         "flags": _flag_counts(results.quality),
         "fdr": settings["fdr"],
         "normalize": settings["normalize"],
+        "calibrated": _calibrated(results.plates),
         "n_tests": int(samples["q"].notna().sum()),
         "nulls": sorted(set(samples["null_kind"].dropna()) - {""}) if "null_kind" in samples else [],
         "held_out": bool(results.controls["held_out"].any()),
@@ -189,6 +190,13 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
         "warnings": warnings[:_SHOWN_WARNINGS],
         "n_more_warnings": max(len(warnings) - _SHOWN_WARNINGS, 0),
     }
+
+
+def _calibrated(plates: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Return for each phenotype how its scores were normalised, why, and how its negative controls compare."""
+    names = ["phenotype", "normalize", "normalize_reason", "controls_below"]
+    # Tables of an earlier version lack these.
+    return plates.reindex(columns=names).dropna(subset="normalize").drop_duplicates().to_dict("records")
 
 
 def page_data(results: Results, roc: pd.DataFrame) -> dict[str, Any]:

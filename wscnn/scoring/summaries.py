@@ -35,24 +35,26 @@ def align_folds(logits: pd.DataFrame) -> pd.Series:
     """
     aligned = logits["logit"].copy()
     for _, rows in logits.groupby("phenotype"):
-        means = rows.pivot_table(index="well", columns="fold", values="logit").dropna()
+        every = rows.pivot_table(index="well", columns="fold", values="logit")
+        means = every.dropna()
         centre = means.median()
         spread = (means - centre).abs().median()
         if len(means) >= MIN_COMMON_WELLS and (spread > 0).all():
             standard = (rows["logit"] - rows["fold"].map(centre)) / rows["fold"].map(spread)
             middle = centre.mean()
-            aligned[rows.index] = standard * spread.mean() + middle
-            common = (means - centre) / spread * spread.mean()
-            folds = rows.groupby("well")["fold"].apply(lambda values: tuple(sorted(set(values))))
-            ratio = {own: _mad(common.mean(axis=1)) / _mad(common[list(own)].mean(axis=1)) for own in set(folds)}
-            shrink = rows["well"].map(folds.map(ratio))
-            aligned[rows.index] = middle + (aligned[rows.index] - middle) * shrink.where(np.isfinite(shrink), 1.0)
+            common = ((means - centre) / spread).to_numpy()
+            # Which folds score a well: one or several for a control, all for a sample.
+            patterns, pattern = np.unique(every.notna().to_numpy(), axis=0, return_inverse=True)
+            spreads = np.array([_mad(common[:, own].mean(axis=1)) for own in patterns])
+            ratio = _mad(common.mean(axis=1)) / np.where(spreads > 0, spreads, np.nan)
+            shrink = rows["well"].map(pd.Series(np.nan_to_num(ratio, nan=1.0)[pattern.ravel()], index=every.index))
+            aligned[rows.index] = middle + standard * spread.mean() * shrink
     return aligned
 
 
-def _mad(values: pd.Series) -> float:
+def _mad(values: np.ndarray) -> float:
     """Return the median absolute deviation."""
-    return float((values - values.median()).abs().median())
+    return float(np.median(np.abs(values - np.median(values))))
 
 
 def _objects(plate: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:

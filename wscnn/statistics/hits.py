@@ -23,6 +23,7 @@ from wscnn.statistics.arrays import Array, Mask, Numbers
 from wscnn.statistics.attainable import layout_cautions
 from wscnn.statistics.cautions import Caution, gather, in_short, of_models, of_scale, tabulate
 from wscnn.statistics.conformal import _cells, choose_null, false_discovery_q, log_smallest_p, rank_sum_p, strata_of
+from wscnn.statistics.doses import dose_series
 from wscnn.statistics.effects import (
     bootstrap_interval,
     group_mean,
@@ -38,7 +39,7 @@ from wscnn.statistics.normalize import (
 )
 from wscnn.statistics.phenotype import Phenotype
 from wscnn.statistics.rare_fraction import UNKNOWN, Recall, rare_fraction, recall_of
-from wscnn.statistics.shared_positions import position_p, sharing
+from wscnn.statistics.shared_positions import control_position_p, position_p, sharing
 from wscnn.statistics.well_tables import LAYOUT, check_wells, join_layout, read_wells, well_tables
 
 # Columns that the statistics add to the table of wells.
@@ -74,7 +75,8 @@ def call_hits(
     output
         Folder for ``hits.parquet`` (one row per perturbation and phenotype), ``wells.parquet`` (one row per well and
         phenotype), ``plates.parquet`` (plate quality), ``suspects.parquet`` (controls that look mislabelled) and
-        ``warnings.parquet`` (what all stages warn of).
+        ``warnings.parquet`` (what all stages warn of), and ``doses.parquet`` (one curve per compound and phenotype
+        where the layout has a column ``dose``; else empty).
     hits
         The config's section ``hits``, complete.
     checked
@@ -110,6 +112,7 @@ def call_hits(
     write_table(tables.wells, screen.table("wells"), notes, kind="screen_wells", searched=["plate", "perturbation"])
     write_table(tables.plates, screen.table("plates"), notes, kind="plates")
     write_table(tables.suspects, screen.table("suspects"), notes, kind="suspects")
+    write_table(tables.doses, screen.table("doses"), notes, kind="doses")
     write_table(tables.warnings, screen.table("warnings"), notes, kind="warnings")
 
 
@@ -132,6 +135,7 @@ class Tables:
     wells: pd.DataFrame
     plates: pd.DataFrame
     suspects: pd.DataFrame
+    doses: pd.DataFrame
     warnings: pd.DataFrame
 
 
@@ -190,6 +194,8 @@ def analyse(
             log(f"hits: '{phenotype}': normalize: auto takes {screen.method}: {screen.choice.why}")
         quality = _quality(screen, part, places, plates, str(phenotype))
         screen = replace(screen, usable=quality["status"].eq("ok").to_numpy())
+        quality["normalize"] = screen.method
+        quality["normalize_reason"] = screen.choice.why if hits["normalize"] == "auto" else "as set"
         quality["controls_below"] = below = _calibration(screen)
         if np.isfinite(below):
             log(
@@ -212,11 +218,13 @@ def analyse(
     ranked = _rank(pd.concat(called, ignore_index=True), hits["fdr"])
     ranked = conform(ranked.merge(_constant(table, extras), on=["perturbation", "role"], how="left"), HITS)
     log(f"hits: {int(ranked['hit'].sum())} called in {n_tests} tests at a false discovery rate of {hits['fdr']:g}")
+    wells = _arranged(pd.concat(scored), extras).sort_values(place, ignore_index=True)
     return Tables(
         hits=ranked,
-        wells=_arranged(pd.concat(scored), extras).sort_values(place, ignore_index=True),
+        wells=wells,
         plates=conform(pd.concat(qualities), PLATES).sort_values(["plate", "phenotype"], ignore_index=True),
         suspects=pd.concat(suspects).sort_values(place, ignore_index=True),
+        doses=dose_series(wells),
         warnings=gather(warnings),
     )
 
@@ -254,6 +262,7 @@ def _cautions(perturbations: pd.DataFrame, general: Sequence[str], fdr: float) -
         "p cannot reach the FDR": perturbations["smallest_p"] > fdr,
         "plates left out": perturbations["n_left_out"] > 0,
         "shared position": perturbations["shared"] & (perturbations["role"] == "sample"),
+        "position not corrected": perturbations["uncorrected"] & (perturbations["role"] == "sample"),
         "few independent controls": perturbations["n_controls"].between(1, _FEW_CONTROLS - 1),
     }
     rows = zip(*own.values(), strict=True)
@@ -305,6 +314,9 @@ def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int, recall: Recall = 
         null_kind=np.where(known, np.where(pooled, "pooled", "plate"), ""),
         n_agree=np.bincount(screen.perturbation[treated & (screen.z > limit)], minlength=len(screen.names)),
     )
+    perturbations["uncorrected"] = (
+        np.bincount(screen.perturbation[treated & screen.uncorrected], minlength=len(screen.names)) > 0
+    )
     left_out = (screen.perturbation >= 0) & ~screen.usable[screen.plate]
     perturbations["n_left_out"] = np.bincount(screen.perturbation[left_out], minlength=len(screen.names))
     described = _describe(screen, part, treated, recall)
@@ -343,10 +355,8 @@ def _calibration(screen: Phenotype) -> float:
     reachable = np.array([np.exp(sum(log_smallest_p(np.array(k), np.array(r)) for k, r in unit)) for unit in strata])
     p = rank_sum_p(group_sum(above.astype(float), units, n), strata)
     if shared:
-        for unit in range(n):
-            out = wells["unit"] == unit
-            alone = wells[out].assign(perturbation=0)
-            p[unit] = np.fmax(p[unit], position_p(alone, wells[~out], 1)[0][0])
+        by_position = control_position_p(wells)
+        p[wells["unit"]] = np.fmax(p[wells["unit"]], by_position.loc[wells["position"]].to_numpy())
     able = reachable <= 0.05
     return float((p[able] <= 0.05).mean()) if able.any() else float("nan")
 
@@ -485,7 +495,7 @@ def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
     )
     tested = called["q"].notna()
     return called.assign(rank=tested.cumsum().where(tested).astype("Int32")).drop(
-        columns=["controls", "strength", "taken", "shared", "n_left_out"]
+        columns=["controls", "strength", "taken", "shared", "uncorrected", "n_left_out"]
     )
 
 
