@@ -212,6 +212,18 @@ TABLES: dict[str, dict[str, Column]] = {
         "area_px": Column("int32", "Area of the mask", "mosaic pixels"),
         "score": Column("float64", "Peak of the detector, mean of the folds", "log-odds"),
     },
+    # One row per novel cell.
+    "features": {
+        **_PLATE,
+        **_WELL,
+        "object": Column("int32", "Number of the cell, as in the table of objects under phenotype `novelty`"),
+        "feature": Column(
+            "object",
+            "List of the encoder's features, mean and maximum over the cell, standardized by the plate's negative "
+            "controls",
+            "robust SDs",
+        ),
+    },
     # One row per perturbation, role and phenotype.
     "hits": {
         "rank": Column("Int32", "From 1, by p and then by effect; missing for controls and where there is no p"),
@@ -426,6 +438,7 @@ HISTORY = {name: kind for name, kind in types("history").items() if name not in 
 WELLS = types("wells")
 FIELDS = types("fields")
 OBJECTS = types("objects")
+FEATURES = types("features")
 HITS = types("hits")
 SCREEN_WELLS = types("screen_wells")
 PLATES = types("plates")
@@ -561,12 +574,15 @@ def _type_problem(data: pa.Table, name: str, kind: str) -> str | None:
         "str": ("text", lambda: pa.types.is_string(found) or pa.types.is_large_string(found)),
         "bool": ("true or false", lambda: pa.types.is_boolean(found)),
         "float64": ("numbers", lambda: pa.types.is_floating(found) or pa.types.is_integer(found)),
+        "object": ("lists", lambda: pa.types.is_list(found)),
     }.get(kind, ("whole numbers", lambda: pa.types.is_integer(found)))
     # A column without any value has no type of its own.
     if not fits() and not whole_or_missing and not (pa.types.is_null(found) and (nullable or not len(column))):
         return f"column {name} holds {found} where {what} should be"
     if column.null_count and not nullable:
         return f"column {name} has missing values"
+    if kind == "object":
+        return None
     try:
         column.cast(pa.type_for_alias(kind.lower()))
     except pa.ArrowInvalid:
