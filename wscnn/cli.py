@@ -60,7 +60,8 @@ class _Verbs(click.Group):
 def main() -> None:
     """Find rare cellular phenotypes in high-content screens from well-level labels alone.
 
-    The stages, in the order of the data: check, index, scale, stage, encode, train, score, hits, report.
+    The stages, in the order of the data: check, index, scale, stage, encode, novelty, train,
+    score, hits, report.
     `snakemake` runs them all from a config file; each can be run by hand. Settings are the sections of the config,
     given as JSON; keys left out take the defaults.
 

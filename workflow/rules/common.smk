@@ -22,6 +22,8 @@ from wscnn.core.config import (
     schema,
 )
 from wscnn.core.errors import UserError
+from wscnn.core.tables import LAYOUT as LAYOUT_TYPES
+from wscnn.core.tables import read_table
 from wscnn.preflight.left import bring_back
 
 
@@ -55,6 +57,29 @@ IMAGES = PLATES.set_index("plate")["images"].to_dict()
 
 RESULTS = f"{config['results']}/{config['screen']}"
 MODEL = config["model"]["checkpoint"] or f"{RESULTS}/model"
+DISCOVERS = config["discovery"]["method"] != "none"
+
+
+# What rules depend on in the layout reaches their params by content. Jobs of a cluster read this file, too; there nothing
+# is compared, and the layout of a large screen takes seconds to read.
+@cache
+def layout():
+    """Return the layout as the user's table has it now."""
+    return valid(load_layout, Path(config["layout"]), list(IMAGES))
+
+
+def has_model():
+    """Return whether phenotypes are trained or applied: a screen that is only explored need not have positive controls."""
+    if not DISCOVERS or config["model"]["checkpoint"]:
+        return True
+    made = f"{RESULTS}/layout.parquet"
+    rows = (
+        layout() if workflow.is_main_process else read_table(Path(made), LAYOUT_TYPES)
+    )
+    return bool(rows["role"].eq("positive").any())
+
+
+HAS_MODEL = has_model()
 # Weights and cards. Those of a model that is applied were trained elsewhere: they are no job of this workflow, but when
 # they change the plates are scored again.
 FOLDS = (
@@ -65,26 +90,27 @@ FOLDS = (
     )
     if config["model"]["checkpoint"]
     else expand(
-        f"{MODEL}/fold-{{fold}}.{{kind}}", fold=[0, 1, 2], kind=["safetensors", "json"]
+        f"{MODEL}/fold-{{fold}}.{{kind}}",
+        fold=[0, 1, 2] if HAS_MODEL else [],
+        kind=["safetensors", "json"],
     )
 )
-# The comparison with simpler methods, part of the workflow where the config names some.
+# The comparison with simpler methods, part of the workflow where the config names some and there is a model.
 BASELINE = (
     expand(
         f"{RESULTS}/{{table}}.parquet",
         table=["baseline", "baseline_wells", "baseline_folds"],
     )
-    if config["baseline"]["methods"]
+    if config["baseline"]["methods"] and HAS_MODEL
     else []
 )
-ENCODER = (
-    [f"{RESULTS}/model/encoder.safetensors"]
-    if config["model"]["architecture"] == "encoder"
-    else []
-)
+ENCODER = f"{RESULTS}/model/encoder.safetensors"
+NOVELTY = [f"{RESULTS}/model/novelty.safetensors"] if DISCOVERS else []
 # Only where it is not a number of the config's.
 SCALE = [f"{RESULTS}/scale.json"] if config["mosaic"]["downsample"] == "auto" else []
-MODEL_CARD = [] if config["model"]["checkpoint"] else f"{MODEL}/README.md"
+MODEL_CARD = (
+    f"{MODEL}/README.md" if HAS_MODEL and not config["model"]["checkpoint"] else []
+)
 
 
 wildcard_constraints:
@@ -135,14 +161,6 @@ def encoder_start():
     """Return a digest of the encoder that this screen's is taken from; None where it is learned."""
     path = config["encoder"]["start_from"]
     return path and digest_of(path, Path(path).with_suffix(".json"))
-
-
-# What rules depend on in the layout reaches their params by content. Jobs of a cluster read this file, too; there nothing
-# is compared, and the layout of a large screen takes seconds to read.
-@cache
-def layout():
-    """Return the layout as the user's table has it now."""
-    return valid(load_layout, Path(config["layout"]), list(IMAGES))
 
 
 @cache

@@ -4,7 +4,7 @@ rule encode:
         plates=expand(f"{RESULTS}/plates/{{plate}}.json", plate=IMAGES),
         qc=expand(f"{RESULTS}/qc/{{plate}}.parquet", plate=IMAGES),
     output:
-        model=f"{RESULTS}/model/encoder.safetensors",
+        model=ENCODER,
         card=f"{RESULTS}/model/encoder.json",
     log:
         f"{RESULTS}/logs/encode.log",
@@ -29,12 +29,43 @@ rule encode:
         " {params.settings:q} > {log:q} 2>&1"
 
 
+# What cells of negative controls look like, once for all plates.
+rule novelty:
+    input:
+        plates=expand(f"{RESULTS}/plates/{{plate}}.json", plate=IMAGES),
+        qc=expand(f"{RESULTS}/qc/{{plate}}.parquet", plate=IMAGES),
+        encoder=ENCODER,
+    output:
+        f"{RESULTS}/model/novelty.safetensors",
+    log:
+        f"{RESULTS}/logs/novelty.log",
+    benchmark:
+        f"{RESULTS}/logs/benchmarks/novelty.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 8
+    params:
+        screen=config["screen"],
+        controls=CONTROLS,
+        # That its wells have changed.
+        control_wells=lambda wildcards: control_wells(),
+        stores=repeated(
+            "--store", [f"{RESULTS}/plates/{plate}.zarr" for plate in IMAGES]
+        ),
+        quality=lambda wildcards, input: repeated("--quality", input.qc),
+        compared=compared("discovery"),
+        settings=settings("discovery"),
+    shell:
+        "wscnn novelty --screen {params.screen:q} --controls {params.controls:q} {params.stores:q} {params.quality:q}"
+        " --encoder {input.encoder:q} --output {output:q} {params.settings:q} > {log:q} 2>&1"
+
+
 # Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU a fold.
 rule train:
     input:
         plates=expand(f"{RESULTS}/plates/{{plate}}.json", plate=IMAGES),
         qc=expand(f"{RESULTS}/qc/{{plate}}.parquet", plate=IMAGES),
-        encoder=ENCODER,
+        encoder=ENCODER if config["model"]["architecture"] == "encoder" else [],
     output:
         model=f"{RESULTS}/model/fold-{{fold}}.safetensors",
         card=f"{RESULTS}/model/fold-{{fold}}.json",

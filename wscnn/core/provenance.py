@@ -28,6 +28,7 @@ _OUTPUTS = {
     "index": "index/*.parquet",
     "stage": "qc/*.parquet",
     "encode": "model/encoder.safetensors",
+    "novelty": "model/novelty.safetensors",
     "train": "model/history-*.parquet",
     "score": "wells/*.parquet",
     "hits": "hits.parquet",

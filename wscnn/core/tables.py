@@ -73,11 +73,16 @@ _WELL_SCORES = {
     "n_objects": Column("Int32", "Detected cells in used fields", "count"),
     "object_area_fraction": Column("float64", "Area of masks over area of used fields", "fraction, 0 to 1"),
     "n_cells": Column("Int64", "Cells in used fields; missing where not counted in one of them", "count"),
+    "cell_intensity": Column(
+        "float64",
+        "Mean over the cells of their mean intensity; for `novelty` only",
+        "fraction of the plate's window",
+    ),
     "fold": Column("Int8", "Fold that scored the well; missing where all did"),
     "why_no_score": Column(
         "str",
         "Empty where there is a score; else `no good field`, `too few good fields` (fewer than `qc.min_fields`) or "
-        "`no fold may score it`",
+        "`no fold may score it`; for `novelty` also `no cell found` and `too few negative controls`",
     ),
 }
 
@@ -243,7 +248,10 @@ TABLES: dict[str, dict[str, Column]] = {
             "0 to 1",
         ),
         "q": Column(
-            "float64", "The larger of p and p_position, corrected for all tests (Benjamini-Hochberg)", "0 to 1"
+            "float64",
+            "The larger of p and p_position, corrected for all tests of trained phenotypes, or for all of `novelty` "
+            "(Benjamini-Hochberg)",
+            "0 to 1",
         ),
         "reason": Column("str", "Why it is a hit or none, and which p its q uses"),
         "n_controls": Column(
@@ -271,6 +279,11 @@ TABLES: dict[str, dict[str, Column]] = {
         "n_cells_per_field": Column("float64", "Nuclei per used field", "count"),
         "cell_percent": Column("float64", "Nuclei per field, relative to the plate's negative controls", "percent"),
         "cell_loss": Column("bool", "Whether `cell_percent` is below 100 (1 - `hits.cell_loss`)"),
+        "explained_by": Column(
+            "str",
+            "For `novelty`, simple measures that alone tell its wells from negative controls with an AUC of 0.9 or "
+            "more: number of cells, or their intensity; empty where none does",
+        ),
     },
     # One row per well and phenotype of the screen.
     "screen_wells": {

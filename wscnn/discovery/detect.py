@@ -10,10 +10,10 @@ import pandas as pd
 
 from wscnn.core.cluster import in_flight
 from wscnn.core.progress import log, progress
-from wscnn.core.wells import SALIENCY
+from wscnn.core.wells import NOVELTY, SALIENCY
 from wscnn.discovery.cells import FieldCells
 from wscnn.discovery.learn import describe_well, workers_for
-from wscnn.discovery.novelty import NOVELTY, NoveltyModel, PlateScale, scales_of
+from wscnn.discovery.novelty import NoveltyModel, PlateScale, scales_of
 from wscnn.network.model import WSCNN
 from wscnn.plates.store import BOX, Plate
 
@@ -28,11 +28,13 @@ class Found:
     Attributes
     ----------
     scores
-        One row per well, reference and field: ``well, fold, field, score`` (share of novel cells).
+        One row per well, reference and field: ``well, fold, field, score`` (share of novel cells), ``n_cells``.
     objects
         The columns of `wscnn.core.tables.OBJECTS` but ``plate``.
     features
         ``well, object, feature``: the standardized feature vector of each object.
+    intensity
+        Mean intensity of the cells of each well.
     why_no_score
         Why a well with usable fields has no score.
     """
@@ -40,6 +42,7 @@ class Found:
     scores: pd.DataFrame
     objects: pd.DataFrame
     features: pd.DataFrame
+    intensity: dict[str, float]
     why_no_score: str = "no cell found"
 
 
@@ -47,9 +50,9 @@ def detect(plate: Plate, used: pd.DataFrame, model: NoveltyModel, network: WSCNN
     """Score the cells of a plate, and write the masks of novel ones as labels.
 
     A cell's score is its distance to the nearest cells of negative controls, 0 for the median and 1 for the 95th
-    percentile of held-out negative cells; a field's is the share of its cells above 1. Cells above the 99th percentile
-    are objects. The labels are ``novelty`` (uint32, objects by number) and ``novelty_saliency`` (uint8: every cell
-    painted with its score, 255 is 4 or more).
+    percentile of held-out negative cells; that of a field or well is the share of its cells above 1. Cells
+    above the 99th percentile are objects. The labels are ``novelty`` (uint32, objects by number) and
+    ``novelty_saliency`` (uint8: every cell painted with its score, 255 is 4 or more).
 
     Parameters
     ----------
@@ -73,7 +76,7 @@ def detect(plate: Plate, used: pd.DataFrame, model: NoveltyModel, network: WSCNN
         known = dict(in_flight(work, 2 * workers))
         of_negatives = {well: np.concatenate([one.features for one in own]) for well, own in known.items()}
         scales = scales_of(of_negatives, {well: model.parts[f"{plate.name}/{well}"] for well in negative})
-        if any(scale is None for scale in scales):
+        if scales is None:
             log(f"{plate.name}: too few negative control wells with cells; novelty scores no well")
             return replace(_tables([]), why_no_score="too few negative controls")
 
@@ -81,8 +84,8 @@ def detect(plate: Plate, used: pd.DataFrame, model: NoveltyModel, network: WSCNN
             folds = model.folds_of(f"{plate.name}/{well}")
             return _judge(plate, well, wells[well], known.get(well) or seen(well), model, scales, folds)
 
-        work = ((well, pool.submit(judge, well)) for well in wells)
-        judged = progress(in_flight(work, 2 * workers), len(wells), "wells compared with negative controls")
+        judging = ((well, pool.submit(judge, well)) for well in wells)
+        judged = progress(in_flight(judging, 2 * workers), len(wells), "wells compared with negative controls")
         return _tables([{"well": well, **rows} for well, rows in judged])
 
 
@@ -97,13 +100,13 @@ def _judge(
 ) -> dict[str, Any]:
     """Return the scores, objects and features of a well; write its labels."""
     masks, layer = (np.zeros(plate.mosaic_shape(well), kind) for kind in (np.uint32, np.uint8))
-    shares, rows, features = [], [], []
+    shares, rows, features, intensities = [], [], [], []
     n = 0
     for (number, *box), own in zip(fields[["field", *BOX]].itertuples(index=False), cells, strict=True):
         standard = [scales[k](own.features) for k in folds]
         scores = np.stack([model.references[k].score(one) for k, one in zip(folds, standard, strict=True)])
         share = (scores > 1).mean(1) if scores.shape[1] else np.full(len(folds), np.nan)
-        shares += [(k, number, value) for k, value in zip(folds, share, strict=True)]
+        shares += [(k, number, value, scores.shape[1]) for k, value in zip(folds, share, strict=True)]
         mean = scores.mean(0)
         window = np.s_[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
         novel = np.flatnonzero((mean > model.objects) & (own.area > 0))
@@ -115,10 +118,17 @@ def _judge(
         layer[window] = np.rint(255 * painted[own.labels])
         masks[window] = numbered[own.labels]
         rows += [(number, n + i, *_measures(own.labels, own.numbers[k], box), mean[k]) for i, k in enumerate(novel, 1)]
+        intensities.append(own.intensity[own.area > 0])
         features.append(np.mean([one[novel] for one in standard], axis=0))
         n += len(novel)
     plate.write_labels(well, {NOVELTY: masks, NOVELTY + SALIENCY: layer})
-    return {"shares": shares, "objects": rows, "features": np.concatenate(features).astype(np.float32)}
+    light = np.concatenate(intensities)
+    return {
+        "shares": shares,
+        "objects": rows,
+        "features": np.concatenate(features).astype(np.float32),
+        "intensity": float(light.mean()) if len(light) else np.nan,
+    }
 
 
 def _measures(labels: np.ndarray, number: int, box: Sequence[int]) -> list[float]:
@@ -136,7 +146,8 @@ def _tables(judged: Sequence[Mapping[str, Any]]) -> Found:
     table = pd.DataFrame(objects, columns=columns).assign(phenotype=NOVELTY)
     vectors = [list(vector) for one in judged for vector in one["features"]]
     return Found(
-        pd.DataFrame(scores, columns=["well", "fold", "field", "score"]),
+        pd.DataFrame(scores, columns=["well", "fold", "field", "score", "n_cells"]),
         table,
         table[["well", "object"]].assign(feature=pd.Series(vectors, index=table.index, dtype=object)),
+        {one["well"]: one["intensity"] for one in judged},
     )

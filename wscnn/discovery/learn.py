@@ -12,10 +12,10 @@ from wscnn.core.cluster import cpus, in_flight
 from wscnn.core.errors import UserError, listed
 from wscnn.core.progress import log, progress
 from wscnn.core.tables import CONTROLS, read_table
+from wscnn.core.wells import LEAST_NEGATIVES, N_PARTS
 from wscnn.discovery.cells import FEWEST, FieldCells, describe, outline
 from wscnn.discovery.novelty import (
     LEAST_OF_PART,
-    N_PARTS,
     NoveltyModel,
     fit_references,
     negatives_of,
@@ -32,8 +32,6 @@ from wscnn.plates.store import BOX, Plate
 _MOST_WELLS = 600
 #: Fields of which cells are counted, to decide whether cells are found at all.
 _COUNTED = 24
-#: Fewer negative control wells of a plate than this do not make three parts of two wells each.
-LEAST_NEGATIVES = N_PARTS * LEAST_OF_PART
 
 
 def learn_novelty(

@@ -20,13 +20,12 @@ from safetensors.numpy import save_file
 
 from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError
+from wscnn.core.wells import LEAST_NEGATIVES, N_PARTS
 
 Features = NDArray[np.float32]
 
-#: The phenotype under which tables list what this module finds.
-NOVELTY = "novelty"
-#: Parts that the negative control wells are dealt into, and the fewest of a plate's wells that one needs.
-N_PARTS, LEAST_OF_PART = 3, 2
+#: The fewest of a plate's negative control wells that a part needs.
+LEAST_OF_PART = LEAST_NEGATIVES // N_PARTS
 #: Neighbors to which a cell's distance is averaged.
 _NEIGHBORS = 5
 #: Cells of a reference, and held-out cells that give its scale, at most.
@@ -218,7 +217,7 @@ def load_novelty(path: Path) -> NoveltyModel:
         raise UserError(f"{path}: is no model of novelty ({reason}); run `wscnn novelty` again") from None
 
 
-def scales_of(cells: Mapping[str, np.ndarray], parts: Mapping[str, int]) -> list[PlateScale | None]:
+def scales_of(cells: Mapping[str, np.ndarray], parts: Mapping[str, int]) -> list[PlateScale] | None:
     """Return a plate's scale for each reference, by those of its negative control wells that are not of its part.
 
     Parameters
@@ -231,13 +230,14 @@ def scales_of(cells: Mapping[str, np.ndarray], parts: Mapping[str, int]) -> list
     Returns
     -------
     list
-        None where fewer than `LEAST_OF_PART` wells with cells are left.
+        One for each reference; None where a part has fewer than `LEAST_OF_PART` wells with cells.
     """
-    found: list[PlateScale | None] = []
-    for part in range(N_PARTS):
-        inside = [own for well, own in cells.items() if parts[well] != part and len(own)]
-        found.append(PlateScale.of(np.concatenate(inside)) if len(inside) >= LEAST_OF_PART else None)
-    return found
+    known = [well for well, own in cells.items() if len(own)]
+    if any(sum(parts[well] == part for well in known) < LEAST_OF_PART for part in range(N_PARTS)):
+        return None
+    return [
+        PlateScale.of(np.concatenate([cells[well] for well in known if parts[well] != part])) for part in range(N_PARTS)
+    ]
 
 
 def negatives_of(controls: pd.DataFrame, seed: int) -> dict[str, int]:

@@ -10,6 +10,7 @@ _FILES = (
     "wells/{}.parquet",
     "fields/{}.parquet",
     "objects/{}.parquet",
+    "features/{}.parquet",
     "cells/{}.parquet",
     "plates/{}.json",
     "plates/{}.raw.parquet",

@@ -82,11 +82,12 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
     wells = read_table(folder / "wells.parquet")
     if wells.empty:
         raise UserError(f"{folder / 'wells.parquet'}: holds no well; run the stages score and hits first")
-    cards = read_cards(models)
+    # Cards of phenotypes that no well was scored for are of an earlier run, before the positive controls were left out.
+    cards = [card for card in read_cards(models) if set(card.phenotypes) & set(wells["phenotype"])]
     wells = _complete(wells)
     wells["held_out"] = _held_out(wells, cards)
     suspects, warnings = folder / "suspects.parquet", folder / "warnings.parquet"
-    histories = sorted(models.glob("history-*.parquet"))
+    histories = sorted(models.glob("history-*.parquet")) if cards else []
     return Results(
         folder=folder,
         models=models,

@@ -21,9 +21,9 @@ from wscnn.core.errors import UserError
 from wscnn.core.progress import log, progress
 from wscnn.core.provenance import folds_in, made_from
 from wscnn.core.tables import FEATURES, OBJECTS, conform, write_table
-from wscnn.core.wells import SALIENCY
+from wscnn.core.wells import NOVELTY, SALIENCY, parse_well
 from wscnn.discovery.detect import detect
-from wscnn.discovery.novelty import NOVELTY, load_novelty
+from wscnn.discovery.novelty import load_novelty
 from wscnn.encoder.encode import load_encoder
 from wscnn.network.card import Card, folds_of
 from wscnn.network.device import one_thread, pick_device
@@ -128,8 +128,17 @@ def score_plate(
     _remove_stale_labels(plate, found)
     notes = made_from({"score": score}, sources)
     for name, path in (("objects", objects), ("fields", fields), ("wells", wells)):
+        # By well and field, then phenotype, in the order of the plate.
         table = pd.concat([getattr(tables, name) for tables in found], ignore_index=True)
+        if len(found) > 1:
+            by = ["well", "field"] if name == "fields" else ["well"]
+            table = table.sort_values(by, kind="stable", key=_place, ignore_index=True)
         write_table(table, path, notes, kind=name)
+
+
+def _place(column: pd.Series) -> pd.Series:
+    """Return a key by which wells are sorted by row and column, and fields by number."""
+    return column.map(parse_well) if column.name == "well" else column
 
 
 class _Tables(NamedTuple):
@@ -200,12 +209,13 @@ def _by_novelty(
         found = detect(plate, used, model, network)
     objects = conform(found.objects.assign(plate=plate.name), OBJECTS)
     # A share has no threshold of its own and no probability.
-    long = found.scores.dropna(subset="score").rename(columns={"score": "aligned"})
+    long = found.scores.dropna(subset="score").rename(columns={"score": "aligned", "n_cells": "weight"})
     long = long.assign(phenotype=NOVELTY, margin=np.nan, probability=np.nan)
     held_out = {well: model.parts[key] for well in plate.wells if (key := f"{plate.name}/{well}") in model.parts}
     unscored = dict.fromkeys(used["well"], found.why_no_score)
-    tables = _Tables(objects, *summarise(plate, screen, quality, [NOVELTY], long, objects, held_out, unscored))
-    return tables, conform(found.features.assign(plate=plate.name), FEATURES)
+    fields, wells = summarise(plate, screen, quality, [NOVELTY], long, objects, held_out, unscored)
+    wells["cell_intensity"] = wells["well"].map(found.intensity).astype(float)
+    return _Tables(objects, fields, wells), conform(found.features.assign(plate=plate.name), FEATURES)
 
 
 def _quality(plate: Plate, qc: Path) -> pd.DataFrame:

@@ -146,7 +146,7 @@ def summarise(
         Those that were looked for.
     long
         One row per fold, field and phenotype that has a score: ``well, fold, field, phenotype, aligned, margin,
-        probability``.
+        probability``; where it has ``weight``, a well's score is the weighted mean of its fields'.
     objects
         The columns of `wscnn.core.tables.OBJECTS`.
     held_out
@@ -189,7 +189,7 @@ def summarise(
         few=("flags", lambda flags: flags.eq(FEW_FIELDS).any()),
     )
     wells["n_cells"] = ours.groupby(by_well, sort=False)["cells"].sum(skipna=False)
-    by_fold = long.groupby([*by_well, "fold"])["aligned"].mean().groupby(by_well)
+    by_fold = _well_means(long, [*by_well, "fold"]).groupby(by_well)
     wells = wells.join(by_fold.agg(score="mean", score_sd="std")).reset_index()
     place = wells["well"].map(parse_well)
     why = np.select(
@@ -211,5 +211,14 @@ def summarise(
         object_area_fraction=(wells["area"] / wells["px"]).where(wells["score"].notna()),
         n_cells=wells["n_cells"].where(wells["n_fields_used"] > 0).round(),
         fold=wells["well"].map(dict(held_out)),
+        cell_intensity=np.nan,
     )
     return conform(fields, FIELDS)[list(FIELDS)], conform(wells, WELLS)[list(WELLS)]
+
+
+def _well_means(long: pd.DataFrame, by: list[str]) -> pd.Series:
+    """Return the mean of ``aligned`` over the fields of each well and fold, by ``weight`` where there is one."""
+    if "weight" not in long:
+        return long.groupby(by)["aligned"].mean()
+    weighted = long.assign(total=long["aligned"] * long["weight"]).groupby(by)[["total", "weight"]].sum()
+    return weighted["total"] / weighted["weight"]
