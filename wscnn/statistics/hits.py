@@ -218,7 +218,8 @@ def analyse(
         scored.append(calls.wells)
         called.append(calls.perturbations.assign(phenotype=phenotype, caution=cautions))
         qualities.append(quality.assign(replicate_correlation=_replicate_correlation(screen)))
-        suspects.append(_suspects(screen, part))
+        if str(phenotype) not in DISCOVERED:  # which no label contradicts
+            suspects.append(_suspects(screen, part))
     ranked = _rank(pd.concat(called, ignore_index=True), hits["fdr"])
     ranked = conform(ranked.merge(_constant(table, extras), on=["perturbation", "role"], how="left"), HITS)
     log(f"hits: {int(ranked['hit'].sum())} called in {len(tests)} tests at a false discovery rate of {hits['fdr']:g}")
@@ -226,7 +227,9 @@ def analyse(
         hits=ranked,
         wells=_arranged(pd.concat(scored), extras).sort_values(place, ignore_index=True),
         plates=conform(pd.concat(qualities), PLATES).sort_values(["plate", "phenotype"], ignore_index=True),
-        suspects=pd.concat(suspects).sort_values(place, ignore_index=True),
+        suspects=pd.concat(suspects or [pd.DataFrame(columns=list(SUSPECTS)).astype(SUSPECTS)]).sort_values(
+            place, ignore_index=True
+        ),
         warnings=gather(warnings),
     )
 
