@@ -61,7 +61,8 @@ class _Verbs(click.Group):
 def main() -> None:
     """Find rare cellular phenotypes in high-content screens from well-level labels alone.
 
-    The stages, in the order of the data: check, index, scale, stage, encode, train, score, hits, report.
+    The stages, in the order of the data: check, index, scale, stage, encode, novelty, train,
+    score, hits, report.
     `snakemake` runs them all from a config file; each can be run by hand. Settings are the sections of the config,
     given as JSON; keys left out take the defaults.
 
@@ -418,6 +419,33 @@ def encode(
 
 
 @main.command()
+@click.option("--screen", required=True, help="The screen's name.")
+@_path("--controls", "The control wells, as `check` writes them.")
+@click.option("--store", "stores", type=_PATH, required=True, multiple=True, help="A staged plate; repeat for each.")
+@click.option(
+    "--quality", "qualities", type=_PATH, required=True, multiple=True, help="Its table of fields; in the same order."
+)
+@_path("--encoder", "What `encode` wrote.")
+@_path("--output", "The model of novelty to write (safetensors).")
+@_settings("discovery")
+def novelty(
+    screen: str,
+    controls: Path,
+    stores: tuple[Path, ...],
+    qualities: tuple[Path, ...],
+    encoder: Path,
+    output: Path,
+    discovery: dict[str, Any],
+) -> None:
+    """Learn what cells of negative controls look like, to find cells that differ from all of them."""
+    from wscnn.core.provenance import note_version
+    from wscnn.discovery.learn import learn_novelty
+
+    learn_novelty(controls, list(stores), list(qualities), encoder, output, screen=screen, discovery=discovery)
+    note_version(output.parent.parent, "novelty", "", output)
+
+
+@main.command()
 @click.option("--screen", required=True, help="The screen's name, for the model card.")
 @click.option(
     "--fold", type=click.IntRange(0, N_FOLDS - 1), required=True, help="Which of the three rotations to train."
@@ -470,20 +498,26 @@ def card(models: Path, output: Path) -> None:
 @click.option("--screen", required=True, help="The screen's name, for the tables.")
 @_path("--store", "The staged plate; masks and saliency are added to it.")
 @_path("--quality", "The plate's table of fields and their quality.")
-@_path("--models", "Folder of the trained folds.")
+@click.option("--models", type=_PATH, help="Folder of the trained folds; left out where there is none.")
 @_path("--wells", "The table of wells to write (Parquet).")
 @_path("--fields", "The table of fields to write.")
 @_path("--objects", "The table of detected objects to write.")
+@click.option("--novelty", type=_PATH, help="What `novelty` wrote, to find cells unlike those of negative controls.")
+@click.option("--encoder", type=_PATH, help="With --novelty: what `encode` wrote.")
+@click.option("--features", type=_PATH, help="With --novelty: the table of feature vectors of novel cells to write.")
 @_settings("score")
 @_settings("dask")
 def score(
     screen: str,
     store: Path,
     quality: Path,
-    models: Path,
+    models: Path | None,
     wells: Path,
     fields: Path,
     objects: Path,
+    novelty: Path | None,
+    encoder: Path | None,
+    features: Path | None,
     score: dict[str, Any],
     dask: dict[str, Any],
 ) -> None:
@@ -491,7 +525,20 @@ def score(
     from wscnn.core.provenance import note_version
     from wscnn.scoring.score import score_plate
 
-    score_plate(store, quality, models, wells, fields, objects, screen=screen, score=score, dask=dask)
+    score_plate(
+        store,
+        quality,
+        models,
+        wells,
+        fields,
+        objects,
+        screen=screen,
+        score=score,
+        dask=dask,
+        novelty=novelty,
+        encoder=encoder,
+        features=features,
+    )
     note_version(wells.parent.parent, "score", wells.stem, wells)
 
 

@@ -73,11 +73,16 @@ _WELL_SCORES = {
     "n_objects": Column("Int32", "Detected cells in used fields", "count"),
     "object_area_fraction": Column("float64", "Area of masks over area of used fields", "fraction, 0 to 1"),
     "n_cells": Column("Int64", "Cells in used fields; missing where not counted in one of them", "count"),
+    "cell_intensity": Column(
+        "float64",
+        "Mean over the cells of their mean intensity; for `novelty` only",
+        "fraction of the plate's window",
+    ),
     "fold": Column("Int8", "Fold that scored the well; missing where all did"),
     "why_no_score": Column(
         "str",
         "Empty where there is a score; else `no good field`, `too few good fields` (fewer than `qc.min_fields`) or "
-        "`no fold may score it`",
+        "`no fold may score it`; for `novelty` also `no cell found` and `too few negative controls`",
     ),
 }
 
@@ -203,6 +208,18 @@ TABLES: dict[str, dict[str, Column]] = {
         "area_px": Column("int32", "Area of the mask", "mosaic pixels"),
         "score": Column("float64", "Peak of the detector, mean of the folds", "log-odds"),
     },
+    # One row per novel cell.
+    "features": {
+        **_PLATE,
+        **_WELL,
+        "object": Column("int32", "Number of the cell, as in the table of objects under phenotype `novelty`"),
+        "feature": Column(
+            "object",
+            "List of the encoder's features, mean and maximum over the cell, standardized by the plate's negative "
+            "controls",
+            "robust SDs",
+        ),
+    },
     "hits": {
         "rank": Column("Int32", "From 1, by p and then by effect; missing for controls and where there is no p"),
         **_PERTURBATION,
@@ -221,7 +238,10 @@ TABLES: dict[str, dict[str, Column]] = {
             "0 to 1",
         ),
         "q": Column(
-            "float64", "The larger of p and p_position, corrected for all tests (Benjamini-Hochberg)", "0 to 1"
+            "float64",
+            "The larger of p and p_position, corrected for all tests of trained phenotypes, or for all of `novelty` "
+            "(Benjamini-Hochberg)",
+            "0 to 1",
         ),
         "reason": Column("str", "Why it is a hit or none, and which p its q uses"),
         "n_controls": Column(
@@ -249,6 +269,11 @@ TABLES: dict[str, dict[str, Column]] = {
         "n_cells_per_field": Column("float64", "Nuclei per used field", "count"),
         "cell_percent": Column("float64", "Nuclei per field, relative to the plate's negative controls", "percent"),
         "cell_loss": Column("bool", "Whether `cell_percent` is below 100 (1 - `hits.cell_loss`)"),
+        "explained_by": Column(
+            "str",
+            "For `novelty`, simple measures that alone tell its wells from negative controls with an AUC of 0.9 or "
+            "more: number of cells, or their intensity; empty where none does",
+        ),
     },
     "screen_wells": {
         **_SCREEN,
@@ -411,6 +436,7 @@ FILES = {
     "wells": ("wells/<plate>.parquet", "One row per well and phenotype, as `score` writes it"),
     "fields": ("fields/<plate>.parquet", "One row per field and phenotype"),
     "objects": ("objects/<plate>.parquet", "One row per detected cell"),
+    "features": ("features/<plate>.parquet", "One row per novel cell, where `discovery.method` is `novelty`"),
     "hits": ("hits.parquet", "One row per perturbation, role and phenotype; the strongest evidence first"),
     "screen_wells": ("wells.parquet", "One row per well and phenotype of the screen, sorted by plate, row and column"),
     "plates": ("plates.parquet", "One row per plate and phenotype"),
@@ -455,6 +481,7 @@ HISTORY = {name: kind for name, kind in types("history").items() if name not in 
 WELLS = types("wells")
 FIELDS = types("fields")
 OBJECTS = types("objects")
+FEATURES = types("features")
 HITS = types("hits")
 SCREEN_WELLS = types("screen_wells")
 PLATES = types("plates")
@@ -591,12 +618,15 @@ def _type_problem(data: pa.Table, name: str, kind: str) -> str | None:
         "str": ("text", lambda: pa.types.is_string(found) or pa.types.is_large_string(found)),
         "bool": ("true or false", lambda: pa.types.is_boolean(found)),
         "float64": ("numbers", lambda: pa.types.is_floating(found) or pa.types.is_integer(found)),
+        "object": ("lists", lambda: pa.types.is_list(found)),
     }.get(kind, ("whole numbers", lambda: pa.types.is_integer(found)))
     # A column without any value has no type of its own.
     if not fits() and not whole_or_missing and not (pa.types.is_null(found) and (nullable or not len(column))):
         return f"column {name} holds {found} where {what} should be"
     if column.null_count and not nullable:
         return f"column {name} has missing values"
+    if kind == "object":
+        return None
     try:
         column.cast(pa.type_for_alias(kind.lower()))
     except pa.ArrowInvalid:

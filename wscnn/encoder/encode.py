@@ -93,18 +93,19 @@ def encode(
     save_model(output, network, card)
 
 
-def load_encoder(path: Path, channels: Sequence[str]) -> tuple[WSCNN, Card]:
+def load_encoder(path: Path, channels: Sequence[str] | None = None) -> tuple[WSCNN, Card]:
     """Return the network that `encode` wrote, whose layers are learned, and its card.
 
     Raises
     ------
     UserError
-        When the file is missing or broken, is no encoder, or was learned on other channels.
+        When the file is missing or broken, is no encoder, or was learned on other channels than those that are given.
     """
     network, card = load_model(path)
-    if not network.encoded or card.channels != list(channels):
+    wanted = card.channels if channels is None else list(channels)
+    if not network.encoded or card.channels != wanted:
         raise UserError(
-            f"{path}: is no encoder for the channels {', '.join(channels)}, but a network '{card.architecture}' for "
+            f"{path}: is no encoder for the channels {', '.join(wanted)}, but a network '{card.architecture}' for "
             f"{', '.join(card.channels)}; run `wscnn encode` again"
         )
     return network, card

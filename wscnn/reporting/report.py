@@ -18,7 +18,7 @@ from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
 from wscnn.core.tables import described
-from wscnn.core.wells import plate_format, row_letters
+from wscnn.core.wells import DISCOVERED, plate_format, row_letters
 from wscnn.reporting import charts
 from wscnn.reporting.contest import make_contest
 from wscnn.reporting.examples import make_examples
@@ -184,6 +184,8 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
         "agreement": _agreement(pairs),
         "card": card,
         "n_folds": len(results.cards),
+        "trained": [name for name in results.phenotypes if name not in DISCOVERED],
+        "discovered": [name for name in results.phenotypes if name in DISCOVERED],
         "failed": _failed_plates(results.plates),
         "all_failed": bool(_failed(results.plates).all()),
         "n_suspects": len(results.suspects),

@@ -15,7 +15,7 @@ from wscnn.core.provenance import made_from
 from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.screen_tables import load_layout
 from wscnn.core.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, WELLS, conform, read_table, write_table
-from wscnn.core.wells import plate_format
+from wscnn.core.wells import DISCOVERED, plate_format
 from wscnn.network.card import Card, read_cards
 from wscnn.staging.scale import read_scale
 from wscnn.statistics import plate_qc
@@ -32,6 +32,7 @@ from wscnn.statistics.effects import (
     group_variance,
     replicate_ssmd,
 )
+from wscnn.statistics.explained import explained_by
 from wscnn.statistics.normalize import (
     median,
     smallest_rest,
@@ -50,6 +51,12 @@ _AGREES = 0.95
 _PARTITIONS = 32
 # Fewer independent controls than this go wrong together.
 _FEW_CONTROLS = 8
+# Where more than this share of so many perturbations differ from negative controls, none is called new.
+_MOST, _MANY = 0.5, 10
+_MOST_NEW = (
+    "most perturbations differ from the negative controls, so that none is called new: the controls may differ from "
+    "samples in reagent, density or position; see the plate maps, and compare with wells that are treated alike"
+)
 
 
 def call_hits(
@@ -182,7 +189,8 @@ def analyse(
     places = table if layout is None else layout
     extras = [name for name in table.columns if name not in {*WELLS, *LAYOUT}]
     plates = pd.Index(sorted({*table["plate"], *places["plate"]}), dtype="str")
-    n_tests = len(table.loc[table["role"] == "sample", ["perturbation", "phenotype"]].drop_duplicates())
+    tests = table.loc[table["role"] == "sample", ["perturbation", "phenotype"]].drop_duplicates()
+    in_family = tests["phenotype"].isin(DISCOVERED).value_counts()
     if checked is None:
         checked = tabulate("check", layout_cautions(_layout_of(table), hits))
     warnings = [checked, tabulate("scale", other_sizes), tabulate("train", of_models(cards))]
@@ -202,10 +210,14 @@ def analyse(
                 f"hits: '{phenotype}': your negative controls against each other: {100 * below:.0f} % below 0.05 "
                 "(5 % is expected)"
             )
+        n_tests = int(in_family.get(phenotype in DISCOVERED, 0))
         calls = _call(screen, part, n_tests, recalls.get(str(phenotype), UNKNOWN))
         samples = calls.perturbations.query("role == 'sample'")
         above = samples["n_agree"].sum() / max(samples["n_wells"].sum(), 1)
         doubts = plate_qc.doubts(quality[screen.usable], above, corrected=screen.method in ("surface", "bscore"))
+        if str(phenotype) in DISCOVERED and _most_are_new(calls.perturbations, hits["fdr"]):
+            calls.perturbations["withheld"] = True
+            doubts.append(Caution("most_new", _MOST_NEW))
         for doubt in doubts:
             log(f"hits: '{phenotype}': {doubt.message}")
         found = [replace(caution, phenotype=str(phenotype)) for caution in [*doubts, *_failed(quality)]]
@@ -214,19 +226,29 @@ def analyse(
         scored.append(calls.wells)
         called.append(calls.perturbations.assign(phenotype=phenotype, caution=cautions))
         qualities.append(quality.assign(replicate_correlation=_replicate_correlation(screen)))
-        suspects.append(_suspects(screen, part))
+        if str(phenotype) not in DISCOVERED:  # which no label contradicts
+            suspects.append(_suspects(screen, part))
     ranked = _rank(pd.concat(called, ignore_index=True), hits["fdr"])
     ranked = conform(ranked.merge(_constant(table, extras), on=["perturbation", "role"], how="left"), HITS)
-    log(f"hits: {int(ranked['hit'].sum())} called in {n_tests} tests at a false discovery rate of {hits['fdr']:g}")
+    log(f"hits: {int(ranked['hit'].sum())} called in {len(tests)} tests at a false discovery rate of {hits['fdr']:g}")
     wells = _arranged(pd.concat(scored), extras).sort_values(place, ignore_index=True)
     return Tables(
         hits=ranked,
         wells=wells,
         plates=conform(pd.concat(qualities), PLATES).sort_values(["plate", "phenotype"], ignore_index=True),
-        suspects=pd.concat(suspects).sort_values(place, ignore_index=True),
+        suspects=pd.concat(suspects or [pd.DataFrame(columns=list(SUSPECTS)).astype(SUSPECTS)]).sort_values(
+            place, ignore_index=True
+        ),
         doses=dose_series(wells),
         warnings=gather(warnings),
     )
+
+
+def _most_are_new(perturbations: pd.DataFrame, fdr: float) -> bool:
+    """Return whether most perturbations of a screen would be called: then negative controls are no measure of them."""
+    samples = perturbations[perturbations["role"] == "sample"]
+    q = false_discovery_q(samples["p"].to_numpy(dtype=float))
+    return len(samples) >= _MANY and float((q <= fdr).mean()) > _MOST
 
 
 def _layout_of(table: pd.DataFrame) -> pd.DataFrame:
@@ -318,6 +340,9 @@ def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int, recall: Recall = 
         np.bincount(screen.perturbation[treated & screen.uncorrected], minlength=len(screen.names)) > 0
     )
     left_out = (screen.perturbation >= 0) & ~screen.usable[screen.plate]
+    perturbations["withheld"] = False
+    discovered = bool(part["phenotype"].isin(DISCOVERED).all())
+    perturbations["explained_by"] = explained_by(screen, part, treated) if discovered else ""
     perturbations["n_left_out"] = np.bincount(screen.perturbation[left_out], minlength=len(screen.names))
     described = _describe(screen, part, treated, recall)
     return Calls(part.assign(used=screen.used, z=screen.z, p=p), pd.concat([perturbations, described], axis=1))
@@ -486,8 +511,13 @@ def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
     """Return the perturbations with ``q, hit, rank``, sorted: samples first, the strongest evidence on top."""
     sample = called["role"].eq("sample")
     # Both must hold: p takes replicates for independent, p_position takes what lies at one position for one.
-    taken = called[["p", "p_position"]].max(axis=1).where(called["p"].notna())
-    called = called.assign(q=false_discovery_q(taken.where(sample).to_numpy(dtype=float)), controls=~sample)
+    taken = called[["p", "p_position"]].max(axis=1).where(called["p"].notna() & ~called["withheld"])
+    # Phenotypes that were looked for, and what was found without looking for it, are corrected each by themselves.
+    family = called["phenotype"].isin(DISCOVERED)
+    q = pd.Series(np.nan, index=called.index)
+    for own in (family, ~family):
+        q[own] = false_discovery_q(taken.where(sample)[own].to_numpy(dtype=float))
+    called = called.assign(q=q, controls=~sample)
     called = called.assign(hit=called["q"].le(fdr), strength=-called["effect"], taken=taken)
     called["reason"] = _reasons(called, fdr)
     called = called.sort_values(
@@ -495,7 +525,7 @@ def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
     )
     tested = called["q"].notna()
     return called.assign(rank=tested.cumsum().where(tested).astype("Int32")).drop(
-        columns=["controls", "strength", "taken", "shared", "uncorrected", "n_left_out"]
+        columns=["controls", "strength", "taken", "shared", "uncorrected", "n_left_out", "withheld"]
     )
 
 
@@ -505,6 +535,7 @@ def _reasons(called: pd.DataFrame, fdr: float) -> list[str]:
     why = np.select(
         [
             called["role"] != "sample",
+            called["withheld"],
             (called["n_wells"] == 0) & (called["n_left_out"] > 0),
             called["n_wells"] == 0,
             called["p"].isna(),
@@ -513,6 +544,7 @@ def _reasons(called: pd.DataFrame, fdr: float) -> list[str]:
         ],
         [
             "a control, not tested",
+            "most perturbations differ from the negative controls",
             "all of its plates failed",
             "no well has a score",
             "no negative control to compare with",
