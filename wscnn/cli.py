@@ -61,7 +61,8 @@ class _Verbs(click.Group):
 def main() -> None:
     """Find rare cellular phenotypes in high-content screens from well-level labels alone.
 
-    The stages, in the order of the data: check, index, scale, stage, encode, train, score, hits, report.
+    The stages, in the order of the data: check, index, scale, stage, encode, novelty, train,
+    score, hits, report.
     `snakemake` runs them all from a config file; each can be run by hand. Settings are the sections of the config,
     given as JSON; keys left out take the defaults.
 
@@ -172,6 +173,65 @@ def init(
     config, to_fill = folder / "config.yaml", folder / "layout.tsv"
     click.echo(f"\nwrote {', '.join(written)} in {folder}\nnext: {'complete' if notes else 'look at'} {to_fill}")
     click.echo(f"then: wscnn check {config}\n      wscnn run {config}")
+
+
+_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_COUNT = click.IntRange(1, 1536)
+
+
+@main.command()
+@click.argument("perturbations", type=_PATH)
+@click.argument("output", type=_PATH)
+@click.option("--prevalence", type=_SHARE, required=True, help="Share of rare cells that an acting perturbation adds.")
+@click.option("--acting", type=_SHARE, default=0.05, show_default=True, help="Share of the perturbations that act.")
+@click.option("--power", type=_SHARE, default=0.8, show_default=True, help="Share of the acting ones to find.")
+@click.option("--fdr", type=_SHARE, default=0.05, show_default=True, help="False discovery rate of the calls.")
+@click.option("--pilot", type=_PATH, help="Results folder of a pilot, for the next four numbers.")
+@click.option("--cells-per-field", type=click.FloatRange(0, min_open=True), help="Cells in a field.")
+@click.option("--recall", type=_SHARE, help="Share of rare cells that are detected.")
+@click.option("--background", type=_SHARE, help="Detected cells in negative controls, as a share of all.")
+@click.option("--well-sd", type=click.FloatRange(0, 1), help="Its SD from well to well beyond the chance of counting.")
+@click.option("--wells", type=click.Choice(["24", "48", "96", "384", "1536"]), default="384", show_default=True)
+@click.option("--replicates", type=click.IntRange(1, 50), help="Plates of each perturbation; chosen where left out.")
+@click.option("--negatives", type=_COUNT, help="Negative controls on a plate; chosen where left out.")
+@click.option("--positives", type=_COUNT, help="Positive controls on a plate; half of the negatives where left out.")
+@click.option("--fields", type=_COUNT, help="Fields in a well; chosen where left out.")
+@click.option("--negative", default="negative", show_default=True, help="Name of the negative control.")
+@click.option("--positive", default="positive", show_default=True, help="Name of the positive control.")
+@click.option("--phenotype", default="rare", show_default=True, help="Phenotype of the positive control.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Draws the positions.")
+def design(
+    perturbations: Path,
+    output: Path,
+    prevalence: float,
+    acting: float,
+    pilot: Path | None,
+    cells_per_field: float | None,
+    recall: float | None,
+    background: float | None,
+    well_sd: float | None,
+    wells: str,
+    **knobs: Any,
+) -> None:
+    """Design a screen of PERTURBATIONS (a table) before the experiment: OUTPUT/layout.tsv.
+
+    Of the numbers of replicates, controls and fields that reach the power, the design with the fewest plates is taken.
+    Controls are spread over rows and columns, and replicates lie at different positions.
+    """
+    from wscnn.design.plan import design_screen, of_pilot
+    from wscnn.design.power import Assumptions
+
+    numbers = (cells_per_field, recall, background, well_sd)
+    if pilot is not None and any(number is not None for number in numbers):
+        raise click.UsageError("--pilot stands for --cells-per-field, --recall, --background and --well-sd")
+    if pilot is not None:
+        assumed = of_pilot(pilot, prevalence, acting)
+    elif cells_per_field is None or recall is None or background is None or well_sd is None:
+        raise click.UsageError("give --pilot, or all of --cells-per-field, --recall, --background and --well-sd")
+    else:
+        assumed = Assumptions(prevalence, acting, cells_per_field, recall, background, well_sd)
+    tried = design_screen(perturbations, output, assumed=assumed, wells=int(wells), **knobs)
+    click.echo(_in_columns(tried))
 
 
 # Options of snakemake that say where jobs run, or that none does.
@@ -359,6 +419,33 @@ def encode(
 
 
 @main.command()
+@click.option("--screen", required=True, help="The screen's name.")
+@_path("--controls", "The control wells, as `check` writes them.")
+@click.option("--store", "stores", type=_PATH, required=True, multiple=True, help="A staged plate; repeat for each.")
+@click.option(
+    "--quality", "qualities", type=_PATH, required=True, multiple=True, help="Its table of fields; in the same order."
+)
+@_path("--encoder", "What `encode` wrote.")
+@_path("--output", "The model of novelty to write (safetensors).")
+@_settings("discovery")
+def novelty(
+    screen: str,
+    controls: Path,
+    stores: tuple[Path, ...],
+    qualities: tuple[Path, ...],
+    encoder: Path,
+    output: Path,
+    discovery: dict[str, Any],
+) -> None:
+    """Learn what cells of negative controls look like, to find cells that differ from all of them."""
+    from wscnn.core.provenance import note_version
+    from wscnn.discovery.learn import learn_novelty
+
+    learn_novelty(controls, list(stores), list(qualities), encoder, output, screen=screen, discovery=discovery)
+    note_version(output.parent.parent, "novelty", "", output)
+
+
+@main.command()
 @click.option("--screen", required=True, help="The screen's name, for the model card.")
 @click.option(
     "--fold", type=click.IntRange(0, N_FOLDS - 1), required=True, help="Which of the three rotations to train."
@@ -411,20 +498,26 @@ def card(models: Path, output: Path) -> None:
 @click.option("--screen", required=True, help="The screen's name, for the tables.")
 @_path("--store", "The staged plate; masks and saliency are added to it.")
 @_path("--quality", "The plate's table of fields and their quality.")
-@_path("--models", "Folder of the trained folds.")
+@click.option("--models", type=_PATH, help="Folder of the trained folds; left out where there is none.")
 @_path("--wells", "The table of wells to write (Parquet).")
 @_path("--fields", "The table of fields to write.")
 @_path("--objects", "The table of detected objects to write.")
+@click.option("--novelty", type=_PATH, help="What `novelty` wrote, to find cells unlike those of negative controls.")
+@click.option("--encoder", type=_PATH, help="With --novelty: what `encode` wrote.")
+@click.option("--features", type=_PATH, help="With --novelty: the table of feature vectors of novel cells to write.")
 @_settings("score")
 @_settings("dask")
 def score(
     screen: str,
     store: Path,
     quality: Path,
-    models: Path,
+    models: Path | None,
     wells: Path,
     fields: Path,
     objects: Path,
+    novelty: Path | None,
+    encoder: Path | None,
+    features: Path | None,
     score: dict[str, Any],
     dask: dict[str, Any],
 ) -> None:
@@ -432,7 +525,20 @@ def score(
     from wscnn.core.provenance import note_version
     from wscnn.scoring.score import score_plate
 
-    score_plate(store, quality, models, wells, fields, objects, screen=screen, score=score, dask=dask)
+    score_plate(
+        store,
+        quality,
+        models,
+        wells,
+        fields,
+        objects,
+        screen=screen,
+        score=score,
+        dask=dask,
+        novelty=novelty,
+        encoder=encoder,
+        features=features,
+    )
     note_version(wells.parent.parent, "score", wells.stem, wells)
 
 
@@ -443,7 +549,7 @@ def score(
 @click.option(
     "--layout", type=_PATH, help="The layout, as `check` or you wrote it; not needed where the tables hold it."
 )
-@_path("--output", "Folder for hits, wells, plates, suspects and warnings (Parquet).")
+@_path("--output", "Folder for hits, wells, plates, suspects, doses and warnings (Parquet).")
 @click.option("--warnings", type=_PATH, help="What `check` warned of; by default the layout is looked at again.")
 @click.option("--models", type=_PATH, help="Folder of the model that gave the scores, to warn of its folds.")
 @click.option("--scale", type=_PATH, help="The screen's scale, to warn of plates whose cells are of another size.")

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from site_pages import config_page
 
 import wscnn
 from wscnn.core.config import complete_config, load_config, schema, section
@@ -236,15 +237,13 @@ def test_settings_that_are_equal_are_the_same_json() -> None:
     assert type(section("mosaic", '{"downsample": 2.0}')["downsample"]) is int
 
 
-def test_yaml_reads_every_key_and_value_of_the_manual_as_it_stands() -> None:
+def test_yaml_reads_every_key_and_value_of_the_reference_as_it_stands() -> None:
     for key, rule in settings_of(schema("config")):
         for text in [*key.split("."), *(value for value in rule.get("enum", []) if isinstance(value, str))]:
             assert yaml.safe_load(text) == text, key
-    # In the manual's tables of keys the first column holds keys, the others values.
-    text = (Path(__file__).parents[2] / "config" / "README.md").read_text()
-    rows = [line for table in re.findall(r"\| key \|.*\n\|[-|]+\n((?:\|.*\n)+)", text) for line in table.splitlines()]
+    rows = [line for line in config_page().splitlines() if line.startswith("| `")]
     words = [word for row in rows for word in re.findall(r"`([A-Za-z][\w.]*)`", row)]
-    assert len(rows) > 40 and "compare_with" in words and "none" in words
+    assert len(rows) > 40 and "hits.compare_with" in words and "none" in words
     for word in words:
         assert word == "null" or yaml.safe_load(word) == word
 

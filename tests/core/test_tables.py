@@ -1,6 +1,5 @@
 """The tables between stages."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from wscnn.core.errors import UserError
 from wscnn.core.tables import (
     FIELDS,
+    FILES,
     INDEX,
     OBJECTS,
     TABLES,
@@ -22,8 +22,6 @@ from wscnn.core.tables import (
     read_table,
     write_table,
 )
-
-MANUAL = Path(__file__).parents[2] / "config" / "README.md"
 
 
 def test_conform_orders_and_types_columns() -> None:
@@ -140,13 +138,10 @@ def test_a_column_of_another_type_is_named(tmp_path: Path, change: dict[str, lis
         read_table(tmp_path / "t.parquet", COLUMNS)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TABLES if kind != "controls"])
-def test_the_manual_says_of_each_column_what_the_table_itself_says(kind: str) -> None:
-    """`controls` has the columns of `layout`, and no table of its own in the manual."""
-    found = re.search(rf"<!-- columns of {kind} -->\n((?:\|.*\n)+)", MANUAL.read_text())
-    assert found, f"config/README.md has no table of columns after <!-- columns of {kind} -->"
-    rows = [f"| `{name}` | {column.unit} | {column.meaning} |" for name, column in TABLES[kind].items()]
-    assert found[1].replace("_<channel>", "_*").splitlines()[2:] == rows
+def test_every_table_has_a_file_and_a_sentence_on_its_rows() -> None:
+    assert set(FILES) == set(TABLES)
+    for kind, (file, row) in FILES.items():
+        assert file.endswith(".parquet") and row.startswith("One row per ") and not row.endswith("."), kind
 
 
 def test_controls_have_columns_of_the_layout() -> None:

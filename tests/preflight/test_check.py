@@ -302,6 +302,32 @@ def test_trained_model_needs_no_positive_controls(setup: Setup) -> None:
     assert len(setup.check().layout) == 192
 
 
+def test_discovery_needs_no_positive_controls(setup: Setup) -> None:
+    setup.layout = [row.replace("positive\trare", "sample\t") for row in setup.layout]
+    [problem] = setup.problems()
+    assert "no well has role positive" in problem and "discovery.method: novelty" in problem
+    setup.config["discovery"] = {"method": "novelty"}
+    assert set(setup.check().layout["role"]) == {"negative", "sample"}
+
+
+def test_what_discovery_cannot_work_with_is_told_at_once(setup: Setup) -> None:
+    setup.config |= {"discovery": {"method": "novelty"}, "hits": {"normalize": "control_percent"}}
+    setup.layout = [row.replace("positive\trare", "positive\tnovelty") for row in setup.layout]
+    # Five negative controls are left on each plate.
+    kept = [at for at, row in enumerate(setup.layout) if "negative" in row][:5]
+    setup.layout = [row if at in kept else row.replace("negative\t", "sample\t") for at, row in enumerate(setup.layout)]
+    text = "\n".join(setup.problems())
+    assert "hits.normalize: control_percent needs positive controls" in text
+    assert "phenotype novelty is a name that discovery.method uses" in text
+    assert "fewer than 6 wells have role negative on plate 'P1' (5), 'P2' (5)" in text
+
+
+def test_discovery_beside_an_applied_model_is_refused(setup: Setup) -> None:
+    save_folds(setup.folder / "model", "compact", ["DNA", "actin"])
+    setup.config |= {"discovery": {"method": "novelty"}, "model": {"checkpoint": str(setup.folder / "model")}}
+    assert any("discovery.method: needs an encoder that learns from this screen" in text for text in setup.problems())
+
+
 def test_settings_that_no_network_can_be_trained_with(setup: Setup) -> None:
     setup.config["model"] = {"channels": ["GFP", "DNA"]}
     setup.config["model"]["architecture"] = "compact"

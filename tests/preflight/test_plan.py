@@ -40,7 +40,8 @@ def test_two_thousand_plates_by_hand():
     table = planned(2000)
     images = 2000 * 384 * 9 * 5
     assert table["jobs"].to_dict() == {
-        "index": 2000, "stage": 2000, "encode": 1, "train": 3, "score": 2000, "hits": 1, "report": 1, "total": 6006,
+        "index": 2000, "stage": 2000, "encode": 1, "novelty": 0, "train": 3, "score": 2000, "hits": 1, "report": 1,
+        "total": 6006,
     }  # fmt: skip
     assert table.loc["stage", "read"] == images * 1080 * 1080 * 2
     # Blocks of 2 x 2 pixels become one, 16 bit, packed to a half; tables are a hundredth of that.

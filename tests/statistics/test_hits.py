@@ -477,7 +477,10 @@ def test_warnings_of_the_layout_stand_beside_each_row_they_are_about():
         "all control wells of class negati",
         "all control wells of class positi",
     ]
-    assert set(tables.hits["caution"]) == {"edge controls", "shared position; edge controls"}
+    assert set(tables.hits["caution"]) == {
+        "class and column confounded; edge controls",
+        "shared position; class and column confounded; edge controls",
+    }
     assert analyse(screen(), None, source="wells", hits=settings()).hits["caution"].unique().tolist() == [
         "shared position",
         "",
@@ -510,8 +513,9 @@ def test_doubts_about_plates_are_cautions_of_their_phenotype():
     table = screen()
     table.loc[table["role"] == "sample", "score"] += 20
     tables = analyse(table, None, source="wells", hits=settings())
-    assert tables.warnings["code"].tolist() == ["unlike_controls"]
-    assert tables.warnings["stage"].tolist() == ["hits"] and tables.warnings["phenotype"].tolist() == ["rare"]
+    assert tables.warnings["code"].tolist() == ["shared_positions", "unlike_controls"]
+    assert tables.warnings["stage"].tolist() == ["check", "hits"]
+    assert tables.warnings["phenotype"].tolist() == ["", "rare"]
     assert set(tables.hits["caution"]) == {"samples unlike controls", "shared position; samples unlike controls"}
 
 

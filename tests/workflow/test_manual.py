@@ -1,4 +1,4 @@
-"""README and manual, followed literally: what stands in their code blocks is run, in order, in a fresh copy."""
+"""README and docs, followed literally: what stands in their code blocks is run, in order, in a fresh copy."""
 
 import json
 import os
@@ -24,9 +24,23 @@ from runs import ROOT, environment, screen_of
 from tiny import tiny_tiff
 
 from wscnn.cli import main
-from wscnn.core.config import schema
 
-MANUALS = ("README.md", "config/README.md")
+
+def nav_pages(nav: list[Any]) -> list[str]:
+    """Return the hand-written pages of the site's navigation, in order."""
+    found = []
+    for entry in nav:
+        (target,) = entry.values()
+        found += nav_pages(target) if isinstance(target, list) else [f"docs/{target}"]
+    return [page for page in found if (ROOT / page).is_file()]
+
+
+INSTRUMENT = "docs/how-to/instrument.md"
+MANUALS = (
+    "README.md",
+    "config/README.md",
+    *nav_pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]),
+)
 
 #: Commands that are not run here, and why.
 NOT_RUN = {
@@ -35,6 +49,7 @@ NOT_RUN = {
     "python3 -m venv .venv && . .venv/bin/activate": "the environment that runs the tests stands for it",
     "pip install .": "as above; tests/workflow/test_wheel.py installs a wheel",
     "snakemake --profile slurm": "needs Slurm; run by tests/slurm where there is one",
+    "source .venv/bin/activate": "as above",
     "wscnn view results/my_screen --well plate1/B03": "opens a window where napari is installed; see test_view.py",
 }
 
@@ -43,7 +58,7 @@ LANGUAGES = {"bash", "python", "yaml", "text"}
 
 
 def blocks(manual: str) -> list[tuple[str, str]]:
-    """Return language and content of the code blocks of a manual, in order."""
+    """Return language and content of the code blocks of a page, in order."""
     return re.findall(r"^```(.*)\n((?:(?!```).*\n)*)```$", (ROOT / manual).read_text(), re.M)
 
 
@@ -52,13 +67,13 @@ def contents(language: str, *manuals: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Return the command lines of both manuals, without comments."""
+    """Return the command lines of all pages, without comments."""
     lines = [re.sub(r"(^|\s+)#.*", "", line).strip() for block in contents("bash") for line in block.splitlines()]
     return [line for line in lines if line]
 
 
 def spans() -> list[str]:
-    """Return what stands between backquotes in the text and tables of both manuals."""
+    """Return what stands between backquotes in the text and tables of all pages."""
     prose = [re.sub(r"^```.*?^```$", "", (ROOT / manual).read_text(), flags=re.M | re.S) for manual in MANUALS]
     return [span for text in prose for span in re.findall(r"`([^`\n]+)`", text)]
 
@@ -74,12 +89,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for table in ("plates", "layout"):
         shutil.copy(screen / f"{table}.tsv", folder / "config")
     own = yaml.safe_load((folder / "config" / "config.yaml").read_text())
-    # The images are plain TIFFs, which the first example in the manual is for.
-    own |= yaml.safe_load(contents("yaml", "config/README.md")[0])
+    # The images are plain TIFFs, which the example of a pattern is for.
+    own |= yaml.safe_load(contents("yaml", INSTRUMENT)[0])
     own |= {"encoder": {"steps": 20}, "mosaic": {"downsample": 2}}
     # Trained for seconds, the networks need not tell the controls apart; the plate counts all the same.
     own["hits"] = {"min_auc": None}
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(own))
+    # Commands about the demo are run on this screen.
+    (folder / "results").mkdir()
+    (folder / "results" / "demo").symlink_to("my_screen")
     return folder
 
 
@@ -173,7 +191,7 @@ def test_what_is_not_run_still_stands_in_the_manuals() -> None:
 def test_the_shipped_files_are_content_once_there_are_images(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "config", tmp_path / "config")
     config = yaml.safe_load((tmp_path / "config" / "config.yaml").read_text())
-    config |= yaml.safe_load(contents("yaml", "config/README.md")[0])
+    config |= yaml.safe_load(contents("yaml", INSTRUMENT)[0])
     (tmp_path / "config" / "config.yaml").write_text(yaml.safe_dump(config))
     plate, images = pd.read_csv(tmp_path / "config" / "plates.tsv", sep="\t").loc[0, ["plate", "images"]]
     (tmp_path / images).mkdir(parents=True)
@@ -190,6 +208,14 @@ def test_every_command_works(followed: dict[str, subprocess.CompletedProcess[str
     assert (folder / "B03.png").read_bytes().startswith(b"\x89PNG")
     assert "no problem found" in followed["wscnn check config/config.yaml"].stderr
     assert "report:   results/my_screen/report.html" in followed["wscnn show results/my_screen"].stdout
+
+
+@pytest.mark.parametrize("command", ["wscnn init my_screen --images images/plate1", "wscnn plan --plates 2000"])
+def test_output_that_is_shown_is_real(followed: dict[str, subprocess.CompletedProcess[str]], command: str) -> None:
+    printed = followed[command].stdout + followed[command].stderr
+    first = printed.splitlines()[0]
+    (shown,) = (block for block in contents("text") if first in block.splitlines())
+    assert [line for line in shown.splitlines() if line != "  ..." and line not in printed.splitlines()] == []
 
 
 def test_json_is_all_that_is_printed(followed: dict[str, subprocess.CompletedProcess[str]], folder: Path) -> None:
@@ -245,21 +271,43 @@ def test_the_plate_is_read_with_zarr_alone(python: dict[str, Any], folder: Path)
     assert set(python["mask"].ravel().tolist()) == numbers
 
 
-def test_a_trained_model_is_applied_to_the_next_screen(
+def run_notebook(name: str, folder: Path) -> str:
+    """Run a notebook's code, in order, as one program; return what it printed."""
+    cells = json.loads((ROOT / "docs" / "notebooks" / name).read_text())["cells"]
+    code = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    (folder / "notebook.py").write_text(code)
+    done = run("python notebook.py", folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_notebook_reads_hits(followed: dict[str, subprocess.CompletedProcess[str]], folder: Path) -> None:
+    printed = run_notebook("read_hits.ipynb", folder)
+    hits = pd.read_parquet(folder / "results" / "my_screen" / "hits.parquet")
+    wells = pd.read_parquet(folder / "results" / "my_screen" / "wells.parquet")
+    best = hits.loc[hits["rank"] == 1, "perturbation"].item()
+    rows = wells.loc[wells["perturbation"] == best, ["plate", "well"]]
+    assert all(re.search(rf"{plate} +{well} ", printed) for plate, well in rows.itertuples(index=False))
+
+
+def test_the_notebook_applies_a_model_to_the_next_screen(
     followed: dict[str, subprocess.CompletedProcess[str]], folder: Path
 ) -> None:
+    run_notebook("next_screen.ipynb", folder)
     (checkpoint,) = (yaml.safe_load(block) for block in contents("yaml") if "checkpoint" in block)
-    config = yaml.safe_load((folder / "config" / "config.yaml").read_text()) | {"screen": "next"} | checkpoint
-    (folder / "next.yaml").write_text(yaml.safe_dump(config))
-    done = run("snakemake --configfile next.yaml --cores all", folder)
-    assert done.returncode == 0, done.stderr
-    assert "wscnn train" not in done.stderr and "wscnn card" not in done.stderr
+    assert yaml.safe_load((folder / "next.yaml").read_text())["model"] == checkpoint["model"]
     first, second = (folder / "results" / name for name in ("my_screen", "next"))
     assert not (second / "model").exists()
     assert "nothing was trained here" in (second / "report.html").read_text()
     # The same images, scored by the same folds.
     scores = [pd.read_parquet(results / "wells.parquet")["score"] for results in (first, second)]
     assert scores[0].equals(scores[1])
+
+
+def test_notebooks_hold_no_output() -> None:
+    for path in (ROOT / "docs" / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), path.name
 
 
 def test_yaml_in_the_manual_is_valid(folder: Path) -> None:
@@ -277,46 +325,6 @@ def test_yaml_in_the_manual_is_valid(folder: Path) -> None:
         (folder / f"block{number}.yaml").write_text(yaml.safe_dump(merged))
         done = run(f"wscnn check block{number}.yaml", folder)
         assert done.returncode == 0, done.stderr
-
-
-def keys_of(rules: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Return every key of the config by its full name, with its default; None where it has none."""
-    found: dict[str, Any] = {}
-    for key, rule in rules["properties"].items():
-        nested = keys_of(rule, f"{before}{key}.") if "properties" in rule else {before + key: rule.get("default")}
-        found |= nested
-    return found
-
-
-def keys_of_the_manual() -> dict[str, tuple[str, str]]:
-    """Return what the manual's tables of keys say of each: its default, or values and default, and its meaning."""
-    found: dict[str, tuple[str, str]] = {}
-    section, in_table = "", False
-    for line in (ROOT / "config/README.md").read_text().splitlines():
-        if line.startswith("#"):
-            named = re.findall(r"`(\w+)`", line)
-            section = f"{named[0]}." if named and named[0] in schema("config")["properties"] else ""
-        in_table = line.startswith("| key |") or (in_table and line.startswith("|"))
-        if in_table and not line.startswith(("| key |", "|---")):
-            cells, default, meaning = line.strip("| ").split(" | ", 2)
-            keys = re.findall(r"`([^`]+)`", cells)
-            defaults = default.split(", ") if len(keys) > 1 else [default]
-            for number, key in enumerate(keys):
-                full = key if "." in key else section + key
-                assert full not in found, f"{full} stands twice"
-                found[full] = (defaults[min(number, len(defaults) - 1)], meaning)
-    return found
-
-
-def test_every_key_of_the_config_is_in_the_manual_with_its_default_and_meaning() -> None:
-    known, told = keys_of(schema("config")), keys_of_the_manual()
-    assert set(told) == set(known)
-    for key, default in known.items():
-        cell, meaning = told[key]
-        assert len(meaning) > 10, key
-        if default is not None:
-            text = f"{default:g}" if isinstance(default, float) else str(default)
-            assert cell.strip("`") == text or f"`{text}` (default)" in cell, f"{key}: {cell}, but its default is {text}"
 
 
 def test_commands_in_the_text_have_the_verbs_and_options_that_there_are() -> None:

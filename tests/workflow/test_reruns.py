@@ -1,4 +1,4 @@
-"""What runs again after which change: the table in the manual, every cell of it, on the real Snakefile."""
+"""What runs again after which change: the table in the docs, every cell of it, on the real Snakefile."""
 
 import os
 import re
@@ -21,8 +21,8 @@ RESULTS = Path("results/small")
 
 
 def matrix() -> dict[str, list[str]]:
-    """Return the manual's cells of each kind of change."""
-    text = (ROOT / "config" / "README.md").read_text().partition("### What runs again\n")[2]
+    """Return the cells of each kind of change in the docs."""
+    text = (ROOT / "docs" / "how-to" / "reruns.md").read_text()
     lines = re.search(r"\| change \|.*\n\|[-|]+\n((?:\|.*\n)+)", text)
     assert lines
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1].splitlines()]

@@ -16,6 +16,8 @@ from wscnn.core.config import complete_config, effective, from_text, schema
 from wscnn.core.screen_tables import controls, load_layout, load_plates
 from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import N_FOLDS, ModelFolder, ScreenFolder
+from wscnn.core.tables import LAYOUT as LAYOUT_TYPES
+from wscnn.core.tables import read_table
 from wscnn.preflight.left import bring_back
 
 
@@ -53,23 +55,48 @@ MODEL = (
     if config["model"]["checkpoint"]
     else SCREEN.model
 )
+DISCOVERS = config["discovery"]["method"] != "none"
+
+
+# What rules depend on in the layout reaches their params by content. Jobs of a cluster read this file, too; there nothing
+# is compared, and the layout of a large screen takes seconds to read.
+@cache
+def layout():
+    """Return the layout as the user's table has it now."""
+    return valid(load_layout, Path(config["layout"]), list(IMAGES))
+
+
+def has_model():
+    """Return whether phenotypes are trained or applied: a screen that is only explored need not have positive controls."""
+    if not DISCOVERS or config["model"]["checkpoint"]:
+        return True
+    made = SCREEN.table("layout")
+    rows = layout() if workflow.is_main_process else read_table(made, LAYOUT_TYPES)
+    return bool(rows["role"].eq("positive").any())
+
+
+HAS_MODEL = has_model()
 # Weights and cards. Those of a model that is applied were trained elsewhere: they are no job of this workflow, but when
 # they change the plates are scored again.
 FOLDS = (
     sorted(map(str, [*MODEL.cards(), *MODEL.folds()]))
     if config["model"]["checkpoint"]
-    else [str(of(k)) for k in range(N_FOLDS) for of in (MODEL.fold, MODEL.card)]
+    else [
+        str(of(k))
+        for k in range(N_FOLDS * HAS_MODEL)
+        for of in (MODEL.fold, MODEL.card)
+    ]
 )
-# The comparison with simpler methods, part of the workflow where the config names some.
+# The comparison with simpler methods, part of the workflow where the config names some and there is a model.
 BASELINE = (
     [SCREEN.table(name) for name in ("baseline", "baseline_wells", "baseline_folds")]
-    if config["baseline"]["methods"]
+    if config["baseline"]["methods"] and HAS_MODEL
     else []
 )
-ENCODER = [SCREEN.model.encoder] if config["model"]["architecture"] == "encoder" else []
+NOVELTY = [SCREEN.model.novelty] if DISCOVERS else []
 # Only where it is not a number of the config's.
 SCALE = [SCREEN.scale] if config["mosaic"]["downsample"] == "auto" else []
-MODEL_CARD = [] if config["model"]["checkpoint"] else MODEL.readme
+MODEL_CARD = [] if config["model"]["checkpoint"] or not HAS_MODEL else MODEL.readme
 
 
 wildcard_constraints:
@@ -103,7 +130,7 @@ def repeated(flag, paths):
 
 @cache
 def digest_of(*paths):
-    """Return a digest of the content of files that no job makes: times of modification do not always tell a change."""
+    """Return a digest of the content of files that no job makes: times of modification do not always show a change."""
     parts = [Path(path).read_bytes() for path in paths if Path(path).is_file()]
     return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
 
@@ -120,14 +147,6 @@ def encoder_start():
     """Return a digest of the encoder that this screen's is taken from; None where it is learned."""
     path = config["encoder"]["start_from"]
     return path and digest_of(path, Path(path).with_suffix(".json"))
-
-
-# What rules depend on in the layout reaches their params by content. Jobs of a cluster read this file, too; there nothing
-# is compared, and the layout of a large screen takes seconds to read.
-@cache
-def layout():
-    """Return the layout as the user's table has it now."""
-    return valid(load_layout, Path(config["layout"]), list(IMAGES))
 
 
 @cache

@@ -7,6 +7,7 @@ rule hits:
         wells=SCREEN.table("wells"),
         plates=SCREEN.table("plates"),
         suspects=SCREEN.table("suspects"),
+        doses=SCREEN.table("doses"),
         warnings=SCREEN.table("warnings"),
     log:
         SCREEN.log("hits"),
@@ -21,12 +22,12 @@ rule hits:
         layout=LAYOUT,
         # What `check` and the cards of the folds warn of.
         warnings=WARNINGS,
-        models=lambda wildcards: str(MODEL.path),
+        models=repeated("--models", [MODEL.path] * HAS_MODEL),
         wells=lambda wildcards, input: repeated("--wells", input.wells),
         output=lambda wildcards, output: str(Path(output.hits).parent),
         # Which plates have cells of another size.
         scale=lambda wildcards, output: repeated("--scale", SCALE),
         settings=settings("hits"),
     shell:
-        "wscnn hits {params.wells:q} --layout {params.layout:q} --warnings {params.warnings:q} --models {params.models:q}"
+        "wscnn hits {params.wells:q} --layout {params.layout:q} --warnings {params.warnings:q} {params.models:q}"
         " --output {params.output:q} {params.scale:q} {params.settings:q} > {log:q} 2>&1"

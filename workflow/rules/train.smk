@@ -27,12 +27,45 @@ rule encode:
         " {params.settings:q} > {log:q} 2>&1"
 
 
-# Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU a fold.
+# What cells of negative controls look like, once for all plates.
+rule novelty:
+    input:
+        plates=[SCREEN.manifest(plate) for plate in IMAGES],
+        qc=[SCREEN.quality(plate) for plate in IMAGES],
+        encoder=SCREEN.model.encoder,
+    output:
+        SCREEN.model.novelty,
+    log:
+        SCREEN.log("novelty"),
+    benchmark:
+        SCREEN.benchmark("novelty")
+    conda:
+        "../../envs/environment.yaml"
+    threads: 8
+    params:
+        screen=config["screen"],
+        controls=CONTROLS,
+        # That its wells have changed.
+        control_wells=lambda wildcards: control_wells(),
+        stores=repeated("--store", map(SCREEN.plate, IMAGES)),
+        quality=lambda wildcards, input: repeated("--quality", input.qc),
+        compared=compared("discovery"),
+        settings=settings("discovery"),
+    shell:
+        "wscnn novelty --screen {params.screen:q} --controls {params.controls:q} {params.stores:q} {params.quality:q}"
+        " --encoder {input.encoder:q} --output {output:q} {params.settings:q} > {log:q} 2>&1"
+
+
+# Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU per fold.
 rule train:
     input:
         plates=[SCREEN.manifest(plate) for plate in IMAGES],
         qc=[SCREEN.quality(plate) for plate in IMAGES],
-        encoder=ENCODER,
+        encoder=(
+            SCREEN.model.encoder
+            if config["model"]["architecture"] == "encoder"
+            else []
+        ),
     output:
         model=SCREEN.fold("{fold}"),
         card=SCREEN.model.card("{fold}"),

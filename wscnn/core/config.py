@@ -171,6 +171,7 @@ def section(name: str, text: str) -> dict[str, Any]:
 WITHOUT_EFFECT = {
     "acquisition": ("missing_fields", "table"),
     "encoder": ("device",),
+    "discovery": ("device",),
     "train": ("device",),
     "score": ("device",),
     "dask": ("cluster", "workers", "wait_s", "slurm"),

@@ -31,6 +31,7 @@ def _outputs(screen: ScreenFolder) -> dict[str, Path]:
         "index": screen.index("*"),
         "stage": screen.quality("*"),
         "encode": screen.model.encoder,
+        "novelty": screen.model.novelty,
         "train": screen.model.history("*"),
         "score": screen.well_scores("*"),
         "hits": screen.table("hits"),
@@ -84,7 +85,8 @@ def made_from(settings: Mapping[str, Mapping[str, Any]], inputs: Iterable[tuple[
 
 
 def _digest(path: Path) -> str:
-    return fold_digest(path) if path.suffix == ".safetensors" else file_digest(path)
+    # Of a file that holds its own card, the bytes say all.
+    return fold_digest(path) if path.suffix == ".safetensors" and path.stem != "novelty" else file_digest(path)
 
 
 def folds_in(models: Path) -> list[tuple[str, Path]]:

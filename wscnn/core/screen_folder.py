@@ -49,6 +49,11 @@ class ModelFolder:
         return self.path / "encoder.json"
 
     @property
+    def novelty(self) -> Path:
+        """What cells of negative controls look like."""
+        return self.path / "novelty.safetensors"
+
+    @property
     def readme(self) -> Path:
         """The model card of all folds, in Markdown."""
         return self.path / "README.md"
@@ -110,6 +115,10 @@ class ScreenFolder:
         """Return the table of a plate's detected objects."""
         return self.path / "objects" / f"{plate}.parquet"
 
+    def features(self, plate: str) -> Path:
+        """Return the table of a plate's novel cells with their features."""
+        return self.path / "features" / f"{plate}.parquet"
+
     def cells(self, plate: str) -> Path:
         """Return the table of a plate's nuclei, as `measure` writes it."""
         return self.path / "cells" / f"{plate}.parquet"
@@ -122,6 +131,7 @@ class ScreenFolder:
             self.well_scores(plate),
             self.fields(plate),
             self.objects(plate),
+            self.features(plate),
             self.cells(plate),
         ]
         staged = [self.manifest(plate), record_of(self.manifest(plate)), self.plate(plate)]

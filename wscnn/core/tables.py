@@ -73,11 +73,16 @@ _WELL_SCORES = {
     "n_objects": Column("Int32", "Detected cells in used fields", "count"),
     "object_area_fraction": Column("float64", "Area of masks over area of used fields", "fraction, 0 to 1"),
     "n_cells": Column("Int64", "Cells in used fields; missing where not counted in one of them", "count"),
+    "cell_intensity": Column(
+        "float64",
+        "Mean over the cells of their mean intensity; for `novelty` only",
+        "fraction of the plate's window",
+    ),
     "fold": Column("Int8", "Fold that scored the well; missing where all did"),
     "why_no_score": Column(
         "str",
         "Empty where there is a score; else `no good field`, `too few good fields` (fewer than `qc.min_fields`) or "
-        "`no fold may score it`",
+        "`no fold may score it`; for `novelty` also `no cell found` and `too few negative controls`",
     ),
 }
 
@@ -105,11 +110,8 @@ _METHOD = {"method": Column("str", "`network`, or the simpler method: `count`, `
 #: ``layout``, ``screen_wells`` and ``hits``. A name that ends in ``*`` stands for all columns that begin so: the table
 #: of quality has one for each channel.
 TABLES: dict[str, dict[str, Column]] = {
-    # One row per well, as `check` writes it.
     "layout": {**_PLATE, **_WELL, **_POSITION, **_PERTURBATION, **_ROLE, **_LABEL, **_BATCH},
-    # The control wells of the layout: what training depends on.
     "controls": {**_PLATE, **_WELL, **_POSITION, **_ROLE, **_LABEL},
-    # One row per image file, or plane of one.
     "index": {
         **_PLATE,
         **_WELL,
@@ -128,13 +130,11 @@ TABLES: dict[str, dict[str, Column]] = {
         "pixel_size_um": Column("float64", "Size of a raw pixel; missing where not known", "um"),
         **_ORIGINAL,
     },
-    # One row per raw image file that was staged.
     "raw": {
         "path": Column("str", "File, below the folder of the plate's images"),
         **_ORIGINAL,
         "digest": Column("str", "CRC-32C of the content when it was staged"),
     },
-    # One row per field; the numbers of each channel follow the columns of the field.
     "qc": {
         **_PLATE,
         **_WELL,
@@ -164,7 +164,6 @@ TABLES: dict[str, dict[str, Column]] = {
         ),
         "line_jumps_*": Column("float64", "Rows and columns that are darker or brighter as a whole", "count"),
     },
-    # One row per evaluation while a fold is trained.
     "history": {
         "step": Column("int64", "Steps of training so far", "count"),
         "loss": Column("float64", "Mean loss since the row before"),
@@ -173,9 +172,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "seconds": Column("float64", "Time of training so far, over restarts", "s"),
         "best": Column("bool", "Whether these weights replaced the ones kept before"),
     },
-    # One row per well and phenotype of a plate, as `score` writes it.
     "wells": {**_SCREEN, **_PLATE, **_WELL, **_POSITION, **_WELL_SCORES},
-    # One row per field and phenotype.
     "fields": {
         **_SCREEN,
         **_PLATE,
@@ -196,7 +193,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "n_objects": Column("Int32", "Detected cells", "count"),
         "object_area_px": Column("int64", "Area of masks", "mosaic pixels"),
     },
-    # One row per detected cell.
     "objects": {
         **_PLATE,
         **_WELL,
@@ -212,7 +208,18 @@ TABLES: dict[str, dict[str, Column]] = {
         "area_px": Column("int32", "Area of the mask", "mosaic pixels"),
         "score": Column("float64", "Peak of the detector, mean of the folds", "log-odds"),
     },
-    # One row per perturbation, role and phenotype.
+    # One row per novel cell.
+    "features": {
+        **_PLATE,
+        **_WELL,
+        "object": Column("int32", "Number of the cell, as in the table of objects under phenotype `novelty`"),
+        "feature": Column(
+            "object",
+            "List of the encoder's features, mean and maximum over the cell, standardized by the plate's negative "
+            "controls",
+            "robust SDs",
+        ),
+    },
     "hits": {
         "rank": Column("Int32", "From 1, by p and then by effect; missing for controls and where there is no p"),
         **_PERTURBATION,
@@ -231,7 +238,10 @@ TABLES: dict[str, dict[str, Column]] = {
             "0 to 1",
         ),
         "q": Column(
-            "float64", "The larger of p and p_position, corrected for all tests (Benjamini-Hochberg)", "0 to 1"
+            "float64",
+            "The larger of p and p_position, corrected for all tests of trained phenotypes, or for all of `novelty` "
+            "(Benjamini-Hochberg)",
+            "0 to 1",
         ),
         "reason": Column("str", "Why it is a hit or none, and which p its q uses"),
         "n_controls": Column(
@@ -259,8 +269,12 @@ TABLES: dict[str, dict[str, Column]] = {
         "n_cells_per_field": Column("float64", "Nuclei per used field", "count"),
         "cell_percent": Column("float64", "Nuclei per field, relative to the plate's negative controls", "percent"),
         "cell_loss": Column("bool", "Whether `cell_percent` is below 100 (1 - `hits.cell_loss`)"),
+        "explained_by": Column(
+            "str",
+            "For `novelty`, simple measures that alone tell its wells from negative controls with an AUC of 0.9 or "
+            "more: number of cells, or their intensity; empty where none does",
+        ),
     },
-    # One row per well and phenotype of the screen.
     "screen_wells": {
         **_SCREEN,
         **_PLATE,
@@ -275,7 +289,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "z": Column("float64", "Score, normalised by the plate's negative controls or its samples", "z"),
         "p": Column("float64", "p-value of this well alone; a control is ranked among the others", "0 to 1"),
     },
-    # One row per plate and phenotype.
     "plates": {
         **_SCREEN,
         **_PLATE,
@@ -314,6 +327,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "column_effect": Column(
             "float64", "Root mean square column effect of the samples' median polish", "robust SDs of the residuals"
         ),
+        "normalize": Column("str", "How scores were normalised: `hits.normalize`, or what `auto` chose"),
+        "normalize_reason": Column("str", "What `auto` measured; `as set` where `hits.normalize` names the method"),
         "controls_below": Column(
             "float64",
             "Share of the negative controls with p at most 0.05 among each other; missing where none can reach it",
@@ -328,7 +343,6 @@ TABLES: dict[str, dict[str, Column]] = {
             "float64", "Rank correlation of its samples' z with the mean z of the same perturbations on other plates"
         ),
     },
-    # One row per control well and phenotype whose score contradicts its label.
     "suspects": {
         **_SCREEN,
         **_PLATE,
@@ -343,7 +357,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "position": Column("float64", "0 at the plate's negative controls, 100 at its positive ones", "percent"),
         "reason": Column("str", "How the score contradicts the label"),
     },
-    # One row per nucleus of a plate.
     "cells": {
         **_PLATE,
         **_WELL,
@@ -352,7 +365,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "x": Column("float64", "Horizontal position of the nucleus's centre in the well's mosaic", "mosaic pixels"),
         "feature_*": Column("float32", "A feature of the nucleus; those of a channel end in its name"),
     },
-    # One row per method, well and phenotype.
     "baseline_wells": {
         **_METHOD,
         **_SCREEN,
@@ -372,7 +384,6 @@ TABLES: dict[str, dict[str, Column]] = {
         "z": Column("float64", "Score, normalised by the plate's negative controls or its samples", "z"),
         "p": Column("float64", "p-value of this well alone; a control is ranked among the others", "0 to 1"),
     },
-    # One row per method, phenotype and fold.
     "baseline_folds": {
         **_METHOD,
         **_PHENOTYPE,
@@ -382,6 +393,23 @@ TABLES: dict[str, dict[str, Column]] = {
         ),
         "n_negative": Column("int32", "Negative control wells of the fold", "count"),
         "n_positive": Column("int32", "Positive control wells of the fold", "count"),
+    },
+    # One row per compound and phenotype with a series of doses.
+    "doses": {
+        "compound": Column("str", "Compound: column `compound` of the layout, or the perturbation"),
+        **_PHENOTYPE,
+        "status": Column("str", "`ok`; `flat`, `open` or `few doses`: no curve is given"),
+        "n_doses": Column("int32", "Different doses", "count"),
+        "n_wells": Column("int32", "Wells with a score on plates that count", "count"),
+        "lowest_dose": Column("float64", "Lowest dose", "as the layout's dose"),
+        "highest_dose": Column("float64", "Highest dose", "as the layout's dose"),
+        "trend_p": Column("float64", "p-value of z rising with the dose (Kendall's rank correlation)", "0 to 1"),
+        "ec50": Column("float64", "Dose of half the effect", "as the layout's dose"),
+        "ec50_low": Column("float64", "Lower bound of its 95 % interval", "as the layout's dose"),
+        "ec50_high": Column("float64", "Upper bound", "as the layout's dose"),
+        "hill": Column("float64", "Slope of the curve (Hill)"),
+        "bottom": Column("float64", "z without the compound, by the curve", "z"),
+        "top": Column("float64", "z at saturating dose, by the curve", "z"),
     },
     # One row per warning of a stage.
     "warnings": {
@@ -394,8 +422,35 @@ TABLES: dict[str, dict[str, Column]] = {
     },
 }
 
-# One row per method, perturbation, role and phenotype.
 TABLES["baseline"] = {**_METHOD, **{name: TABLES["hits"][name] for name in _CALLS}}
+
+
+#: File of each table below the folder of a screen's results, and what a row of it is.
+FILES = {
+    "layout": ("layout.parquet", "One row per plate and well: the layout as `check` read it"),
+    "controls": ("controls.parquet", "One row per control well: what training depends on"),
+    "index": ("index/<plate>.parquet", "One row per image or plane, sorted by well, field, channel, z and time"),
+    "raw": ("plates/<plate>.raw.parquet", "One row per raw image file that was staged"),
+    "qc": ("qc/<plate>.parquet", "One row per field, with one column of each measure for each channel"),
+    "history": ("model/history-<fold>.parquet", "One row per evaluation while a fold is trained"),
+    "wells": ("wells/<plate>.parquet", "One row per well and phenotype, as `score` writes it"),
+    "fields": ("fields/<plate>.parquet", "One row per field and phenotype"),
+    "objects": ("objects/<plate>.parquet", "One row per detected cell"),
+    "features": ("features/<plate>.parquet", "One row per novel cell, where `discovery.method` is `novelty`"),
+    "hits": ("hits.parquet", "One row per perturbation, role and phenotype; the strongest evidence first"),
+    "screen_wells": ("wells.parquet", "One row per well and phenotype of the screen, sorted by plate, row and column"),
+    "plates": ("plates.parquet", "One row per plate and phenotype"),
+    "suspects": ("suspects.parquet", "One row per control well and phenotype whose score contradicts the label"),
+    "doses": (
+        "doses.parquet",
+        "One row per compound and phenotype, where the layout has a `dose`",
+    ),
+    "cells": ("cells/<plate>.parquet", "One row per nucleus"),
+    "baseline_wells": ("baseline_wells.parquet", "One row per method, well and phenotype"),
+    "baseline_folds": ("baseline_folds.parquet", "One row per method, phenotype and fold"),
+    "warnings": ("warnings.parquet", "One row per warning of a stage"),
+    "baseline": ("baseline.parquet", "One row per method, perturbation, role and phenotype, the network included"),
+}
 
 
 def types(table: str) -> dict[str, str]:
@@ -426,10 +481,12 @@ HISTORY = {name: kind for name, kind in types("history").items() if name not in 
 WELLS = types("wells")
 FIELDS = types("fields")
 OBJECTS = types("objects")
+FEATURES = types("features")
 HITS = types("hits")
 SCREEN_WELLS = types("screen_wells")
 PLATES = types("plates")
 SUSPECTS = types("suspects")
+DOSES = types("doses")
 WARNINGS = types("warnings")
 CELLS = types("cells")
 BASELINE = types("baseline")
@@ -561,12 +618,15 @@ def _type_problem(data: pa.Table, name: str, kind: str) -> str | None:
         "str": ("text", lambda: pa.types.is_string(found) or pa.types.is_large_string(found)),
         "bool": ("true or false", lambda: pa.types.is_boolean(found)),
         "float64": ("numbers", lambda: pa.types.is_floating(found) or pa.types.is_integer(found)),
+        "object": ("lists", lambda: pa.types.is_list(found)),
     }.get(kind, ("whole numbers", lambda: pa.types.is_integer(found)))
     # A column without any value has no type of its own.
     if not fits() and not whole_or_missing and not (pa.types.is_null(found) and (nullable or not len(column))):
         return f"column {name} holds {found} where {what} should be"
     if column.null_count and not nullable:
         return f"column {name} has missing values"
+    if kind == "object":
+        return None
     try:
         column.cast(pa.type_for_alias(kind.lower()))
     except pa.ArrowInvalid:

@@ -5,6 +5,12 @@ import re
 #: Rows and columns of standard plates, by number of wells.
 PLATE_FORMATS = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
 
+#: The phenotype of cells unlike those of any negative control, and all phenotypes that no control is made for: these
+#: are a family of tests of their own.
+NOVELTY = "novelty"
+DISCOVERED = (NOVELTY,)
+#: Parts into which a plate's negative controls are divided for these, and the fewest wells that make them.
+N_PARTS, LEAST_NEGATIVES = 3, 6
 #: Suffix of the saliency's label image, after the phenotype's name.
 SALIENCY = "_saliency"
 

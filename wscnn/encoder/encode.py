@@ -93,18 +93,19 @@ def encode(
     save_model(output, network, card)
 
 
-def load_encoder(path: Path, channels: Sequence[str]) -> tuple[WSCNN, Card]:
+def load_encoder(path: Path, channels: Sequence[str] | None = None) -> tuple[WSCNN, Card]:
     """Return the pretrained network that `encode` wrote, and its card.
 
     Raises
     ------
     UserError
-        When the file is missing or broken, is not an encoder, or was trained on other channels.
+        When the file is missing or broken, is not an encoder, or was trained on other channels than `channels`.
     """
     network, card = load_model(path)
-    if not network.encoded or card.channels != list(channels):
+    wanted = card.channels if channels is None else list(channels)
+    if not network.encoded or card.channels != wanted:
         raise UserError(
-            f"{path}: is not an encoder for the channels {', '.join(channels)}, but a network '{card.architecture}' "
+            f"{path}: is not an encoder for the channels {', '.join(wanted)}, but a network '{card.architecture}' "
             "for "
             f"{', '.join(card.channels)}; run `wscnn encode` again"
         )

@@ -1,5 +1,8 @@
 """The device that networks run on, and its fast number format."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from wscnn.core.errors import UserError
@@ -22,3 +25,14 @@ def pick_device(name: str) -> torch.device:
 def fast_bfloat16(device: torch.device) -> bool:
     """Return whether a device computes in bfloat16 faster than in float32."""
     return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute each operation on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

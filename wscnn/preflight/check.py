@@ -21,10 +21,9 @@ from wscnn.core.screen_folder import N_FOLDS, ScreenFolder
 from wscnn.core.screen_tables import controls as control_wells
 from wscnn.core.screen_tables import load_layout, load_plates
 from wscnn.core.tables import HITS, LAYOUT, SUSPECTS, conform, write_table
-from wscnn.core.wells import parse_well
+from wscnn.core.wells import DISCOVERED, LEAST_NEGATIVES, parse_well
 from wscnn.plates.fields import same_pixel_size
 from wscnn.preflight.claim import claim_problems
-from wscnn.preflight.positions import position_cautions
 from wscnn.staging.scale import FALLBACK
 from wscnn.statistics.attainable import layout_cautions
 from wscnn.statistics.cautions import Caution, tabulate
@@ -158,9 +157,12 @@ def check_config(
         small = _field_size_warnings(shape, config)
         warnings += small
         cautions += [Caution("small_fields", warning) for warning in small]
+    if plates is not None and layout is not None and known("discovery", "model", "hits"):
+        problems += _discovery_problems(layout, config)
+    discovers = known("discovery") and config["discovery"]["method"] != "none"
     if known("model") and config["model"]["checkpoint"] is None:
         if plates is not None and layout is not None:
-            problems += _training_problems(layout, config["layout"])
+            problems += _training_problems(layout, config["layout"], discovers)
             problems += _pixel_size_problems(pixel_sizes)
         if known("train", "acquisition"):
             problems += _network_problems(layout, config)
@@ -176,7 +178,7 @@ def check_config(
     if odd := _cell_size_warnings(plates, layout, config):
         warnings += odd
         cautions += [Caution("cell_size", warning) for warning in odd]
-    about_layout = [*layout_cautions(layout, config["hits"]), *position_cautions(layout)]
+    about_layout = layout_cautions(layout, config["hits"])
     warnings += [*_ignored(config), *(f"{config['layout']}: {caution.message}" for caution in about_layout)]
     return Screen(config, plates, layout, warnings, [*cautions, *about_layout], pd.DataFrame(images))
 
@@ -511,8 +513,42 @@ def _missing(present: pd.DataFrame) -> dict[str, list[int]]:
     return {well: sorted(usual - fields[well]) for well in sorted(fields.index, key=parse_well) if usual - fields[well]}
 
 
-def _training_problems(layout: pd.DataFrame, path: str) -> list[str]:
-    """Return which classes have too few control wells to train on."""
+def _discovery_problems(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """Return why cells unlike those of negative controls cannot be looked for."""
+    if config["discovery"]["method"] == "none":
+        return []
+    problems = []
+    path = config["layout"]
+    if config["model"]["checkpoint"] is not None:
+        problems.append(
+            "discovery.method: needs an encoder that learns from this screen, but model.checkpoint applies a model of "
+            "another one; set one of them to none"
+        )
+    if config["hits"]["normalize"] == "control_percent":
+        problems.append(
+            "hits.normalize: control_percent needs positive controls, which discovery.method has none of; use auto"
+        )
+    named = sorted(set(layout.loc[layout["role"] == "positive", "phenotype"]) & set(DISCOVERED))
+    if named:
+        problems.append(f"{path}: phenotype {listed(named)} is a name that discovery.method uses; rename it")
+    # Plates with a sample, each needs its own negative controls.
+    negatives = layout["role"].eq("negative").groupby(layout["plate"]).sum()
+    sampled = layout["role"].eq("sample").groupby(layout["plate"]).any()
+    few = negatives[sampled & (negatives < LEAST_NEGATIVES)]
+    if len(few):
+        names = listed((f"'{plate}' ({n})" for plate, n in few.items()), 5)
+        problems.append(
+            f"{path}: discovery.method compares wells with negative controls of their own plate, held out in three "
+            f"parts of two wells or more, but fewer than {LEAST_NEGATIVES} wells have role negative on plate {names}; "
+            "mark more negative controls, or leave out these plates"
+        )
+    return problems
+
+
+def _training_problems(layout: pd.DataFrame, path: str, discovers: bool = False) -> list[str]:
+    """Return which classes have too few control wells to train on; with `discovers`, there need not be any."""
+    if discovers and not layout["role"].eq("positive").any():
+        return []
     counts = {"negative": int((layout["role"] == "negative").sum())}
     counts |= Counter(sorted(layout.loc[layout["role"] == "positive", "phenotype"]))
     problems = [
@@ -524,7 +560,8 @@ def _training_problems(layout: pd.DataFrame, path: str) -> list[str]:
     if len(counts) == 1:
         problems.append(
             f"{path}: no well has role positive, so there is no phenotype to learn; "
-            "mark the positive controls, or apply a trained model (model.checkpoint)"
+            "mark the positive controls, apply a trained model (model.checkpoint), or look for cells unlike those of "
+            "negative controls (discovery.method: novelty)"
         )
     return problems
 
@@ -540,6 +577,8 @@ def _network_problems(layout: pd.DataFrame | None, config: Mapping[str, Any]) ->
     ]
     phenotypes = [] if layout is None else sorted(set(layout.loc[layout["role"] == "positive", "phenotype"]))
     classes = ["negative", *phenotypes]
+    if layout is not None and not phenotypes:
+        return problems  # that there is nothing to learn is a problem of its own, or none where cells are discovered
     if (
         all(train[key] is None for key in ("batch", "crop", "tiles", "patience", "start_from"))
         and train["preset"] == "default"

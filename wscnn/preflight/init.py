@@ -126,7 +126,7 @@ def _config(folder: Path, found: Found) -> str:
     )
     lines.append("  # pixel_size_um: 0.65 # of a raw pixel, where the files do not give it")
     return f"""\
-# Written by wscnn init. Every key, with its unit and default, is explained in the manual, config/README.md.
+# Written by wscnn init. The docs explain every key, with its unit and default (config/README.md leads there).
 # Paths are absolute, so that the screen can be checked and run from any folder; correct them after moving it.
 
 screen: {_quoted(safe_name(folder.name, "screen"))} # results go to <results>/<screen>/

@@ -17,6 +17,7 @@ UNITS = {
     "index": "images",
     "stage": "MB",
     "encode": "tiles",
+    "novelty": "cells",
     "train": "images",
     "score": "fields",
     "hits": "wells",
@@ -32,7 +33,8 @@ def read_jobs(results: Path) -> pd.DataFrame:
     Columns are ``stage``; ``of`` (the plate or fold, else empty); ``seconds`` of wall-clock time and ``core_seconds``
     of all its cores together; ``peak_mb``, the highest resident memory; ``amount`` of work in ``unit`` and ``rate``,
     the amount per second of wall-clock time. Work is, by stage: images indexed; MB (10^6 bytes) of raw pixels staged;
-    tiles drawn for the encoder; images drawn for training, or control fields where detectors are fitted; fields
+    tiles drawn for the encoder; cells of negative controls kept for comparison; images drawn for training, or control
+    fields where detectors are fitted; fields
     scored; wells and phenotypes called, and reported. What was not measured (of jobs of less than half a second) is
     missing.
 
@@ -86,6 +88,10 @@ def _amount(screen: ScreenFolder, stage: str, of: str) -> float:
             from wscnn.network.card import read_card
 
             return read_card(screen.model.encoder_card).settings["encoder"]["steps"] * BATCH
+        case "novelty":
+            from wscnn.discovery.novelty import load_novelty
+
+            return sum(load_novelty(screen.model.novelty).n_cells)
         case "train":
             # torch takes seconds to import, and only this needs it.
             from wscnn.network.weights import load_model

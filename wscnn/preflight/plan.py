@@ -26,7 +26,7 @@ from wscnn.staging.scale import FALLBACK
 from wscnn.training.recipe import recipe_of
 
 #: Sections of the config that a plan depends on.
-PLANNED = ("mosaic", "model", "encoder", "train")
+PLANNED = ("mosaic", "model", "encoder", "discovery", "train")
 #: Networks of a screen.
 
 
@@ -53,18 +53,20 @@ class Rate(NamedTuple):
 #: illumination corrected, nuclei counted). `index`: 3,456 files whose headers are read; `hits`: 384,000 wells
 #: (bench_hits.py); `report`: 38,400 wells. The start of `stage` and `train` is where a line through such jobs and
 #: those of two plates of 24 wells x 2 fields of 200 x 200 meets no work; of `score`, one through plates of 24 and 384
-#: wells (bench_size.py).
+#: wells (bench_size.py). `novelty`: the same screen, by 10^6 pixels of fields whose cells are described; `score` has
+#: the same work for all fields where novelty is looked for.
 RATES = {
     "index": Rate(0.5, 6e-4, 6e-4),
     "stage": Rate(2.4, 0.054, 0.041),
     "encode": Rate(6.0, 0.25, 0.17),
+    "novelty": Rate(5.0, 0.85, 0.85),
     "train": Rate(4.5, 0.25, 0.17),
     "score": Rate(5.5, 0.075, 0.045),
     "hits": Rate(1.0, 2e-5, 2e-5),
     "report": Rate(4.0, 8e-5, 8e-5),
 }
 #: Stages whose jobs ask for a GPU.
-GPU_STAGES = ("encode", "train", "score")
+GPU_STAGES = ("encode", "novelty", "train", "score")
 
 #: Measured on the same screens: how much smaller the store packs a mosaic's pixels, bytes of masks and saliency a
 #: pixel of the mosaic and phenotype, and bytes of the tables by what they have rows of.
@@ -90,7 +92,7 @@ class Size:
     controls
         Control wells.
     phenotypes
-        Classes but the negative one.
+        Classes but the negative one; 0 where nothing is trained.
     """
 
     plates: int
@@ -124,7 +126,7 @@ def size_of(screen: Screen) -> Size:
         # An OME-Zarr's image is a folder: then the pixels' bytes.
         image_bytes=path.stat().st_size if path.is_file() else image.nbytes,
         controls=len(controls),
-        phenotypes=max(1, positive.nunique()),
+        phenotypes=max(int(screen.config["discovery"]["method"] == "none"), positive.nunique()),
     )
 
 
@@ -180,20 +182,24 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
     rates
         What each stage costs.
     """
-    trains = config["model"]["checkpoint"] is None
-    encodes = trains and ARCHITECTURES[config["model"]["architecture"]].encoded
-    jobs = {"index": size.plates, "stage": size.plates, "encode": int(encodes), "train": N_FOLDS * trains}
+    trains = config["model"]["checkpoint"] is None and size.phenotypes > 0
+    discovers = _discovers(config)
+    encodes = discovers or (trains and ARCHITECTURES[config["model"]["architecture"]].encoded)
+    jobs = {"index": size.plates, "stage": size.plates, "encode": int(encodes), "novelty": int(discovers)}
+    jobs["train"] = N_FOLDS * trains
     jobs["score"] = size.plates
     jobs |= {"hits": 1, "report": 1}
-    labels = 2 * size.phenotypes
+    n_phenotypes = size.phenotypes + discovers
+    labels = 2 * n_phenotypes
     files = {
         "index": size.plates,
         # Group of the plate and of each row; group of the well, group of its image, array, a shard a channel.
         "stage": 4 * size.plates + size.rows + size.wells * (3 + size.channels),
         "encode": 2 * jobs["encode"],
+        "novelty": jobs["novelty"],
         "train": 3 * jobs["train"],
         # Group of the labels; group, array and shard of each.
-        "score": 3 * size.plates + size.wells * (1 + 3 * labels),
+        "score": (3 + discovers) * size.plates + size.wells * (1 + 3 * labels),
         "hits": 5,
         "report": 1,
     }
@@ -201,6 +207,8 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
         "index": size.images * TABLE_BYTES["image"],
         "stage": size.fields * size.channels * TABLE_BYTES["field and channel"],
         "encode": jobs["encode"] * TABLE_BYTES["model"],
+        # References of three parts, 4,000 cells each, of 128 numbers.
+        "novelty": jobs["novelty"] * N_FOLDS * 4000 * 128 * 4,
         "train": jobs["train"] * TABLE_BYTES["model"],
         "score": size.fields * TABLE_BYTES["field"] + size.wells * TABLE_BYTES["well"],
         "hits": size.wells * TABLE_BYTES["well"],
@@ -213,18 +221,21 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
     read = {
         "stage": size.images * size.image_bytes,
         "encode": jobs["encode"] * staged * min(1, config["encoder"]["max_fields"] / max(size.fields, 1)),
+        "novelty": jobs["novelty"] * staged * size.controls / max(size.wells, 1),
         "train": jobs["train"] * (staged * control_wells / size.wells + tables["stage"]),
         "score": staged,
         "hits": tables["score"],
         "report": tables["hits"],
     }
     written = tables | {"stage": staged + tables["stage"]}
-    written["score"] += mosaic * size.phenotypes * LABEL_BYTES
+    written["score"] += mosaic * n_phenotypes * LABEL_BYTES
     work = work_of(size, config)
     rows = []
     for stage in UNITS:
         rate = rates[stage]
         core, clock = (jobs[stage] * rate.start + work[stage] * each for each in (rate.core, rate.clock))
+        if stage == "score" and discovers:
+            core, clock = core + mosaic / 1e6 * rates["novelty"].core, clock + mosaic / 1e6 * rates["novelty"].clock
         rows.append(
             {
                 "stage": stage,
@@ -265,7 +276,7 @@ def describe(table: pd.DataFrame, size: Size, rates: Mapping[str, Rate]) -> str:
     ]
     if built_in := [stage for stage in UNITS if stage not in rates]:
         lines.append(
-            f"Rates of {', '.join(built_in)}: measured on two cores without a GPU (config/README.md). "
+            f"Rates of {', '.join(built_in)}: measured on two cores without a GPU. "
             "--measured RESULTS takes those of a screen of yours, say of one plate."
         )
     if not set(GPU_STAGES) <= set(rates):
@@ -284,11 +295,17 @@ def _bytes(n: float) -> str:
     return f"{n:,.3g} TB" if n < 999.5 else f"{n:,.0f} TB"
 
 
+def _discovers(config: Mapping[str, Any]) -> bool:
+    """Return whether cells are looked for that no positive control shows."""
+    return bool(config["discovery"]["method"] != "none")
+
+
 def work_of(size: Size, config: Mapping[str, Any]) -> dict[str, float]:
     """Return each stage's work over the whole screen.
 
     Images to index; MB of raw pixels to stage; 10^9 multiplications of one forward pass over what is drawn for
-    training and over what is scored; wells and phenotypes to call, and to report.
+    training and over what is scored; 10^6 pixels of fields of negative controls; wells and phenotypes to call, and to
+    report.
     """
     encoded = ARCHITECTURES[config["model"]["architecture"]].encoded
     recipe = recipe_of(config["train"], encoded)
@@ -296,21 +313,28 @@ def work_of(size: Size, config: Mapping[str, Any]) -> dict[str, float]:
     channels = size.channels if chosen is None else len(chosen)
     each = multiplications(config["model"]["architecture"], channels, 1 + size.phenotypes) / 1e9
     height, width = (side // _factor(config) for side in size.shape)
-    trains = config["model"]["checkpoint"] is None
+    trains = config["model"]["checkpoint"] is None and size.phenotypes > 0
+    discovers = _discovers(config)
+    share = min(1, size.controls / max(size.wells, 1))
     crop = [min(recipe["crop"], recipe["tiles"] * side) for side in (height, width)]
     drawn = recipe["steps"] * recipe["batch"] * crop[0] * crop[1]
     if encoded:
         # Each control field is seen twice, before its detectors are fitted and after.
-        drawn = 2 * size.fields * min(1, size.controls / max(size.wells, 1)) * height * width
+        drawn = 2 * size.fields * share * height * width
     return {
         "index": size.images,
         "stage": size.images * size.shape[0] * size.shape[1] * size.pixel_bytes / 1e6,
         # Two views of each tile.
-        "encode": config["encoder"]["steps"] * 2 * BATCH * TILE**2 * each if encoded and trains else 0.0,
+        "encode": (
+            config["encoder"]["steps"] * 2 * BATCH * TILE**2 * multiplications("encoder", channels, 2) / 1e9
+            if discovers or (encoded and trains)
+            else 0.0
+        ),
+        "novelty": size.fields * share * height * width / 1e6 * discovers,
         "train": N_FOLDS * drawn * each if trains else 0.0,
-        "score": N_FOLDS * size.fields * height * width * each,
-        "hits": size.wells * size.phenotypes,
-        "report": size.wells * size.phenotypes,
+        "score": N_FOLDS * size.fields * height * width * each * (size.phenotypes > 0),
+        "hits": size.wells * (size.phenotypes + discovers),
+        "report": size.wells * (size.phenotypes + discovers),
     }
 
 
@@ -345,7 +369,7 @@ def measured(results: Path) -> dict[str, Rate]:
     for stage, rows in jobs.groupby("stage"):
         start = RATES[str(stage)].start
         times = rows[["core_seconds", "seconds"]]
-        if str(stage) in work and times.min().min() >= 2 * start:
+        if work.get(str(stage), 0) > 0 and times.min().min() >= 2 * start:
             core, clock = ((times - start).sum() / work[str(stage)]).tolist()
             rates[str(stage)] = Rate(start, core, clock)
     return rates
@@ -381,4 +405,5 @@ def _work_done(results: Path) -> dict[str, float]:
         controls=0,
         phenotypes=len(card.phenotypes),
     )
-    return work_of(size, {**card.settings, "mosaic": {"downsample": 1}}) | staged | {"hits": wells * size.phenotypes}
+    settings = {**card.settings, "mosaic": {"downsample": 1}, "discovery": {"method": "none"}}
+    return work_of(size, settings) | staged | {"hits": wells * size.phenotypes}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wscnn.core.wells import SALIENCY
+from wscnn.core.wells import DISCOVERED, SALIENCY
 from wscnn.plates.fields import read_fields
 from wscnn.plates.store import BOX, Plate
 from wscnn.reporting.pictures import compose, jpeg_uri, outlines, png_uri, saliency_layer, svg_path
@@ -67,6 +67,8 @@ def make_examples(results: Results) -> list[Example]:
     Empty where the model's weights, the staged plates or the table of fields are missing.
     """
     fields = results.held_out_fields
+    # What no positive control shows has no detector to draw a map of.
+    fields = fields[~fields["phenotype"].isin(DISCOVERED)]
     staged = [plate for plate in fields["plate"].unique() if _store(results, plate).is_dir()]
     best = fields[fields["plate"].isin(staged)].sort_values(
         ["score", "plate", "well", "field"], ascending=[False, True, True, True]

@@ -4,7 +4,7 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
 from wscnn.core.tables import described
-from wscnn.core.wells import plate_format, row_letters
+from wscnn.core.wells import DISCOVERED, plate_format, row_letters
 from wscnn.reporting import charts
 from wscnn.reporting.contest import make_contest
 from wscnn.reporting.examples import make_examples
@@ -172,6 +172,7 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
         "flags": _flag_counts(results.quality),
         "fdr": settings["fdr"],
         "normalize": settings["normalize"],
+        "calibrated": _calibrated(results.plates),
         "n_tests": int(samples["q"].notna().sum()),
         "nulls": sorted(set(samples["null_kind"].dropna()) - {""}) if "null_kind" in samples else [],
         "held_out": bool(results.controls["held_out"].any()),
@@ -184,12 +185,21 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
         "agreement": _agreement(pairs),
         "card": card,
         "n_folds": len(results.cards),
+        "trained": [name for name in results.phenotypes if name not in DISCOVERED],
+        "discovered": [name for name in results.phenotypes if name in DISCOVERED],
         "failed": _failed_plates(results.plates),
         "all_failed": bool(_failed(results.plates).all()),
         "n_suspects": len(results.suspects),
         "warnings": warnings[:_SHOWN_WARNINGS],
         "n_more_warnings": max(len(warnings) - _SHOWN_WARNINGS, 0),
     }
+
+
+def _calibrated(plates: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Return for each phenotype how its scores were normalised, why, and how its negative controls compare."""
+    names = ["phenotype", "normalize", "normalize_reason", "controls_below"]
+    # Tables of an earlier version lack these.
+    return plates.reindex(columns=names).dropna(subset="normalize").drop_duplicates().to_dict("records")
 
 
 def page_data(results: Results, roc: pd.DataFrame) -> dict[str, Any]:

@@ -84,11 +84,12 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
     wells = read_table(screen.table("wells"))
     if wells.empty:
         raise UserError(f"{screen.table('wells')}: holds no well; run the stages score and hits first")
-    cards = read_cards(model.path)
+    # Cards of phenotypes that no well was scored for are of an earlier run, before the positive controls were left out.
+    cards = [card for card in read_cards(model.path) if set(card.phenotypes) & set(wells["phenotype"])]
     wells = _complete(wells)
     wells["held_out"] = _held_out(wells, cards)
     suspects, warnings = screen.table("suspects"), screen.table("warnings")
-    histories = model.histories()
+    histories = model.histories() if cards else {}
     return Results(
         folder=screen,
         models=model,

@@ -7,9 +7,9 @@ a bounded number of wells is in flight, so that memory does not grow with the pl
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,17 +20,20 @@ from wscnn.core.cluster import connect, cpus, in_flight
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log, progress
 from wscnn.core.provenance import folds_in, made_from
-from wscnn.core.tables import write_table
-from wscnn.core.wells import SALIENCY
+from wscnn.core.tables import FEATURES, OBJECTS, conform, write_table
+from wscnn.core.wells import NOVELTY, SALIENCY, parse_well
+from wscnn.discovery.detect import detect
+from wscnn.discovery.novelty import load_novelty
+from wscnn.encoder.encode import load_encoder
 from wscnn.network.card import Card, folds_of
-from wscnn.network.device import pick_device
+from wscnn.network.device import one_thread, pick_device
 from wscnn.network.model import WSCNN
 from wscnn.network.saliency import saliency
 from wscnn.network.weights import check_fits, load_folds
 from wscnn.plates.fields import read_quality
 from wscnn.plates.store import BOX, STAGE, Plate
 from wscnn.scoring.masks import Extent, extent
-from wscnn.scoring.summaries import _long, _objects, _summaries
+from wscnn.scoring.summaries import _long, _objects, _summaries, summarise
 from wscnn.scoring.tasks import ScoredWell, finish_wells, read_wells
 
 # Pixels of fields in one pass, which takes one field at least: bounds the memory of activations. On CPUs few are best:
@@ -50,7 +53,7 @@ _PLACES = ["field", *BOX, *STAGE]
 def score_plate(
     store: Path,
     qc: Path,
-    models: Path,
+    models: Path | None,
     wells: Path,
     fields: Path,
     objects: Path,
@@ -58,6 +61,9 @@ def score_plate(
     screen: str,
     score: dict[str, Any],
     dask: dict[str, Any],
+    novelty: Path | None = None,
+    encoder: Path | None = None,
+    features: Path | None = None,
 ) -> None:
     """Score a staged plate: tables of wells, fields and objects, and masks and saliency as labels in the plate.
 
@@ -85,13 +91,18 @@ def score_plate(
     qc
         Its table of fields.
     models
-        Folder of the trained folds.
+        Folder of the trained folds; None where the screen has no positive controls to train on.
     wells, fields, objects
         The tables to write, as in `wscnn.core.tables`; wells last, when everything else is written.
     screen
         The screen's name.
     score, dask
         Sections of the config.
+    novelty, encoder
+        What `wscnn.discovery.learn` and `wscnn.encoder.encode` wrote; None looks for no novel cells. Their rows follow
+        those of the trained phenotypes.
+    features
+        With `novelty`, the table of the feature vectors of novel cells to write.
 
     Raises
     ------
@@ -99,11 +110,53 @@ def score_plate(
         When model and plate do not fit, a file is broken, or a field has no row in the table of quality.
     """
     plate = Plate(store)
+    quality = _quality(plate, qc)
+    sources = [(f"qc/{plate.name}", qc)]
+    found = []
+    if models is not None:
+        found.append(_by_detectors(plate, quality, models, screen, score, dask))
+        sources += folds_in(models)
+    if novelty is not None:
+        if encoder is None or features is None:
+            raise UserError("score: --novelty needs --encoder and --features, too")
+        tables, vectors = _by_novelty(plate, quality, novelty, encoder, screen, score)
+        found.append(tables)
+        sources.append(("model/novelty", novelty))
+        write_table(vectors, features, made_from({"score": score}, sources), kind="features")
+    if not found:
+        raise UserError("score: give --models, or --novelty for a screen without positive controls")
+    _remove_stale_labels(plate, found)
+    notes = made_from({"score": score}, sources)
+    for name, path in (("objects", objects), ("fields", fields), ("wells", wells)):
+        # By well and field, then phenotype, in the order of the plate.
+        table = pd.concat([getattr(tables, name) for tables in found], ignore_index=True)
+        if len(found) > 1:
+            by = ["well", "field"] if name == "fields" else ["well"]
+            table = table.sort_values(by, kind="stable", key=_place, ignore_index=True)
+        write_table(table, path, notes, kind=name)
+
+
+def _place(column: pd.Series) -> pd.Series:
+    """Return a key by which wells are sorted by row and column, and fields by number."""
+    return column.map(parse_well) if column.name == "well" else column
+
+
+class _Tables(NamedTuple):
+    """What was found on a plate, as `score_plate` writes it."""
+
+    objects: pd.DataFrame
+    fields: pd.DataFrame
+    wells: pd.DataFrame
+
+
+def _by_detectors(
+    plate: Plate, quality: pd.DataFrame, models: Path, screen: str, score: dict[str, Any], dask: dict[str, Any]
+) -> _Tables:
+    """Return the tables of the trained phenotypes; write their labels."""
     folds = load_folds(models)
     cards = [card for _, card in folds]
-    check_fits(cards[0], [channel.name for channel in plate.channels], plate.pixel_size_um, str(store))
+    check_fits(cards[0], [channel.name for channel in plate.channels], plate.pixel_size_um, str(plate.path))
     scales = _scales(cards, models)
-    quality = _quality(plate, qc)
     device = pick_device(score["device"])
     # Channels last: convolutions of few channels are a fifth to two fifths faster on CPUs.
     networks = [model.to(device).requires_grad_(False) for model, _ in folds]
@@ -121,29 +174,48 @@ def score_plate(
         n = len(plate.wells) - len(todo)
         log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
 
-    _remove_stale_labels(plate, todo, cards[0].phenotypes)
     logits, found = {}, {}
     lengths = extent(networks[0].receptive_field, score)
     # On CPUs each core computes its own well and never waits for another in the middle of a layer; so scores are also
     # the same on any number of cores.
     n_viewers = 1 if device.type == "cuda" else cpus()
-    with connect(dask) as client, _one_thread(), ThreadPoolExecutor(n_viewers) as viewers:
+    with connect(dask) as client, one_thread(), ThreadPoolExecutor(n_viewers) as viewers:
         seen = _see(client, viewers, n_viewers, plate, todo, networks, cards[0], lengths)
         for n, (well, values, table) in enumerate(progress(seen, len(todo), "wells scored"), 1):
             if n % _TRIM == 0:
                 _trim_memory()
             if not np.isfinite(values).all():
-                raise UserError(f"{models}: produced NaN scores for well {well.name} of {store}; train again")
+                raise UserError(f"{models}: produced NaN scores for well {well.name} of {plate.path}; train again")
             logits[well.name] = np.where(scales["learned"][well.folds][:, None], values, np.nan)
             found[well.name] = table
 
-    table_of_objects = _objects(plate.name, found)
+    objects = _objects(plate.name, found)
     long = _long(todo, logits, cards[0].phenotypes, scales)
-    per_field, per_well = _summaries(plate, screen, quality, cards, todo, long, table_of_objects)
-    notes = made_from({"score": score}, [(f"qc/{plate.name}", qc), *folds_in(models)])
-    write_table(table_of_objects, objects, notes, kind="objects")
-    write_table(per_field, fields, notes, kind="fields")
-    write_table(per_well, wells, notes, kind="wells")
+    return _Tables(objects, *_summaries(plate, screen, quality, cards, todo, long, objects))
+
+
+def _by_novelty(
+    plate: Plate, quality: pd.DataFrame, novelty: Path, encoder: Path, screen: str, score: dict[str, Any]
+) -> tuple[_Tables, pd.DataFrame]:
+    """Return the tables of novel cells, and their feature vectors; write their labels."""
+    model = load_novelty(novelty)
+    network, card = load_encoder(encoder, model.channels)
+    if card.digest != model.encoder:
+        raise UserError(f"{novelty}: was not learned by the encoder {encoder}; run `wscnn novelty` again")
+    check_fits(card, [channel.name for channel in plate.channels], plate.pixel_size_um, str(plate.path))
+    network.to(pick_device(score["device"])).requires_grad_(False)
+    used = quality[quality["used"]]
+    with one_thread():
+        found = detect(plate, used, model, network)
+    objects = conform(found.objects.assign(plate=plate.name), OBJECTS)
+    # A share has no threshold of its own and no probability.
+    long = found.scores.dropna(subset="score").rename(columns={"score": "aligned", "n_cells": "weight"})
+    long = long.assign(phenotype=NOVELTY, margin=np.nan, probability=np.nan)
+    held_out = {well: model.parts[key] for well in plate.wells if (key := f"{plate.name}/{well}") in model.parts}
+    unscored = dict.fromkeys(used["well"], found.why_no_score)
+    fields, wells = summarise(plate, screen, quality, [NOVELTY], long, objects, held_out, unscored)
+    wells["cell_intensity"] = wells["well"].map(found.intensity).astype(float)
+    return _Tables(objects, fields, wells), conform(found.features.assign(plate=plate.name), FEATURES)
 
 
 def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
@@ -190,16 +262,16 @@ def _of_folds(chosen: Sequence[int], scales: Mapping[str, np.ndarray]) -> tuple[
     return np.where(learned.any(0), places, np.inf), learned
 
 
-def _remove_stale_labels(plate: Plate, todo: Sequence[ScoredWell], phenotypes: Sequence[str]) -> None:
-    """Remove masks and saliency of an earlier scoring that this one does not replace.
+def _remove_stale_labels(plate: Plate, found: Sequence[_Tables]) -> None:
+    """Remove masks and saliency of an earlier scoring that this one did not replace.
 
     A label without a saliency label beside it is the user's own.
     """
-    scored = {well.name for well in todo}
+    wells = pd.concat([tables.wells for tables in found]).dropna(subset="score")
+    kept = wells.groupby("well")["phenotype"].agg(set)
     for well in plate.wells:
         listed = plate.labels(well)
-        kept = phenotypes if well in scored else ()
-        stale = [name for name in listed if name + SALIENCY in listed and name not in kept]
+        stale = [name for name in listed if name + SALIENCY in listed and name not in kept.get(well, ())]
         if stale:
             plate.remove_labels(well, [*stale, *(name + SALIENCY for name in stale)])
 
@@ -208,17 +280,6 @@ def _trim_memory() -> None:
     """Return freed memory to the system, where the C library supports it (glibc)."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch compute each operation on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _see(

@@ -35,24 +35,26 @@ def align_folds(logits: pd.DataFrame) -> pd.Series:
     """
     aligned = logits["logit"].copy()
     for _, rows in logits.groupby("phenotype"):
-        means = rows.pivot_table(index="well", columns="fold", values="logit").dropna()
+        every = rows.pivot_table(index="well", columns="fold", values="logit")
+        means = every.dropna()
         centre = means.median()
         spread = (means - centre).abs().median()
         if len(means) >= MIN_COMMON_WELLS and (spread > 0).all():
             standard = (rows["logit"] - rows["fold"].map(centre)) / rows["fold"].map(spread)
             middle = centre.mean()
-            aligned[rows.index] = standard * spread.mean() + middle
-            common = (means - centre) / spread * spread.mean()
-            folds = rows.groupby("well")["fold"].apply(lambda values: tuple(sorted(set(values))))
-            ratio = {own: _mad(common.mean(axis=1)) / _mad(common[list(own)].mean(axis=1)) for own in set(folds)}
-            shrink = rows["well"].map(folds.map(ratio))
-            aligned[rows.index] = middle + (aligned[rows.index] - middle) * shrink.where(np.isfinite(shrink), 1.0)
+            common = ((means - centre) / spread).to_numpy()
+            # Which folds score a well: one or several for a control, all for a sample.
+            patterns, pattern = np.unique(every.notna().to_numpy(), axis=0, return_inverse=True)
+            spreads = np.array([_mad(common[:, own].mean(axis=1)) for own in patterns])
+            ratio = _mad(common.mean(axis=1)) / np.where(spreads > 0, spreads, np.nan)
+            shrink = rows["well"].map(pd.Series(np.nan_to_num(ratio, nan=1.0)[pattern.ravel()], index=every.index))
+            aligned[rows.index] = middle + standard * spread.mean() * shrink
     return aligned
 
 
-def _mad(values: pd.Series) -> float:
+def _mad(values: np.ndarray) -> float:
     """Return the median absolute deviation."""
-    return float((values - values.median()).abs().median())
+    return float(np.median(np.abs(values - np.median(values))))
 
 
 def _objects(plate: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
@@ -115,9 +117,47 @@ def _summaries(
     # A fold that has not learned a phenotype gives no scores.
     long = long[long["logit"].notna()].copy()
     long["aligned"] = align_folds(long)
-    by_field, by_well = ["well", "field", "phenotype"], ["well", "phenotype"]
+    held_out = {
+        well.name: cards[well.folds[0]].fold
+        for well in scored
+        if len(well.folds) == 1 and f"{plate.name}/{well.name}" in cards[well.folds[0]].parts.get("test", [])
+    }
+    unscored = dict.fromkeys((well.name for well in scored), "no fold that may score it learned anything")
+    return summarise(plate, screen, quality, cards[0].phenotypes, long, objects, held_out, unscored)
 
-    classes = pd.DataFrame({"phenotype": cards[0].phenotypes})
+
+def summarise(
+    plate: Plate,
+    screen: str,
+    quality: pd.DataFrame,
+    phenotypes: Sequence[str],
+    long: pd.DataFrame,
+    objects: pd.DataFrame,
+    held_out: Mapping[str, int],
+    unscored: Mapping[str, str],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables of fields and of wells.
+
+    Parameters
+    ----------
+    plate, screen
+        The staged plate, and the screen's name.
+    quality
+        One row per field: ``well, field, used, flags, n_cells`` and the field's box.
+    phenotypes
+        Those that were looked for.
+    long
+        One row per fold, field and phenotype that has a score: ``well, fold, field, phenotype, aligned, margin,
+        probability``; where it has ``weight``, a well's score is the weighted mean of its fields'.
+    objects
+        The columns of `wscnn.core.tables.OBJECTS`.
+    held_out
+        The fold of each well that only the fold that tested it has scored.
+    unscored
+        Why a well that was looked at may have no score, by its name.
+    """
+    by_field, by_well = ["well", "field", "phenotype"], ["well", "phenotype"]
+    classes = pd.DataFrame({"phenotype": list(phenotypes)})
     fields = quality.merge(classes, how="cross")
     fields = fields.merge(
         long.groupby(by_field).agg(
@@ -151,22 +191,17 @@ def _summaries(
         few=("flags", lambda flags: flags.eq(FEW_FIELDS).any()),
     )
     wells["n_cells"] = ours.groupby(by_well, sort=False)["cells"].sum(skipna=False)
-    by_fold = long.groupby([*by_well, "fold"])["aligned"].mean().groupby(by_well)
+    by_fold = _well_means(long, [*by_well, "fold"]).groupby(by_well)
     wells = wells.join(by_fold.agg(score="mean", score_sd="std")).reset_index()
-    held_out = {
-        well.name: cards[well.folds[0]].fold
-        for well in scored
-        if len(well.folds) == 1 and f"{plate.name}/{well.name}" in cards[well.folds[0]].parts.get("test", [])
-    }
     place = wells["well"].map(parse_well)
     why = np.select(
         [
             wells["score"].notna(),
-            wells["well"].isin([well.name for well in scored]),
+            wells["well"].isin(unscored),
             wells["n_fields_used"] > 0,
             wells["few"],
         ],
-        ["", "no fold that may score it learned anything", "no fold may score it", "too few good fields"],
+        ["", wells["well"].map(dict(unscored)).fillna(""), "no fold may score it", "too few good fields"],
         "no good field",
     )
     wells = wells.assign(
@@ -177,6 +212,15 @@ def _summaries(
         well_column=place.str[1],
         object_area_fraction=(wells["area"] / wells["px"]).where(wells["score"].notna()),
         n_cells=wells["n_cells"].where(wells["n_fields_used"] > 0).round(),
-        fold=wells["well"].map(held_out),
+        fold=wells["well"].map(dict(held_out)),
+        cell_intensity=np.nan,
     )
     return conform(fields, FIELDS)[list(FIELDS)], conform(wells, WELLS)[list(WELLS)]
+
+
+def _well_means(long: pd.DataFrame, by: list[str]) -> pd.Series:
+    """Return the mean of ``aligned`` over the fields of each well and fold, by ``weight`` where there is one."""
+    if "weight" not in long:
+        return long.groupby(by)["aligned"].mean()
+    weighted = long.assign(total=long["aligned"] * long["weight"]).groupby(by)[["total", "weight"]].sum()
+    return weighted["total"] / weighted["weight"]

@@ -413,7 +413,7 @@ def _config(folder: Path, kind: Kind) -> str:
     )
     return f"""\
 # A simulated screen. Paths are relative to the folder that the workflow is started in; every key left out
-# has a default (config/README.md).
+# has a default (see the docs).
 
 # Results go to <results>/<screen>/.
 screen: {screen}

@@ -9,6 +9,8 @@ from wscnn.core.errors import listed
 from wscnn.core.wells import plate_format
 from wscnn.statistics.cautions import Caution
 from wscnn.statistics.conformal import _cells, choose_null
+from wscnn.statistics.doses import dose_cautions
+from wscnn.statistics.layout_positions import position_cautions
 from wscnn.statistics.normalize import NEED_CONTROLS, smallest_rest
 
 
@@ -58,7 +60,14 @@ def layout_cautions(layout: pd.DataFrame, hits: dict[str, Any]) -> list[Caution]
     hits
         The config's section ``hits``, complete.
     """
-    return [*reachable(layout, hits), *_alike(layout), *_few_replicates(layout), *_edge_controls(layout)]
+    return [
+        *reachable(layout, hits),
+        *_alike(layout),
+        *_few_replicates(layout),
+        *_edge_controls(layout),
+        *position_cautions(layout),
+        *dose_cautions(layout),
+    ]
 
 
 def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[Caution]:

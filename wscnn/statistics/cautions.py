@@ -18,6 +18,7 @@ SHORT = {
     "confounded": "class and column confounded",
     "edge_controls": "edge controls",
     "learned_nothing": "weak model",
+    "most_new": "most perturbations differ",
     "plate_effects": "plate effects",
     "unlike_controls": "samples unlike controls",
 }

@@ -15,7 +15,7 @@ from wscnn.core.provenance import made_from
 from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.screen_tables import load_layout
 from wscnn.core.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, WELLS, conform, read_table, write_table
-from wscnn.core.wells import plate_format
+from wscnn.core.wells import DISCOVERED, plate_format
 from wscnn.network.card import Card, read_cards
 from wscnn.staging.scale import read_scale
 from wscnn.statistics import plate_qc
@@ -23,6 +23,7 @@ from wscnn.statistics.arrays import Array, Mask, Numbers
 from wscnn.statistics.attainable import layout_cautions
 from wscnn.statistics.cautions import Caution, gather, in_short, of_models, of_scale, tabulate
 from wscnn.statistics.conformal import _cells, choose_null, false_discovery_q, log_smallest_p, rank_sum_p, strata_of
+from wscnn.statistics.doses import dose_series
 from wscnn.statistics.effects import (
     bootstrap_interval,
     group_mean,
@@ -31,6 +32,7 @@ from wscnn.statistics.effects import (
     group_variance,
     replicate_ssmd,
 )
+from wscnn.statistics.explained import explained_by
 from wscnn.statistics.normalize import (
     median,
     smallest_rest,
@@ -38,7 +40,7 @@ from wscnn.statistics.normalize import (
 )
 from wscnn.statistics.phenotype import Phenotype
 from wscnn.statistics.rare_fraction import UNKNOWN, Recall, rare_fraction, recall_of
-from wscnn.statistics.shared_positions import position_p, sharing
+from wscnn.statistics.shared_positions import control_position_p, position_p, sharing
 from wscnn.statistics.well_tables import LAYOUT, check_wells, join_layout, read_wells, well_tables
 
 # Columns that the statistics add to the table of wells.
@@ -49,6 +51,12 @@ _AGREES = 0.95
 _PARTITIONS = 32
 # Fewer independent controls than this go wrong together.
 _FEW_CONTROLS = 8
+# Where more than this share of so many perturbations differ from negative controls, none is called new.
+_MOST, _MANY = 0.5, 10
+_MOST_NEW = (
+    "most perturbations differ from the negative controls, so that none is called new: the controls may differ from "
+    "samples in reagent, density or position; see the plate maps, and compare with wells that are treated alike"
+)
 
 
 def call_hits(
@@ -74,7 +82,8 @@ def call_hits(
     output
         Folder for ``hits.parquet`` (one row per perturbation and phenotype), ``wells.parquet`` (one row per well and
         phenotype), ``plates.parquet`` (plate quality), ``suspects.parquet`` (controls that look mislabelled) and
-        ``warnings.parquet`` (what all stages warn of).
+        ``warnings.parquet`` (what all stages warn of), and ``doses.parquet`` (one curve per compound and phenotype
+        where the layout has a column ``dose``; else empty).
     hits
         The config's section ``hits``, complete.
     checked
@@ -110,6 +119,7 @@ def call_hits(
     write_table(tables.wells, screen.table("wells"), notes, kind="screen_wells", searched=["plate", "perturbation"])
     write_table(tables.plates, screen.table("plates"), notes, kind="plates")
     write_table(tables.suspects, screen.table("suspects"), notes, kind="suspects")
+    write_table(tables.doses, screen.table("doses"), notes, kind="doses")
     write_table(tables.warnings, screen.table("warnings"), notes, kind="warnings")
 
 
@@ -132,6 +142,7 @@ class Tables:
     wells: pd.DataFrame
     plates: pd.DataFrame
     suspects: pd.DataFrame
+    doses: pd.DataFrame
     warnings: pd.DataFrame
 
 
@@ -178,7 +189,8 @@ def analyse(
     places = table if layout is None else layout
     extras = [name for name in table.columns if name not in {*WELLS, *LAYOUT}]
     plates = pd.Index(sorted({*table["plate"], *places["plate"]}), dtype="str")
-    n_tests = len(table.loc[table["role"] == "sample", ["perturbation", "phenotype"]].drop_duplicates())
+    tests = table.loc[table["role"] == "sample", ["perturbation", "phenotype"]].drop_duplicates()
+    in_family = tests["phenotype"].isin(DISCOVERED).value_counts()
     if checked is None:
         checked = tabulate("check", layout_cautions(_layout_of(table), hits))
     warnings = [checked, tabulate("scale", other_sizes), tabulate("train", of_models(cards))]
@@ -190,16 +202,22 @@ def analyse(
             log(f"hits: '{phenotype}': normalize: auto takes {screen.method}: {screen.choice.why}")
         quality = _quality(screen, part, places, plates, str(phenotype))
         screen = replace(screen, usable=quality["status"].eq("ok").to_numpy())
+        quality["normalize"] = screen.method
+        quality["normalize_reason"] = screen.choice.why if hits["normalize"] == "auto" else "as set"
         quality["controls_below"] = below = _calibration(screen)
         if np.isfinite(below):
             log(
                 f"hits: '{phenotype}': your negative controls against each other: {100 * below:.0f} % below 0.05 "
                 "(5 % is expected)"
             )
+        n_tests = int(in_family.get(phenotype in DISCOVERED, 0))
         calls = _call(screen, part, n_tests, recalls.get(str(phenotype), UNKNOWN))
         samples = calls.perturbations.query("role == 'sample'")
         above = samples["n_agree"].sum() / max(samples["n_wells"].sum(), 1)
         doubts = plate_qc.doubts(quality[screen.usable], above, corrected=screen.method in ("surface", "bscore"))
+        if str(phenotype) in DISCOVERED and _most_are_new(calls.perturbations, hits["fdr"]):
+            calls.perturbations["withheld"] = True
+            doubts.append(Caution("most_new", _MOST_NEW))
         for doubt in doubts:
             log(f"hits: '{phenotype}': {doubt.message}")
         found = [replace(caution, phenotype=str(phenotype)) for caution in [*doubts, *_failed(quality)]]
@@ -208,17 +226,29 @@ def analyse(
         scored.append(calls.wells)
         called.append(calls.perturbations.assign(phenotype=phenotype, caution=cautions))
         qualities.append(quality.assign(replicate_correlation=_replicate_correlation(screen)))
-        suspects.append(_suspects(screen, part))
+        if str(phenotype) not in DISCOVERED:  # which no label contradicts
+            suspects.append(_suspects(screen, part))
     ranked = _rank(pd.concat(called, ignore_index=True), hits["fdr"])
     ranked = conform(ranked.merge(_constant(table, extras), on=["perturbation", "role"], how="left"), HITS)
-    log(f"hits: {int(ranked['hit'].sum())} called in {n_tests} tests at a false discovery rate of {hits['fdr']:g}")
+    log(f"hits: {int(ranked['hit'].sum())} called in {len(tests)} tests at a false discovery rate of {hits['fdr']:g}")
+    wells = _arranged(pd.concat(scored), extras).sort_values(place, ignore_index=True)
     return Tables(
         hits=ranked,
-        wells=_arranged(pd.concat(scored), extras).sort_values(place, ignore_index=True),
+        wells=wells,
         plates=conform(pd.concat(qualities), PLATES).sort_values(["plate", "phenotype"], ignore_index=True),
-        suspects=pd.concat(suspects).sort_values(place, ignore_index=True),
+        suspects=pd.concat(suspects or [pd.DataFrame(columns=list(SUSPECTS)).astype(SUSPECTS)]).sort_values(
+            place, ignore_index=True
+        ),
+        doses=dose_series(wells),
         warnings=gather(warnings),
     )
+
+
+def _most_are_new(perturbations: pd.DataFrame, fdr: float) -> bool:
+    """Return whether most perturbations of a screen would be called: then negative controls are no measure of them."""
+    samples = perturbations[perturbations["role"] == "sample"]
+    q = false_discovery_q(samples["p"].to_numpy(dtype=float))
+    return len(samples) >= _MANY and float((q <= fdr).mean()) > _MOST
 
 
 def _layout_of(table: pd.DataFrame) -> pd.DataFrame:
@@ -254,6 +284,7 @@ def _cautions(perturbations: pd.DataFrame, general: Sequence[str], fdr: float) -
         "p cannot reach the FDR": perturbations["smallest_p"] > fdr,
         "plates left out": perturbations["n_left_out"] > 0,
         "shared position": perturbations["shared"] & (perturbations["role"] == "sample"),
+        "position not corrected": perturbations["uncorrected"] & (perturbations["role"] == "sample"),
         "few independent controls": perturbations["n_controls"].between(1, _FEW_CONTROLS - 1),
     }
     rows = zip(*own.values(), strict=True)
@@ -305,7 +336,13 @@ def _call(screen: Phenotype, part: pd.DataFrame, n_tests: int, recall: Recall = 
         null_kind=np.where(known, np.where(pooled, "pooled", "plate"), ""),
         n_agree=np.bincount(screen.perturbation[treated & (screen.z > limit)], minlength=len(screen.names)),
     )
+    perturbations["uncorrected"] = (
+        np.bincount(screen.perturbation[treated & screen.uncorrected], minlength=len(screen.names)) > 0
+    )
     left_out = (screen.perturbation >= 0) & ~screen.usable[screen.plate]
+    perturbations["withheld"] = False
+    discovered = bool(part["phenotype"].isin(DISCOVERED).all())
+    perturbations["explained_by"] = explained_by(screen, part, treated) if discovered else ""
     perturbations["n_left_out"] = np.bincount(screen.perturbation[left_out], minlength=len(screen.names))
     described = _describe(screen, part, treated, recall)
     return Calls(part.assign(used=screen.used, z=screen.z, p=p), pd.concat([perturbations, described], axis=1))
@@ -343,10 +380,8 @@ def _calibration(screen: Phenotype) -> float:
     reachable = np.array([np.exp(sum(log_smallest_p(np.array(k), np.array(r)) for k, r in unit)) for unit in strata])
     p = rank_sum_p(group_sum(above.astype(float), units, n), strata)
     if shared:
-        for unit in range(n):
-            out = wells["unit"] == unit
-            alone = wells[out].assign(perturbation=0)
-            p[unit] = np.fmax(p[unit], position_p(alone, wells[~out], 1)[0][0])
+        by_position = control_position_p(wells)
+        p[wells["unit"]] = np.fmax(p[wells["unit"]], by_position.loc[wells["position"]].to_numpy())
     able = reachable <= 0.05
     return float((p[able] <= 0.05).mean()) if able.any() else float("nan")
 
@@ -476,8 +511,13 @@ def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
     """Return the perturbations with ``q, hit, rank``, sorted: samples first, the strongest evidence on top."""
     sample = called["role"].eq("sample")
     # Both must hold: p takes replicates for independent, p_position takes what lies at one position for one.
-    taken = called[["p", "p_position"]].max(axis=1).where(called["p"].notna())
-    called = called.assign(q=false_discovery_q(taken.where(sample).to_numpy(dtype=float)), controls=~sample)
+    taken = called[["p", "p_position"]].max(axis=1).where(called["p"].notna() & ~called["withheld"])
+    # Phenotypes that were looked for, and what was found without looking for it, are corrected each by themselves.
+    family = called["phenotype"].isin(DISCOVERED)
+    q = pd.Series(np.nan, index=called.index)
+    for own in (family, ~family):
+        q[own] = false_discovery_q(taken.where(sample)[own].to_numpy(dtype=float))
+    called = called.assign(q=q, controls=~sample)
     called = called.assign(hit=called["q"].le(fdr), strength=-called["effect"], taken=taken)
     called["reason"] = _reasons(called, fdr)
     called = called.sort_values(
@@ -485,7 +525,7 @@ def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
     )
     tested = called["q"].notna()
     return called.assign(rank=tested.cumsum().where(tested).astype("Int32")).drop(
-        columns=["controls", "strength", "taken", "shared", "n_left_out"]
+        columns=["controls", "strength", "taken", "shared", "uncorrected", "n_left_out", "withheld"]
     )
 
 
@@ -495,6 +535,7 @@ def _reasons(called: pd.DataFrame, fdr: float) -> list[str]:
     why = np.select(
         [
             called["role"] != "sample",
+            called["withheld"],
             (called["n_wells"] == 0) & (called["n_left_out"] > 0),
             called["n_wells"] == 0,
             called["p"].isna(),
@@ -503,6 +544,7 @@ def _reasons(called: pd.DataFrame, fdr: float) -> list[str]:
         ],
         [
             "a control, not tested",
+            "most perturbations differ from the negative controls",
             "all of its plates failed",
             "no well has a score",
             "no negative control to compare with",

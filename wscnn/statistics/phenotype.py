@@ -99,6 +99,14 @@ class Phenotype:
         table[self.plate[wells], self.row[wells], self.column[wells]] = number[wells]
         return telling_lines(table, 1), telling_lines(table, 2)
 
+    @property
+    def uncorrected(self) -> Mask:
+        """Wells in a row or column that holds too few perturbations to correct it, where position is corrected."""
+        if self.settings["normalize"] not in ("auto", "surface", "bscore"):
+            return np.zeros(len(self.score), dtype=bool)
+        rows, columns = self.telling
+        return ~(rows[self.plate, self.row] & columns[self.plate, self.column])
+
     @cached_property
     def choice(self) -> Choice:
         """What `auto` takes for this phenotype, and why."""

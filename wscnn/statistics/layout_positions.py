@@ -7,7 +7,7 @@ from wscnn.statistics.shared_positions import FEWEST_POSITIONS, sharing
 
 
 def position_cautions(layout: pd.DataFrame) -> list[Caution]:
-    """Return what positions keep the calls from telling.
+    """Return what the positions of a layout do to the calls.
 
     Parameters
     ----------
