@@ -112,7 +112,7 @@ def test_wells_named_a1_are_those_that_the_layout_names_a01(case: Callable, tmp_
 def test_a_position_comes_from_the_wells_name(case: Callable, tmp_path: Path) -> None:
     folder = case("hits_row_counted_from_1")
     warned = [hits(tmp_path / name, folder / name, normalize="robust_z").output for name in ("plain.csv", "wells.csv")]
-    assert all("wells on the plates' border lie" in text for text in warned)
+    assert all("edge wells score" in text for text in warned)
     plain, rows = (pd.read_parquet(tmp_path / name / "plates.parquet") for name in ("plain.csv", "wells.csv"))
     pd.testing.assert_frame_equal(plain, rows)
     wells = pd.read_parquet(tmp_path / "wells.csv" / "wells.parquet")

@@ -89,11 +89,11 @@ class ImageXpress(Acquisition):
     def headers(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return an index with positions and pixel size from the header of one image of each field."""
         first = table.drop_duplicates(["well", "field"])
-        places = {
+        positions = {
             (row.well, row.field): _header(Path(str(row.path)))
             for row in progress(first.itertuples(), len(first), "headers read")
         }
-        known = [places[key] for key in zip(table["well"], table["field"], strict=True)]
+        known = [positions[key] for key in zip(table["well"], table["field"], strict=True)]
         table[["y_um", "x_um", "pixel_size_um"]] = pd.DataFrame(known, index=table.index, dtype="float64")
         return table
 

@@ -61,8 +61,8 @@ def index_plate(
         table["pixel_size_um"] = table["pixel_size_um"].astype(float).fillna(acquisition["pixel_size_um"])
     if (table["pixel_size_um"] <= 0).any():
         raise UserError(f"{images}: its metadata give a pixel size of {table['pixel_size_um'].min():g} um; fix them")
-    places = {well: parse_well(well) for well in table["well"].unique()}
-    if lacking := sorted(_wanted_wells(layout, plate) - set(places), key=parse_well):
+    positions = {well: parse_well(well) for well in table["well"].unique()}
+    if lacking := sorted(_wanted_wells(layout, plate) - set(positions), key=parse_well):
         raise UserError(
             f"{images}: no image of {len(lacking)} wells of the layout, the first is {lacking[0]}; copy the images "
             "there, or give the wells role exclude"
@@ -71,7 +71,7 @@ def index_plate(
     table["path"] = relative(table["path"], images)
     order = pd.DataFrame(
         {
-            "well": table["well"].map(places),
+            "well": table["well"].map(positions),
             "field": table["field"],
             "channel": table["channel"].map(channels.index),
             "z": table["z"],
@@ -80,7 +80,7 @@ def index_plate(
     ).sort_values(_IMAGE)
     notes = {**made_from({"acquisition": acquisition}, []), "listed": names}
     write_table(conform(table.loc[order.index], INDEX | ORIGINAL).reset_index(drop=True), output, notes, kind="index")
-    log(f"{plate}: {len(table)} images of {len(places)} wells")
+    log(f"{plate}: {len(table)} images of {len(positions)} wells")
 
 
 def excluded_wells(layout: Path | None, plate: str) -> set[str]:

@@ -150,8 +150,8 @@ class OmeZarr(Acquisition):
                 self._without_unit = self._without_unit or str(folder / path)
             field = int(path.name) if path.name.isdecimal() and len(path.name) < 9 else position
             sizes = {axis: size for axis, size in image.shape.items() if axis not in "yx"}
-            for page, place in enumerate(np.ndindex(*sizes.values())):
-                at = dict(zip(sizes, map(int, place), strict=True))
+            for page, index in enumerate(np.ndindex(*sizes.values())):
+                at = dict(zip(sizes, map(int, index), strict=True))
                 keys = image.channels[at.get("c", 0)] if at.get("c", 0) < len(image.channels) else []
                 channel = self.channel(*keys, str(at.get("c", 0)))
                 if channel is not None:

@@ -135,8 +135,8 @@ def run_baselines(
 
 def _folds(wells: pd.DataFrame, cards: Sequence[Card], seed: int) -> pd.Series:
     """Return which fold tests each control well, by ``plate/well``; wells of a fold that was left out are missing."""
-    places = wells.drop_duplicates(["plate", "well"])
-    own = places.loc[places["role"].isin(["negative", "positive"])]
+    rows = wells.drop_duplicates(["plate", "well"])
+    own = rows.loc[rows["role"].isin(["negative", "positive"])]
     keys = own["plate"] + "/" + own["well"]
     tested = {well: card.fold for card in cards for well in card.parts.get("test", [])}
     folds = keys.map(tested)
@@ -186,10 +186,10 @@ def _scores(
     paths: Mapping[str, Path], contest: pd.DataFrame, folds: pd.Series, baseline: Mapping[str, Any]
 ) -> dict[str, pd.DataFrame]:
     """Return for each method the table of wells with its scores, as hit calling takes it."""
-    places = contest.drop_duplicates(["plate", "well"]).sort_values(["plate", "well"], ignore_index=True)
-    keys = pd.Index(places["plate"] + "/" + places["well"])
+    rows = contest.drop_duplicates(["plate", "well"]).sort_values(["plate", "well"], ignore_index=True)
+    keys = pd.Index(rows["plate"] + "/" + rows["well"])
     fold = folds.reindex(keys).fillna(-1).to_numpy(int)
-    wells = _Wells(places, fold, sorted(set(fold) - {-1}))
+    wells = _Wells(rows, fold, sorted(set(fold) - {-1}))
     if not wells.numbers:
         log("baseline: no control well has a test fold; only the network is shown")
         return {}
@@ -215,19 +215,19 @@ def _scores(
 class _Wells:
     """The compared wells, once each: their rows, the test fold of each (-1: none), and the folds."""
 
-    places: pd.DataFrame
+    rows: pd.DataFrame
     fold: NDArray[np.int64]
     numbers: list[int]
 
     @property
     def negative(self) -> NDArray[np.bool_]:
-        return self.places["role"].eq("negative").to_numpy()
+        return self.rows["role"].eq("negative").to_numpy()
 
     def positive(self, phenotype: str | None = None) -> NDArray[np.bool_]:
         """Return which wells are positive controls, of one phenotype or of any."""
-        is_positive = self.places["role"].eq("positive")
+        is_positive = self.rows["role"].eq("positive")
         if phenotype is not None:
-            is_positive &= self.places["control_phenotype"].eq(phenotype)
+            is_positive &= self.rows["control_phenotype"].eq(phenotype)
         return is_positive.to_numpy()
 
 
@@ -242,7 +242,7 @@ class _Seen:
 
 def _look(tables: _Tables, wells: _Wells, baseline: Mapping[str, Any]) -> _Seen | None:
     """Return what the tables of nuclei show, each read twice; None where they hold no nucleus."""
-    n = len(wells.places)
+    n = len(wells.rows)
     control = wells.negative | wells.positive()
     random = np.random.default_rng(baseline["seed"])
     counted = np.zeros(n)
@@ -271,7 +271,7 @@ def _look(tables: _Tables, wells: _Wells, baseline: Mapping[str, Any]) -> _Seen 
             if judge.novelty is not None:
                 new = np.bincount(plate.of, weights=judge.novelty.distance(cells) > judge.limit, minlength=n)
                 novelty[k][present] = (new / np.maximum(np.bincount(plate.of, minlength=n), 1))[present]
-    fields = wells.places["n_fields_used"].astype("float64").to_numpy()
+    fields = wells.rows["n_fields_used"].astype("float64").to_numpy()
     return _Seen(
         density=np.divide(counted, fields, out=np.full(n, np.nan), where=fields > 0),
         profiles={k: _stacked(own, n) for k, own in profiles.items()},
@@ -379,8 +379,8 @@ def _combined(by_fold: Mapping[int, Array], wells: _Wells) -> pd.DataFrame:
     spread_of_folds = table.std(axis=1, ddof=1) if table.shape[1] > 1 else np.full(len(table), np.nan)
     return pd.DataFrame(
         {
-            "plate": wells.places["plate"],
-            "well": wells.places["well"],
+            "plate": wells.rows["plate"],
+            "well": wells.rows["well"],
             "score": score,
             "score_sd": np.where(control, np.nan, spread_of_folds),
             "score_max": np.nan,

@@ -100,13 +100,13 @@ def measure_well(plate: Plate, well: str, fields: pd.DataFrame, nuclei: str) -> 
         labels = label_cells(image[nuclei]).astype(np.int64)
         features = nucleus_features(image, labels)
         if features:
-            place = _places(labels, y, x)
+            position = _positions(labels, y, x)
             columns = {f"{FEATURE}{name}": values.astype(np.float32) for name, values in features.items()}
-            tables.append(pd.DataFrame({"well": well, "field": number, **place, **columns}))
+            tables.append(pd.DataFrame({"well": well, "field": number, **position, **columns}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _places(labels: np.ndarray, top: int, left: int) -> dict[str, np.ndarray]:
+def _positions(labels: np.ndarray, top: int, left: int) -> dict[str, np.ndarray]:
     rows, columns = np.nonzero(labels)
     of = labels[rows, columns]
     size = np.bincount(of)[1:]

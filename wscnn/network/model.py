@@ -265,8 +265,8 @@ class WSCNN(nn.Module):
             weights = attention.flatten(2).softmax(-1)  # (N, 1, positions)
             scores = (maps.flatten(2) * weights).sum(-1)
         elif self.pool == "fc":
-            places = functional.adaptive_avg_pool2d(maps, _DENSE)
-            scores = (places[:, None] * self.dense).mean((-2, -1)).sum(-1)
+            pooled = functional.adaptive_avg_pool2d(maps, _DENSE)
+            scores = (pooled[:, None] * self.dense).mean((-2, -1)).sum(-1)
         else:
             scores = _POOLS[self.pool](maps)
         return scores[:, 1:] - scores[:, :1]
@@ -291,22 +291,22 @@ class WSCNN(nn.Module):
         content, gate = self.attend(features).chunk(2, dim=1)
         return maps, self.weigh(torch.tanh(content) * torch.sigmoid(gate)).float()
 
-    def _pixels(self, places: int, padded: bool) -> int:
-        """Return the input pixels along an axis that give a map of `positions`, with or without zero padding."""
+    def _pixels(self, n: int, padded: bool) -> int:
+        """Return the input pixels along an axis that give a map of `n` positions, with or without zero padding."""
         for layer in reversed(self._steps):
             # A strided convolution needs one pixel less than a convolution followed by a pool over pairs.
-            places = places * (2 if layer.halve else 1) - (layer.halve == "stride")
-            places += layer.kernel - 1 - (2 * layer.padding if padded else 0)
-        return places
+            n = n * (2 if layer.halve else 1) - (layer.halve == "stride")
+            n += layer.kernel - 1 - (2 * layer.padding if padded else 0)
+        return n
 
     def _tainted(self) -> int:
         """Return how many positions at a map's edge see zero padding."""
-        places = 0
+        n = 0
         for layer in self._steps:
-            places += layer.padding
+            n += layer.padding
             if layer.halve:
-                places = -(-places // 2)
-        return places
+                n = -(-n // 2)
+        return n
 
 
 def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -353,8 +353,8 @@ def _widened(model: WSCNN, images: Tensor) -> Tensor:
     margin = model.margin
     sides = []
     for size in (width, height):
-        places = -(-size // model.stride) + 2 * model._cut
-        sides += [margin, model._pixels(places, padded=True) - size - margin]
+        positions = -(-size // model.stride) + 2 * model._cut
+        sides += [margin, model._pixels(positions, padded=True) - size - margin]
     if model.encoded:
         images = contrast(images)
     widened = functional.pad(images.detach(), sides, mode="replicate")

@@ -304,9 +304,9 @@ def _circles(settings: Settings, seed: int) -> tuple[list[Examples], pd.DataFram
     return parts, boxes
 
 
-def _drawn(n_per_class: int, fraction: float = 0.1, **knobs: Any) -> tuple[Examples, pd.DataFrame]:
+def _drawn(n_per_class: int, fraction: float = 0.1, **settings: Any) -> tuple[Examples, pd.DataFrame]:
     """Return images of `draw_circles` as examples, and their boxes."""
-    images, labels, boxes = draw_circles(n_per_class, fraction, **knobs)
+    images, labels, boxes = draw_circles(n_per_class, fraction, **settings)
     return _examples(images / np.float32(255), labels), boxes
 
 

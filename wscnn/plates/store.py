@@ -80,8 +80,8 @@ class PlateWriter:
         self.wells = list(wells)
         self.channels = list(channels)
         self.pixel_size_um = pixel_size_um
-        places = sorted(parse_well(well) for well in wells)
-        rows, columns = plate_format(places)
+        positions = sorted(parse_well(well) for well in wells)
+        rows, columns = plate_format(positions)
         plate = {
             "version": _VERSION,
             "name": name,
@@ -91,12 +91,12 @@ class PlateWriter:
             "columns": [{"name": f"{column + 1:02d}"} for column in range(columns)],
             "wells": [
                 {"path": _well_path(well_name(row, column)), "rowIndex": row, "columnIndex": column}
-                for row, column in places
+                for row, column in positions
             ],
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         _group(path, {"ome": {"version": _VERSION, "plate": plate}})
-        for row in sorted({row for row, _ in places}):
+        for row in sorted({row for row, _ in positions}):
             _group(path / row_letters(row), {})
 
     def write_well(self, well: str, mosaic: np.ndarray, fields: pd.DataFrame, cell: tuple[int, int]) -> list[str]:
@@ -263,9 +263,9 @@ class Plate:
             found = _array_metadata(folder)
             self._verify(well, 1, found.get("attributes", {}).get("wscnn"))
             shards = _shard_digests(found, f"{self.name}/{well}")
-            places = [(names.index(name),) for name in chosen]
+            indices = [(names.index(name),) for name in chosen]
             # A plate that is not sealed yet may still be written to.
-            return np.stack(_read_planes(folder, found, (len(names),), places, shards if self.digest else None))
+            return np.stack(_read_planes(folder, found, (len(names),), indices, shards if self.digest else None))
 
     def read_label(self, well: str, name: str) -> np.ndarray:
         """Return the label image (y, x) called `name` of `well`.

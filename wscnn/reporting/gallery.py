@@ -87,8 +87,8 @@ def make_gallery(results: Results) -> Gallery:
     plans += [_hit_rows(wells, objects, hit) for _, hit in hits.iterrows()]
     plans += [_suspect_rows(objects, results.suspects, phenotype) for phenotype in results.phenotypes]
     plans = [_with_comparison(plan, results, side, seed) for seed, plan in enumerate(plans)]
-    places = concat(places for plan in plans for _, places in plan.rows)
-    pictures = iter(cut_pictures(results.folder, places, side) if len(places) else [])
+    cells = concat(cells for plan in plans for _, cells in plan.rows)
+    pictures = iter(cut_pictures(results.folder, cells, side) if len(cells) else [])
     scored = any(results.folder.objects(plate).is_file() for plate in wells["plate"].unique())
     staged = scored and bool(results.folder.plates())
     groups = []

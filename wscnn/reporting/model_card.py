@@ -70,7 +70,7 @@ def _content(cards: Sequence[Card]) -> dict[str, Any]:
         "calibration": {phenotype: _calibration(cards, phenotype) for phenotype in phenotypes},
         "warnings": [caution.message for caution in of_models(cards)],
         "settings": json.dumps(cards[0].settings, indent=1, sort_keys=True, allow_nan=False),
-        "area": _area,
+        "auc": _auc,
         "mean": lambda phenotype, part, name: _mean([card.metrics[part][phenotype][name] for card in cards]),
     }
 
@@ -87,10 +87,10 @@ def _calibration(cards: Sequence[Card], phenotype: str) -> dict[str, Any]:
     return {"rows": table.reset_index().to_dict("records"), "error": float(error), "n": int(groups["n"].sum())}
 
 
-def _mean(areas: Sequence[float]) -> str:
-    known = [area for area in areas if math.isfinite(area)]
-    return _area(sum(known) / len(known)) if known else _area(math.nan)
+def _mean(values: Sequence[float]) -> str:
+    known = [value for value in values if math.isfinite(value)]
+    return _auc(sum(known) / len(known)) if known else _auc(math.nan)
 
 
-def _area(area: float) -> str:
-    return f"{area:.3f}" if math.isfinite(area) else "not known"
+def _auc(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "not known"

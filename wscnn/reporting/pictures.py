@@ -96,7 +96,7 @@ def random_cells(store: Path, wells: Sequence[str], n: int, side: int, seed: int
     return cells.iloc[np.sort(chosen)].reset_index(drop=True)
 
 
-def cut_pictures(screen: ScreenFolder, places: pd.DataFrame, side: int) -> list[Picture | None]:
+def cut_pictures(screen: ScreenFolder, cells: pd.DataFrame, side: int) -> list[Picture | None]:
     """Return one picture per cell, in order; None where the plate does not exist.
 
     All pictures of a plate share one contrast: the plate's display window, widened upwards where the brightest of them
@@ -106,50 +106,50 @@ def cut_pictures(screen: ScreenFolder, places: pd.DataFrame, side: int) -> list[
     ----------
     screen
         The results folder with the staged plates.
-    places
+    cells
         ``plate, well, field, y, x, phenotype`` and, where known, ``score``.
     side
         Height and width of a picture in pixels of the mosaic.
     """
-    pictures: list[Picture | None] = [None] * len(places)
-    for name, numbers in places.groupby("plate", sort=True).indices.items():
+    pictures: list[Picture | None] = [None] * len(cells)
+    for name, numbers in cells.groupby("plate", sort=True).indices.items():
         store = screen.plate(str(name))
         if store.is_dir():
-            chosen = places.iloc[numbers].to_dict("records")
+            chosen = cells.iloc[numbers].to_dict("records")
             for number, picture in zip(numbers, _cut_plate(Plate(store), chosen, side), strict=True):
                 pictures[number] = picture
     return pictures
 
 
-def _cut_plate(plate: Plate, places: list[dict[Hashable, Any]], side: int) -> list[Picture]:
+def _cut_plate(plate: Plate, cells: list[dict[Hashable, Any]], side: int) -> list[Picture]:
     """Return the pictures of one plate; each well is read once."""
     cuts: dict[int, np.ndarray] = {}
     layers: dict[int, dict[str, np.ndarray]] = {}
-    for well in sorted({place["well"] for place in places}):
+    for well in sorted({cell["well"] for cell in cells}):
         mosaic, fields = plate.read(well), plate.fields(well).set_index("field")
-        own = [(number, place) for number, place in enumerate(places) if place["well"] == well]
-        wanted = {label for _, place in own for label in (place["phenotype"], place["phenotype"] + SALIENCY)}
+        own = [(number, cell) for number, cell in enumerate(cells) if cell["well"] == well]
+        wanted = {label for _, cell in own for label in (cell["phenotype"], cell["phenotype"] + SALIENCY)}
         labels = {label: plate.read_label(well, label) for label in plate.labels(well) if label in wanted}
-        for number, place in own:
-            box = _box(place["y"], place["x"], side, fields.loc[place["field"]])
+        for number, cell in own:
+            box = _box(cell["y"], cell["x"], side, fields.loc[cell["field"]])
             cuts[number] = _pad(mosaic[:, box[0], box[1]], side)
             layers[number] = {label: _pad(image[box], side) for label, image in labels.items()}
     ranges = _contrast(list(cuts.values()), plate.channels)
     return [
-        _picture(place, compose(cuts[number], plate.channels, ranges), layers[number])
-        for number, place in enumerate(places)
+        _picture(cell, compose(cuts[number], plate.channels, ranges), layers[number])
+        for number, cell in enumerate(cells)
     ]
 
 
-def _picture(place: dict[Hashable, Any], image: np.ndarray, layers: dict[str, np.ndarray]) -> Picture:
-    score = place.get("score")
-    mask, saliency = layers.get(place["phenotype"]), layers.get(place["phenotype"] + SALIENCY)
+def _picture(cell: dict[Hashable, Any], image: np.ndarray, layers: dict[str, np.ndarray]) -> Picture:
+    score = cell.get("score")
+    mask, saliency = layers.get(cell["phenotype"]), layers.get(cell["phenotype"] + SALIENCY)
     return Picture(
-        plate=place["plate"],
-        well=place["well"],
-        field=int(place["field"]),
-        y=float(place["y"]),
-        x=float(place["x"]),
+        plate=cell["plate"],
+        well=cell["well"],
+        field=int(cell["field"]),
+        y=float(cell["y"]),
+        x=float(cell["x"]),
         score=None if score is None or pd.isna(score) else float(score),
         image=jpeg_uri(image),
         outline="" if mask is None else svg_path(outlines(mask)),

@@ -81,7 +81,7 @@ HEADINGS = {
     "effect_sd": "effect sd",
 }
 #: Warnings that the page shows at the top in other words: failed plates, with a link to each.
-_TOLD_OTHERWISE = ["plate_failed"]
+_SHOWN_ABOVE = ["plate_failed"]
 #: Most warnings at the top of the page; some kinds have one for each plate.
 _SHOWN_WARNINGS = 12
 #: Columns left out: a well's name contains row and column.
@@ -250,8 +250,8 @@ def held_out_roc(controls: pd.DataFrame) -> pd.DataFrame:
         if positive.all() or not positive.any():
             continue
         scores = scored["score"].to_numpy()
-        area = auc(scores[~positive], scores[positive])
-        curves.append(roc_curve(scores, positive).assign(phenotype=str(phenotype), fold=str(fold), auc=area))
+        value = auc(scores[~positive], scores[positive])
+        curves.append(roc_curve(scores, positive).assign(phenotype=str(phenotype), fold=str(fold), auc=value))
     return concat(curves)
 
 
@@ -342,14 +342,14 @@ def _meaning(kind: str, name: str) -> str:
 
 def _warnings(results: Results) -> list[dict[str, str]]:
     """Return the warnings at the top of the page: what each is about, and its message."""
-    told = results.warnings[~results.warnings["code"].isin(_TOLD_OTHERWISE)]
+    shown = results.warnings[~results.warnings["code"].isin(_SHOWN_ABOVE)]
     about = [
         ", ".join(text for text in (row["plate"] and f"Plate {row['plate']}", row["phenotype"]) if text)
-        for row in told.to_dict("records")
+        for row in shown.to_dict("records")
     ]
     return [
         {"stage": stage, "about": of, "message": message}
-        for stage, of, message in zip(told["stage"], about, told["message"], strict=True)
+        for stage, of, message in zip(shown["stage"], about, shown["message"], strict=True)
     ]
 
 

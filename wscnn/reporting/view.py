@@ -232,10 +232,10 @@ def _checks(plate: Plate, well: str, mosaic: np.ndarray, covered: Covered) -> al
         rgba = saliency_layer(layer)
         part = rgba[..., 3:] / 255
         image = np.rint(shown * (1 - part) + rgba[..., :3] * part).astype(np.uint8)
-        place = alt.InlineData([{"x": 0.5, "y": 0.5, "image": png_uri(image)}])
+        data = alt.InlineData([{"x": 0.5, "y": 0.5, "image": png_uri(image)}])
         axes = {name: alt.value(size[side] / 2) for name, side in (("x", "width"), ("y", "height"))}
         title = alt.TitleParams(f"Field {covered.field}, {covered.phenotype}", subtitle=words, anchor="start")
-        charts.append(alt.Chart(place).mark_image(**size).encode(url="image:N", **axes).properties(**size, title=title))
+        charts.append(alt.Chart(data).mark_image(**size).encode(url="image:N", **axes).properties(**size, title=title))
     return alt.vconcat(*charts)
 
 
@@ -252,12 +252,12 @@ def add_layers(viewer: Any, plate: Plate, well: str, objects: pd.DataFrame) -> N
     import napari
 
     known = plate.pixel_size_um is not None
-    place = {"scale": [plate.pixel_size_um or 1.0] * 2, "units": ["um" if known else "pixel"] * 2}
+    scale = {"scale": [plate.pixel_size_um or 1.0] * 2, "units": ["um" if known else "pixel"] * 2}
     single = len(plate.channels) == 1
     for image, channel in zip(plate.read(well), plate.channels, strict=True):
         color: Any = "gray" if single else napari.utils.Colormap(["#000000", f"#{channel.color}"], name=channel.name)
         viewer.add_image(
-            image, name=channel.name, colormap=color, contrast_limits=channel.window, blending="additive", **place
+            image, name=channel.name, colormap=color, contrast_limits=channel.window, blending="additive", **scale
         )
     labels = plate.labels(well)
     phenotypes = _phenotypes(labels)
@@ -268,7 +268,7 @@ def add_layers(viewer: Any, plate: Plate, well: str, objects: pd.DataFrame) -> N
             # meaningless.
             colors = {0: "transparent", None: _color(phenotypes.index(label))}
             outline = napari.utils.DirectLabelColormap(color_dict=colors)
-            layer = viewer.add_labels(image.astype(np.int32), name=label, colormap=outline, opacity=1, **place)
+            layer = viewer.add_labels(image.astype(np.int32), name=label, colormap=outline, opacity=1, **scale)
             layer.contour = 1
         else:
             viewer.add_image(
@@ -278,7 +278,7 @@ def add_layers(viewer: Any, plate: Plate, well: str, objects: pd.DataFrame) -> N
                 contrast_limits=(0, 255),
                 blending="additive",
                 visible=False,
-                **place,
+                **scale,
             )
     if len(objects):
         viewer.add_points(
@@ -289,7 +289,7 @@ def add_layers(viewer: Any, plate: Plate, well: str, objects: pd.DataFrame) -> N
             border_color=_YELLOW,
             size=30,
             visible=False,
-            **place,
+            **scale,
         )
     viewer.scale_bar.visible = known
 

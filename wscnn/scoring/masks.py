@@ -94,8 +94,8 @@ def find_objects(
     objects
         `COLUMNS`, in pixels of the field, sorted by position.
     """
-    [places] = _maxima(detector[None], threshold, _radius(stride, extent))
-    labels, smooth, measures = _outlined(places, detector, gradient, stride, extent)
+    [positions] = _maxima(detector[None], threshold, _radius(stride, extent))
+    labels, smooth, measures = _outlined(positions, detector, gradient, stride, extent)
     return labels, smooth, pd.DataFrame(measures, columns=COLUMNS)
 
 
@@ -115,7 +115,7 @@ def _of_cells(cells: _Cells, detector: np.ndarray, threshold: float) -> np.ndarr
 
 
 def _outlined(
-    places: np.ndarray,
+    positions: np.ndarray,
     detector: np.ndarray,
     gradient: np.ndarray,
     stride: int,
@@ -127,19 +127,19 @@ def _outlined(
     With `cells`, an object is the cell whose region holds its position.
     """
     labels = np.zeros(gradient.shape, np.uint32)
-    smooth = ndimage.gaussian_filter(gradient, extent.sigma) if len(places) else np.zeros_like(gradient)
-    centres = (places + 0.5) * stride - 0.5
+    smooth = ndimage.gaussian_filter(gradient, extent.sigma) if len(positions) else np.zeros_like(gradient)
+    centres = (positions + 0.5) * stride - 0.5
     rows: list[list[float]] = []
     boxes = [] if cells is None else ndimage.find_objects(cells.outlines.astype(np.int32))
-    for number, (place, centre) in enumerate(zip(places, centres, strict=True), 1):
+    for number, (position, centre) in enumerate(zip(positions, centres, strict=True), 1):
         if cells is None:
             window, mask = _mask(smooth, centre, np.delete(centres, number - 1, 0), stride, extent)
         else:
-            cell = cells.regions[tuple(place)]
+            cell = cells.regions[tuple(position)]
             window = (boxes[cell - 1][0], boxes[cell - 1][1])
             mask = cells.outlines[window] == cell
         labels[window][mask] = number
-        rows.append([*_measures(window, mask), detector[tuple(place)]])
+        rows.append([*_measures(window, mask), detector[tuple(position)]])
     return labels, smooth, np.array(rows, dtype=float).reshape(-1, len(COLUMNS))
 
 
@@ -195,16 +195,16 @@ def write_masks(
     for p, (phenotype, threshold) in enumerate(thresholds.items()):
         masks, layer = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8)
         if shown is None:
-            places = _maxima(maps[:, p], threshold, _radius(stride, extent))
+            positions = _maxima(maps[:, p], threshold, _radius(stride, extent))
         else:
-            places = [_of_cells(*pair, threshold) for pair in zip(shown, maps[:, p], strict=True)]
-        places = _counted_once(places, maps[:, p], fields, plate.pixel_size_um, stride, extent)
-        counts = [len(own) for own in places]
+            positions = [_of_cells(*pair, threshold) for pair in zip(shown, maps[:, p], strict=True)]
+        positions = _suppress_across_seams(positions, maps[:, p], fields, plate.pixel_size_um, stride, extent)
+        counts = [len(own) for own in positions]
         found = [np.empty((0, len(COLUMNS)))]
         n = 0
         for at in np.flatnonzero(counts):
             labels, smooth, objects = _outlined(
-                places[at], maps[at, p], gradients[at, p], stride, extent, None if shown is None else shown[int(at)]
+                positions[at], maps[at, p], gradients[at, p], stride, extent, None if shown is None else shown[int(at)]
             )
             top, left = corners[at]
             box = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
@@ -227,8 +227,8 @@ def _radius(stride: int, extent: Extent) -> int:
     return max(1, round(extent.distance / stride))
 
 
-def _counted_once(
-    places: Sequence[np.ndarray],
+def _suppress_across_seams(
+    positions: Sequence[np.ndarray],
     maps: np.ndarray,
     fields: np.ndarray,
     pixel_size_um: float | None,
@@ -245,9 +245,9 @@ def _counted_once(
     corners = np.stack([fields["y"], fields["x"]], axis=1)
     # The same for fields that are placed in the mosaic as they were in the well.
     moved = corners - np.stack([fields["y_um"], fields["x_um"]], axis=1) / pixel
-    counts = [len(own) for own in places]
-    field = np.repeat(np.arange(len(places)), counts)
-    row, column = np.concatenate(places).T
+    counts = [len(own) for own in positions]
+    field = np.repeat(np.arange(len(positions)), counts)
+    row, column = np.concatenate(positions).T
     score = maps[field, row, column]
     at = np.stack([row, column], axis=1) * stride + corners[field]
     pairs = np.sort(KDTree(at).query_pairs(near, p=np.inf, output_type="ndarray"), axis=1)
@@ -256,7 +256,7 @@ def _counted_once(
     keep = np.ones(len(field), bool)
     # Of two equally high ones the first is kept.
     keep[np.where(score[first] < score[second], first, second)] = False
-    return [own[kept] for own, kept in zip(places, np.split(keep, np.cumsum(counts)[:-1]), strict=True)]
+    return [own[kept] for own, kept in zip(positions, np.split(keep, np.cumsum(counts)[:-1]), strict=True)]
 
 
 def _maxima(maps: np.ndarray, threshold: float, radius: int) -> list[np.ndarray]:
@@ -270,8 +270,8 @@ def _maxima(maps: np.ndarray, threshold: float, radius: int) -> list[np.ndarray]
     # A plateau is one maximum: the position in its middle.
     sizes = np.bincount(piece, minlength=n)
     middles = np.stack([np.bincount(piece, axis, n) / sizes for axis in at.T], axis=1)
-    places = np.rint(middles).astype(int)
-    return [places[places[:, 0] == field, 1:] for field in range(len(maps))]
+    positions = np.rint(middles).astype(int)
+    return [positions[positions[:, 0] == field, 1:] for field in range(len(maps))]
 
 
 def _mask(

@@ -47,7 +47,7 @@ _WINDOW = 8
 # grow by a megabyte per well.
 _TRIM = 16
 # Columns of a used field that scoring needs.
-_PLACES = ["field", *BOX, *STAGE]
+_FIELD_COLUMNS = ["field", *BOX, *STAGE]
 
 
 def score_plate(
@@ -165,11 +165,11 @@ def _by_detectors(
 
     todo = []
     used = quality[quality["used"]]
-    places = used[_PLACES].to_records(index=False)
+    boxes = used[_FIELD_COLUMNS].to_records(index=False)
     for name, rows in used.groupby("well", sort=False).indices.items():
         chosen = folds_of(f"{plate.name}/{name}", cards)
         if chosen:
-            todo.append(ScoredWell(str(name), places[rows], chosen, *_of_folds(chosen, scales)))
+            todo.append(ScoredWell(str(name), boxes[rows], chosen, *_of_folds(chosen, scales)))
     if len(todo) < len(plate.wells):
         n = len(plate.wells) - len(todo)
         log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
@@ -178,9 +178,9 @@ def _by_detectors(
     lengths = extent(networks[0].receptive_field, score)
     # On CPUs each core computes its own well and never waits for another in the middle of a layer; so scores are also
     # the same on any number of cores.
-    n_viewers = 1 if device.type == "cuda" else cpus()
-    with connect(dask) as client, one_thread(), ThreadPoolExecutor(n_viewers) as viewers:
-        seen = _see(client, viewers, n_viewers, plate, todo, networks, cards[0], lengths)
+    n_threads = 1 if device.type == "cuda" else cpus()
+    with connect(dask) as client, one_thread(), ThreadPoolExecutor(n_threads) as pool:
+        seen = _infer(client, pool, n_threads, plate, todo, networks, cards[0], lengths)
         for n, (well, values, table) in enumerate(progress(seen, len(todo), "wells scored"), 1):
             if n % _TRIM == 0:
                 _trim_memory()
@@ -222,10 +222,10 @@ def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
     """Return one row per field in the plate's order: as in `ScoredWell`, and ``well, used, flags, n_cells``."""
     table = read_quality(plate, qc)
     columns = ["well", "field", "used", "flags", "n_cells"]
-    places = plate.all_fields().reindex(columns=["well", *_PLACES]).astype(dict.fromkeys(STAGE, float))
-    judged = places.merge(table[columns], on=["well", "field"], how="left")
+    boxes = plate.all_fields().reindex(columns=["well", *_FIELD_COLUMNS]).astype(dict.fromkeys(STAGE, float))
+    judged = boxes.merge(table[columns], on=["well", "field"], how="left")
     unknown = judged[judged["used"].isna()]
-    if len(unknown) or len(judged) > len(places):
+    if len(unknown) or len(judged) > len(boxes):
         first = f", first well {unknown['well'].iloc[0]}, field {unknown['field'].iloc[0]}" if len(unknown) else ""
         raise UserError(f"{qc}: its rows are not the fields of {plate.path}{first}; stage the plate again")
     return judged.astype({"used": bool})
@@ -258,8 +258,8 @@ def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
 def _of_folds(chosen: Sequence[int], scales: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return the thresholds of objects (P,) of some folds, infinite where none has learned, and what each learned."""
     learned = scales["learned"][chosen].astype(bool)
-    places = (scales["place"][chosen] * learned).sum(0) / np.maximum(learned.sum(0), 1)
-    return np.where(learned.any(0), places, np.inf), learned
+    thresholds = (scales["place"][chosen] * learned).sum(0) / np.maximum(learned.sum(0), 1)
+    return np.where(learned.any(0), thresholds, np.inf), learned
 
 
 def _remove_stale_labels(plate: Plate, found: Sequence[_Tables]) -> None:
@@ -282,10 +282,10 @@ def _trim_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _see(
+def _infer(
     client: Client,
-    viewers: ThreadPoolExecutor,
-    n_viewers: int,
+    pool: ThreadPoolExecutor,
+    n_threads: int,
     plate: Plate,
     wells: Sequence[ScoredWell],
     networks: Sequence[WSCNN],
@@ -297,12 +297,12 @@ def _see(
     Each step pulls from the one before it, and no more than a window of tasks, each of a few wells, waits between two.
     """
     n_workers = sum(client.nthreads().values())
-    window, ahead = (min(_WINDOW, 1 + n) for n in (n_workers, n_viewers))
-    tasks = _tasks(wells, 2 * max(n_workers, n_viewers))
+    window, ahead = (min(_WINDOW, 1 + n) for n in (n_workers, n_threads))
+    tasks = _tasks(wells, 2 * max(n_workers, n_threads))
     stride = networks[0].stride
     reads = ((task, client.submit(read_wells, plate, task, card.channels, pure=False)) for task in tasks)
-    views = (
-        ((task, images if card.outlined else None), viewers.submit(_view_all, networks, task, images))
+    inferred = (
+        ((task, images if card.outlined else None), pool.submit(_infer_wells, networks, task, images))
         for task, images in in_flight(reads, window)
     )
 
@@ -312,35 +312,34 @@ def _see(
 
     finishing = (
         ((task, logits), finish(task, images, maps, gradients))
-        for (task, images), (logits, maps, gradients) in in_flight(views, ahead)
+        for (task, images), (logits, maps, gradients) in in_flight(inferred, ahead)
     )
     for (task, logits), tables in in_flight(finishing, window):
         yield from zip(task, logits, tables, strict=True)
 
 
 def _tasks(wells: Sequence[ScoredWell], fewest: int) -> list[list[ScoredWell]]:
-    """Return the wells in runs of about `_TASK_PIXELS` pixels of fields, but at least `fewest` runs where there are
-    enough wells."""
+    """Return the wells in runs of about `_TASK_PIXELS` pixels, and at least `fewest` runs if there are enough wells."""
     pixels = sum(int((well.fields["height"] * well.fields["width"]).sum()) for well in wells)
     n_tasks = min(len(wells), max(fewest, -(-pixels // _TASK_PIXELS)))
     ends = [len(wells) * (i + 1) // n_tasks for i in range(n_tasks)]
     return [list(wells[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _view_all(
+def _infer_wells(
     networks: Sequence[WSCNN], wells: Sequence[ScoredWell], images: Sequence[np.ndarray]
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Return scores, detector maps and saliency of each well, by the folds that score it."""
-    views = [
-        _view([networks[k] for k in well.folds], fields, well.places, well.learned)
+    inferred = [
+        _infer_fields([networks[k] for k in well.folds], fields, well.thresholds, well.learned)
         for well, fields in zip(wells, images, strict=True)
     ]
-    logits, maps, gradients = map(list, zip(*views, strict=True))
+    logits, maps, gradients = map(list, zip(*inferred, strict=True))
     return logits, maps, gradients
 
 
-def _view(
-    networks: Sequence[WSCNN], images: np.ndarray, places: np.ndarray, learned: np.ndarray
+def _infer_fields(
+    networks: Sequence[WSCNN], images: np.ndarray, thresholds: np.ndarray, learned: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the same as `wscnn.network.saliency.saliency`, as arrays, for any number of fields (n, C, h, w)."""
     device = next(networks[0].parameters()).device
@@ -348,6 +347,8 @@ def _view(
     parts = []
     for start in range(0, len(images), step):
         some = torch.tensor(images[start : start + step], device=device)
-        parts.append([values.cpu().numpy() for values in saliency(networks, some, places.tolist(), learned.tolist())])
+        parts.append(
+            [values.cpu().numpy() for values in saliency(networks, some, thresholds.tolist(), learned.tolist())]
+        )
     logits, maps, gradients = zip(*parts, strict=True)
     return np.concatenate(logits, axis=1), np.concatenate(maps), np.concatenate(gradients)

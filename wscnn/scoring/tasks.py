@@ -28,7 +28,7 @@ class ScoredWell:
         than reading a small well): ``field, y, x, height, width`` and ``y_um, x_um`` (NaN where not known).
     folds
         Folds that score it, by their index in loading order.
-    places
+    thresholds
         For each phenotype the detector's value above which a position belongs to an object.
     learned
         Which phenotypes each of the folds has learned, (folds, P).
@@ -37,7 +37,7 @@ class ScoredWell:
     name: str
     fields: np.ndarray
     folds: list[int]
-    places: np.ndarray
+    thresholds: np.ndarray
     learned: np.ndarray
 
 
@@ -70,7 +70,7 @@ def finish_wells(
             plate.mosaic_shape(well.name),
             detector,
             gradient,
-            dict(zip(phenotypes, well.places.tolist(), strict=True)),
+            dict(zip(phenotypes, well.thresholds.tolist(), strict=True)),
             stride,
             lengths,
             found,

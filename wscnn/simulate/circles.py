@@ -159,7 +159,7 @@ def _draw(
     sin, cos = np.sin(angle), np.cos(angle)
     # Half the box of a rotated ellipse.
     tall, wide = np.hypot(long * sin, short * cos), np.hypot(long * cos, short * sin)
-    y, x = _place(rng, np.stack([tall, wide], 1), long).T
+    y, x = _positions(rng, np.stack([tall, wide], 1), long).T
     canvas = np.zeros((_SHAPE[0] + 2 * _REACH, _SHAPE[1] + 2 * _REACH))
     steps = np.arange(2 * _REACH + 1) - _REACH
     top, left = np.floor(y).astype(int), np.floor(x).astype(int)
@@ -191,7 +191,7 @@ def _draw(
     return image, boxes
 
 
-def _place(rng: np.random.Generator, half_box: np.ndarray, reach: np.ndarray) -> np.ndarray:
+def _positions(rng: np.random.Generator, half_box: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """Return centres (n, 2) near positions of the grid, clear of the border and of each other."""
     pitch = np.array(_SHAPE) / _GRID
     grid = rng.permutation(_GRID[0] * _GRID[1])[: len(reach)]

@@ -73,12 +73,12 @@ CONCEPTS = {
 def draw_objects(rng: np.random.Generator, contents: Contents, side: int = SIDE) -> np.ndarray:
     """Return an image (side, side), float64, with the given number of each shape, without overlaps, and noise."""
     y, x = np.mgrid[:side, :side]
-    places = [(row, column) for row in range(8, side, _PITCH) for column in range(8, side, _PITCH)]
-    chosen = rng.permutation(len(places))
+    positions = [(row, column) for row in range(8, side, _PITCH) for column in range(8, side, _PITCH)]
+    chosen = rng.permutation(len(positions))
     shapes = [shape for shape, number in contents.items() for _ in range(number)]
     image = rng.normal(0.1, 0.03, (side, side))
-    for shape, place in zip(shapes, chosen, strict=False):
-        at = np.array(places[place]) + rng.uniform(-2, 2, 2)
+    for shape, index in zip(shapes, chosen, strict=False):
+        at = np.array(positions[index]) + rng.uniform(-2, 2, 2)
         image += shape(y, x, at) * rng.uniform(0.7, 1.0)
     return image
 

@@ -63,7 +63,7 @@ def compose(
     size
         Side of the field, pixels.
     n_cells
-        Cells to place.
+        Number of cells.
     prevalence
         Probability that a cell shows each phenotype.
     planted
@@ -78,7 +78,7 @@ def compose(
     density = _density(rng, size)
     signal = np.zeros((size, size), np.float32)
     cells: list[dict[str, object]] = []
-    places = np.zeros((len(shown), 2))
+    positions = np.zeros((len(shown), 2))
     radii = np.zeros(len(shown))
     for i, phenotype in enumerate(shown):
         drawn = bank.draw(rng, phenotype)
@@ -87,11 +87,11 @@ def compose(
         inset = min(radii[i], size / 2) if planted and i == 0 else 0.0
         # In a full field, a cell may overlap others after some tries, as real cells do.
         for attempt in range(30):
-            y, x = places[i] = rng.uniform(inset, size - inset, 2)
-            free = ((places[:i] - places[i]) ** 2).sum(1) >= (keep * (1 - attempt / 60)) ** 2
+            y, x = positions[i] = rng.uniform(inset, size - inset, 2)
+            free = ((positions[:i] - positions[i]) ** 2).sum(1) >= (keep * (1 - attempt / 60)) ** 2
             if free.all() and rng.random() < density[int(y), int(x)]:
                 break
-        box = _paste(signal, drawn, places[i], bank.merge)
+        box = _paste(signal, drawn, positions[i], bank.merge)
         cells.append(
             {"class": drawn.kind, "phenotype": phenotype, "rare": bool(phenotype), "y": y, "x": x}
             | dict(zip(("y0", "x0", "y1", "x1"), box, strict=True))
@@ -100,10 +100,10 @@ def compose(
     return Composed(signal, cells)
 
 
-def _paste(signal: np.ndarray, drawn: Drawn, place: np.ndarray, merge: np.ufunc) -> tuple[int, int, int, int]:
-    """Add a cell's light, centred at `place`, to `signal`; return its box: y0, x0, y1, x1, half open."""
+def _paste(signal: np.ndarray, drawn: Drawn, position: np.ndarray, merge: np.ufunc) -> tuple[int, int, int, int]:
+    """Add a cell's light, centred at `position`, to `signal`; return its box: y0, x0, y1, x1, half open."""
     height, width = drawn.mask.shape
-    top, left = round(float(place[0])) - height // 2, round(float(place[1])) - width // 2
+    top, left = round(float(position[0])) - height // 2, round(float(position[1])) - width // 2
     y0, x0 = max(top, 0), max(left, 0)
     y1, x1 = min(top + height, signal.shape[0]), min(left + width, signal.shape[1])
     there = signal[y0:y1, x0:x1]

@@ -34,7 +34,7 @@ class Kind(NamedTuple):
     nuclei: str = "DNA"  # channel in which nuclei are counted
     pixel_size_um: str = "null"
     downsample: str = "auto"
-    knobs: dict[str, Any] = {}  # noqa: RUF012 - where they differ from the defaults of `Knobs`
+    settings: dict[str, Any] = {}  # noqa: RUF012 - where they differ from the defaults of `ScreenSettings`
 
 
 #: By name.
@@ -53,7 +53,7 @@ KINDS = {
         MicronucleatedNuclei,
         MICRONUCLEI_PHENOTYPES,
         channel="DNA",
-        knobs={"size": 270, "prevalence": 0.05, "background": 0.005},
+        settings={"size": 270, "prevalence": 0.05, "background": 0.005},
     ),
 }
 
@@ -84,7 +84,7 @@ _WEAK = (0.5, 0.25)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knobs:
+class ScreenSettings:
     """Settings of a simulated screen.
 
     Parameters
@@ -217,7 +217,7 @@ class Knobs:
 def _shared_out(
     groups: tuple[str, ...], controls: tuple[str, ...], samples: tuple[str, ...], seed: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the groups of sources for control and for sample wells (see `Knobs`)."""
+    """Return the groups of sources for control and for sample wells (see `ScreenSettings`)."""
     if not controls and not samples:
         halves = list(combinations(groups, len(groups) // 2))
         controls = halves[seed % len(halves)]
@@ -243,7 +243,7 @@ class _Well:
     planted: dict[int, str] = field(default_factory=dict)  # by field: the phenotype of an unexpected cell
 
 
-def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -> None:
+def simulate_screen(folder: Path, *, workers: int | None = None, **settings: Any) -> None:
     """Write a screen of simulated fields, ready for `wscnn check` and the workflow, with its truth.
 
     By default a sixth of each plate's wells are negative and a sixth positive controls; the others hold perturbations,
@@ -260,17 +260,17 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
         (plate, well, field, fault). Paths in the tables and the config begin with `folder` as given.
     workers
         Wells simulated in parallel; by default one per core. The files do not depend on it.
-    knobs
-        Those of `Knobs`; where `cells` has other defaults (`Kind.knobs`), these.
+    settings
+        Those of `ScreenSettings`; where `cells` has other defaults (`Kind.settings`), these.
 
     Raises
     ------
     UserError
         When a setting is out of range or `folder` exists.
     """
-    cells_shown = knobs.get("cells", Knobs.cells)
-    own = KINDS[cells_shown].knobs if cells_shown in KINDS else {}
-    chosen = Knobs(**(own | knobs))
+    cells_shown = settings.get("cells", ScreenSettings.cells)
+    own = KINDS[cells_shown].settings if cells_shown in KINDS else {}
+    chosen = ScreenSettings(**(own | settings))
     check_new(folder)
     try:
         check_name(folder.name)
@@ -279,7 +279,7 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
     kind = KINDS[chosen.cells]
     controls: CellBank = kind.bank(*chosen.controls_from)
     samples: CellBank = kind.bank(*chosen.samples_from)
-    if not (knobs.get("controls_from") or knobs.get("samples_from")):
+    if not (settings.get("controls_from") or settings.get("samples_from")):
         # Negative controls stand for inactive samples, so ordinary cells of both have the same sources.
         controls, samples = (Mixed(kind.bank(), rare) for rare in (controls, samples))
     rng = np.random.default_rng(chosen.seed)
@@ -313,14 +313,14 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
         (partial / "config.yaml").write_text(_config(folder, kind), encoding="utf-8")
 
 
-def _draw_hits(rng: np.random.Generator, knobs: Knobs) -> pd.DataFrame:
+def _draw_hits(rng: np.random.Generator, settings: ScreenSettings) -> pd.DataFrame:
     """Return one row per perturbation: perturbation, phenotype (empty where it does nothing), prevalence, hit."""
     rows: list[tuple[str, float, str]] = []
-    for hit, n, (highest, lowest) in (("strong", knobs.strong, _STRONG), ("weak", knobs.weak, _WEAK)):
+    for hit, n, (highest, lowest) in (("strong", settings.strong, _STRONG), ("weak", settings.weak, _WEAK)):
         for part in np.linspace(highest, lowest, n):
-            phenotype = knobs.phenotypes[len(rows) % len(knobs.phenotypes)]
-            rows.append((phenotype, round(float(part) * knobs.prevalence, 6), hit))
-    rows += [("", knobs.background, "none")] * (knobs.n_perturbations - len(rows))
+            phenotype = settings.phenotypes[len(rows) % len(settings.phenotypes)]
+            rows.append((phenotype, round(float(part) * settings.prevalence, 6), hit))
+    rows += [("", settings.background, "none")] * (settings.n_perturbations - len(rows))
     # Their order on the plate and in the table carries no information.
     rows = [rows[i] for i in rng.permutation(len(rows))]
     table = pd.DataFrame(rows, columns=["phenotype", "prevalence", "hit"])
@@ -329,29 +329,31 @@ def _draw_hits(rng: np.random.Generator, knobs: Knobs) -> pd.DataFrame:
 
 
 def _draw_plate(
-    rng: np.random.Generator, knobs: Knobs, plate: str, hits: pd.DataFrame, spacing: float
+    rng: np.random.Generator, settings: ScreenSettings, plate: str, hits: pd.DataFrame, spacing: float
 ) -> Iterator[_Well]:
     """Yield the wells of one plate, row by row: their contents, and the effects of well, row and edge."""
-    rows, columns = PLATE_FORMATS[knobs.wells]
-    none = {phenotype: knobs.background / len(knobs.phenotypes) for phenotype in knobs.phenotypes}
+    rows, columns = PLATE_FORMATS[settings.wells]
+    none = {phenotype: settings.background / len(settings.phenotypes) for phenotype in settings.phenotypes}
     contents: list[tuple[str, str, str, dict[str, float]]]
-    contents = [("scrambled", "negative", "", none)] * knobs.n_negatives
-    for i in range(knobs.n_positives):
-        shown = knobs.phenotypes[i % len(knobs.phenotypes)]
-        contents.append((f"{shown}-control", "positive", shown, none | {shown: knobs.prevalence}))
+    contents = [("scrambled", "negative", "", none)] * settings.n_negatives
+    for i in range(settings.n_positives):
+        shown = settings.phenotypes[i % len(settings.phenotypes)]
+        contents.append((f"{shown}-control", "positive", shown, none | {shown: settings.prevalence}))
     samples = list(zip(hits["perturbation"], hits["phenotype"], hits["prevalence"], strict=True))
-    for i in range(knobs.wells - len(contents)):
+    for i in range(settings.wells - len(contents)):
         perturbation, shown, prevalence = samples[i % len(samples)]
         contents.append((perturbation, "sample", "", none | ({shown: prevalence} if shown else {})))
-    contents = [contents[i] for i in rng.permutation(knobs.wells)]
-    planted = _plant_label_noise(rng, knobs, [role == "negative" for _, role, _, _ in contents])
-    slope = 0.08 * knobs.nuisance * rng.normal()
+    contents = [contents[i] for i in rng.permutation(settings.wells)]
+    planted = _plant_label_noise(rng, settings, [role == "negative" for _, role, _, _ in contents])
+    slope = 0.08 * settings.nuisance * rng.normal()
     for i, (perturbation, role, phenotype, chances) in enumerate(contents):
         row, column = divmod(i, columns)
         # Wells at the edge dry out: fewer cells, brighter stain. A dispenser's rows differ steadily.
-        edge = knobs.nuisance * (row in (0, rows - 1) or column in (0, columns - 1))
-        crowd = rng.lognormal(0, 0.12 * knobs.nuisance) * (1 - 0.2 * edge)
-        gain = rng.lognormal(0, 0.06 * knobs.nuisance) * (1 + 0.12 * edge) * np.exp(slope * (2 * row / (rows - 1) - 1))
+        edge = settings.nuisance * (row in (0, rows - 1) or column in (0, columns - 1))
+        crowd = rng.lognormal(0, 0.12 * settings.nuisance) * (1 - 0.2 * edge)
+        gain = (
+            rng.lognormal(0, 0.06 * settings.nuisance) * (1 + 0.12 * edge) * np.exp(slope * (2 * row / (rows - 1) - 1))
+        )
         yield _Well(
             plate=plate,
             well=well_name(row, column),
@@ -359,39 +361,41 @@ def _draw_plate(
             role=role,
             phenotype=phenotype,
             prevalence=chances,
-            cells_per_field=(knobs.size / spacing) ** 2 * crowd,
+            cells_per_field=(settings.size / spacing) ** 2 * crowd,
             gain=float(gain),
             planted=planted.get(i, {}),
         )
 
 
-def _plant_label_noise(rng: np.random.Generator, knobs: Knobs, negative: list[bool]) -> dict[int, dict[int, str]]:
+def _plant_label_noise(
+    rng: np.random.Generator, settings: ScreenSettings, negative: list[bool]
+) -> dict[int, dict[int, str]]:
     """Return, by well and field, the phenotypes planted in a plate's negative controls."""
-    places = [(well, number) for well in np.flatnonzero(negative) for number in range(1, knobs.fields + 1)]
+    positions = [(well, number) for well in np.flatnonzero(negative) for number in range(1, settings.fields + 1)]
     planted: dict[int, dict[int, str]] = {}
-    for k, i in enumerate(rng.permutation(len(places))[: round(knobs.label_noise * len(places))]):
-        well, number = places[i]
-        planted.setdefault(well, {})[number] = knobs.phenotypes[k % len(knobs.phenotypes)]
+    for k, i in enumerate(rng.permutation(len(positions))[: round(settings.label_noise * len(positions))]):
+        well, number = positions[i]
+        planted.setdefault(well, {})[number] = settings.phenotypes[k % len(settings.phenotypes)]
     return planted
 
 
-def _plant_faults(rng: np.random.Generator, knobs: Knobs, wells: list[_Well]) -> None:
+def _plant_faults(rng: np.random.Generator, settings: ScreenSettings, wells: list[_Well]) -> None:
     """Give faults to fields drawn from the whole screen."""
-    for i, place in enumerate(rng.choice(len(wells) * knobs.fields, knobs.faults, replace=False)):
-        well, number = divmod(int(place), knobs.fields)
+    for i, position in enumerate(rng.choice(len(wells) * settings.fields, settings.faults, replace=False)):
+        well, number = divmod(int(position), settings.fields)
         wells[well].faults[number + 1] = FAULTS[i % len(FAULTS)]
 
 
 def _make_well(
-    rng: np.random.Generator, knobs: Knobs, well: _Well, light: Optics, bank: CellBank, images: Path
+    rng: np.random.Generator, settings: ScreenSettings, well: _Well, light: Optics, bank: CellBank, images: Path
 ) -> pd.DataFrame:
     """Write the images of one well; return one row per cell, columns `CELLS`."""
     rows: list[dict[str, object]] = []
-    for number in range(1, knobs.fields + 1):
+    for number in range(1, settings.fields + 1):
         fault = well.faults.get(number, "")
         planted = well.planted.get(number, "")
-        n_cells = max(rng.poisson(well.cells_per_field * rng.lognormal(0, 0.25 * knobs.nuisance)), bool(planted))
-        composed = compose(rng, bank, knobs.size, 0 if fault == "empty" else n_cells, well.prevalence, planted)
+        n_cells = max(rng.poisson(well.cells_per_field * rng.lognormal(0, 0.25 * settings.nuisance)), bool(planted))
+        composed = compose(rng, bank, settings.size, 0 if fault == "empty" else n_cells, well.prevalence, planted)
         image = expose(rng, composed.signal, light, well.gain, fault)
         name = f"{well.plate}_{well.well}_s{number}_w1.tif"
         tifffile.imwrite(images / well.plate / name, image, photometric="minisblack", metadata=None)

@@ -223,10 +223,10 @@ def _overlaps(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _covered(at: np.ndarray) -> float:
     """Return the area that squares of side 1 at `at` (n, 2) cover together."""
-    edges = [np.unique(np.concatenate([place, place + 1])) for place in at.T]
+    edges = [np.unique(np.concatenate([start, start + 1])) for start in at.T]
     y, x = (
-        (line[:-1] >= place[:, None]) & (line[:-1] < place[:, None] + 1)
-        for line, place in zip(edges, at.T, strict=True)
+        (line[:-1] >= start[:, None]) & (line[:-1] < start[:, None] + 1)
+        for line, start in zip(edges, at.T, strict=True)
     )
     return float(np.diff(edges[0]) @ (y.T.astype(int) @ x > 0) @ np.diff(edges[1]))
 

@@ -183,7 +183,7 @@ def _paired(labels: np.ndarray, level: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _background(smooth: np.ndarray) -> np.ndarray:
-    """Return the slowly varying background of a field: an opening over a quarter of it, on a coarse grid, about a quadric."""
+    """Return the slowly varying background of a field: an opening over a quarter of it, plus a quadric."""
     step = max(1, min(smooth.shape) // 64)
     small = ndimage.gaussian_filter(block_means(smooth, step), 1.0)
     side = max(3, min(small.shape) // 4)

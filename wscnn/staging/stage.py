@@ -233,9 +233,9 @@ def _chosen(
     problems += [f"{source}: {problem}, and index again" for problem in plane_problems(table, channels)]
     if problems:
         raise UserError(problems[:MAX_PROBLEMS])
-    places = table["well"].map({well: parse_well(well) for well in table["well"].unique()})
-    order = pd.DataFrame({"place": places, "field": table["field"], "z": table["z"]}).sort_values(
-        ["place", "field", "z"], kind="stable"
+    positions = table["well"].map({well: parse_well(well) for well in table["well"].unique()})
+    order = pd.DataFrame({"position": positions, "field": table["field"], "z": table["z"]}).sort_values(
+        ["position", "field", "z"], kind="stable"
     )
     return table.loc[order.index].reset_index(drop=True)
 

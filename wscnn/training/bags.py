@@ -100,10 +100,10 @@ class Bags:
         labels = (torch.arange(n) + turn) % classes
         chosen = torch.stack([self._choose(self.by_class[label]) for label in labels.tolist()])  # (n, tiles ** 2)
         mosaic = self._mosaic(chosen)
-        drawn = [self._places(n, mosaic), self._levels(n, mosaic), labels[self.share, None]]
+        drawn = [self._affine(n, mosaic), self._levels(n, mosaic), labels[self.share, None]]
         # Sent together: each transfer costs the host of a GPU as much as many operations.
-        places, levels, shown = self._sent(torch.cat(drawn, 1)).split([part.shape[1] for part in drawn], 1)
-        return self._vary(self._resample(mosaic, places), levels), shown[:, 0].long()
+        affine, levels, shown = self._sent(torch.cat(drawn, 1)).split([part.shape[1] for part in drawn], 1)
+        return self._vary(self._resample(mosaic, affine), levels), shown[:, 0].long()
 
     def state(self) -> Tensor:
         """Return the state of the random generators."""
@@ -132,7 +132,7 @@ class Bags:
         mosaic = pieces.unflatten(0, (len(rows), tiles, tiles)).permute(0, 3, 1, 4, 2, 5)
         return mosaic.reshape(len(rows), self.fields.shape[1], tiles * height, tiles * width).float()
 
-    def _places(self, n: int, mosaic: Tensor) -> Tensor:
+    def _affine(self, n: int, mosaic: Tensor) -> Tensor:
         """Return the affine sampling matrix of each image (rotation, mirroring, scale, shift), (m, 6).
 
         Each row holds the factors of x and y and the shift, first for x, then for y.
@@ -162,9 +162,9 @@ class Bags:
             self.device.manual_seed(int(seeds[0]) if len(seeds) else 0)
         return torch.cat([gain, offset, deviation], 1)
 
-    def _resample(self, mosaic: Tensor, places: Tensor) -> Tensor:
+    def _resample(self, mosaic: Tensor, affine: Tensor) -> Tensor:
         """Return mosaics transformed by `affine` in one resampling, cropped to `size`."""
-        xx, xy, x0, yx, yy, y0 = places.T[:, :, None, None]  # each (m, 1, 1)
+        xx, xy, x0, yx, yy, y0 = affine.T[:, :, None, None]  # each (m, 1, 1)
         height, width = self.size
         y = (torch.arange(height, device=mosaic.device) - (height - 1) / 2)[None, :, None]
         x = (torch.arange(width, device=mosaic.device) - (width - 1) / 2)[None, None, :]

@@ -237,7 +237,7 @@ def set_detectors(network: WSCNN, detectors: Detectors) -> None:
         network.classify.bias[1:] = detectors.biases  # type: ignore[index]
 
 
-def learned(area: float, n_negative: int, n_positive: int) -> bool:
+def learned(value: float, n_negative: int, n_positive: int) -> bool:
     """Return whether an AUC over these numbers of wells is better than chance, or the wells are too few to say.
 
     Where nothing was learned, its standard error is that of the rank sum of Wilcoxon (Mann and Whitney, Annals of
@@ -246,7 +246,7 @@ def learned(area: float, n_negative: int, n_positive: int) -> bool:
     if min(n_negative, n_positive) < _FEWEST_WELLS:
         return True
     error = np.sqrt((n_negative + n_positive + 1) / (12 * n_negative * n_positive))
-    return bool(area >= min(0.5 + _CHANCE * error, _ENOUGH))
+    return bool(value >= min(0.5 + _CHANCE * error, _ENOUGH))
 
 
 def train_detectors(
@@ -298,18 +298,18 @@ def train_detectors(
     for attempt in range(_ATTEMPTS):
         whole = fit_detectors(cells, network.n_classes, recipe, seed + attempt)
         logits, maps = _crosswise(network, parts, cells, whole, recipe, seed + attempt)
-        areas = well_auc(logits, checked)
-        best = all(np.mean(areas) > row["select_auc"] for row in rows)
+        aucs = well_auc(logits, checked)
+        best = all(np.mean(aucs) > row["select_auc"] for row in rows)
         seconds = time.monotonic() - began
         rows = [row | {"best": row["best"] and not best} for row in rows]
         rows.append(
-            {"step": recipe["steps"], "loss": float(np.mean(whole.losses)), "select_auc": float(np.mean(areas))}
+            {"step": recipe["steps"], "loss": float(np.mean(whole.losses)), "select_auc": float(np.mean(aucs))}
             | {"learning_rate": recipe["learning_rate"], "seconds": seconds, "best": best}
         )
-        log(f"  loss {rows[-1]['loss']:.3f}, AUC over wells of the other part {np.mean(areas):.3f}, {seconds:.0f} s")
+        log(f"  loss {rows[-1]['loss']:.3f}, AUC over wells of the other part {np.mean(aucs):.3f}, {seconds:.0f} s")
         if best:
             kept = whole, logits, maps
-        if all(learned(area, counts[0], counts[label]) for label, area in enumerate(areas, 1)):
+        if all(learned(value, counts[0], counts[label]) for label, value in enumerate(aucs, 1)):
             break
         log("  no better than chance" + ("; trained again" if attempt + 1 < _ATTEMPTS else ""))
     set_detectors(network, kept[0])

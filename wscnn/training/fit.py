@@ -169,8 +169,8 @@ def fit(
                 continue
             row = _evaluation(step, losses, rate, network, select, recipe, share)
             losses.clear()
-            areas = [*(earlier["select_auc"] for earlier in rows), row["select_auc"]]
-            rows.append({**row, "seconds": before + time.monotonic() - began, "best": _last_is_best(areas, counts)})
+            aucs = [*(earlier["select_auc"] for earlier in rows), row["select_auc"]]
+            rows.append({**row, "seconds": before + time.monotonic() - began, "best": _last_is_best(aucs, counts)})
             if rows[-1]["best"]:
                 best = deepcopy(network.state_dict())
             if share.rank:
@@ -287,15 +287,15 @@ def _select_auc(network: WSCNN, select: Examples, recipe: Mapping[str, Any]) -> 
     """Return the mean over phenotypes of the AUC over fields."""
     with _autocast(select.fields.device, recipe):
         logits, _ = evaluate(network, select.fields)
-    return float(np.mean([area for area in field_auc(logits, select) if np.isfinite(area)]))
+    return float(np.mean([value for value in field_auc(logits, select) if np.isfinite(value)]))
 
 
-def _last_is_best(areas: list[float], counts: list[int]) -> bool:
+def _last_is_best(aucs: list[float], counts: list[int]) -> bool:
     """Return whether no earlier evaluation had an AUC higher by a standard error, each averaged with those before it.
 
     `counts` are the fields of each class.
     """
-    means = [float(np.mean(areas[max(0, end - _AVERAGED) : end])) for end in range(1, len(areas) + 1)]
+    means = [float(np.mean(aucs[max(0, end - _AVERAGED) : end])) for end in range(1, len(aucs) + 1)]
     highest = max(means)
     return means[-1] >= highest - auc_error(highest, counts[0], sum(counts[1:]) / (len(counts) - 1))
 

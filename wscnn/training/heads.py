@@ -71,9 +71,9 @@ def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int
     network.classify.bias.zero_()  # type: ignore[union-attr]
     for phenotype in range(1, network.n_classes):
         own = torch.nonzero((labels == 0) | (labels == phenotype)).flatten()
-        area = partial_auc(highest[own], labels[own] > 0, _HIGHEST, _FEWEST)
-        best = area.argsort(descending=True, stable=True)[:_KEPT]
-        head = (heads[best] * (area[best] - 0.5)[:, None, None, None]).mean(0, keepdim=True)
+        ranking = partial_auc(highest[own], labels[own] > 0, _HIGHEST, _FEWEST)
+        best = ranking.argsort(descending=True, stable=True)[:_KEPT]
+        head = (heads[best] * (ranking[best] - 0.5)[:, None, None, None]).mean(0, keepdim=True)
         # Where whole fields differ, the highest positions of some are below the mean of all.
         head *= _RISE / (_highest(centred[own], head).abs().mean() + 1e-6)
         weights[phenotype] = head[0]

@@ -92,8 +92,7 @@ def _idle(network: WSCNN, model: Mapping[str, Any], train: Mapping[str, Any]) ->
 
 
 def _load_pretrained(network: WSCNN, source: Path, classes: Sequence[str]) -> bool:
-    """Load the layers of the model at `source` into `network`; return whether the last one, too (same classes and
-    pool)."""
+    """Load the layers of the model at `source` into `network`; return whether also the last one was loaded."""
     earlier, card = load_model(source)
     if card.architecture != network.architecture or len(card.channels) != network.n_channels:
         raise UserError(

@@ -277,8 +277,8 @@ def _metrics(
     """Return for each phenotype the AUCs over fields and over wells, and the calibration of fields."""
     labels = examples.labels.cpu().numpy()
     metrics: dict[str, dict[str, Any]] = {}
-    areas = zip(field_auc(logits, examples), well_auc(logits, examples), strict=True)
-    for index, (by_field, by_well) in enumerate(areas):
+    aucs = zip(field_auc(logits, examples), well_auc(logits, examples), strict=True)
+    for index, (by_field, by_well) in enumerate(aucs):
         own = (labels == 0) | (labels == index + 1)
         predicted = probability(logits[own, index], **probabilities[classes[index + 1]])
         table = reliability(predicted, labels[own] > 0)
