@@ -1,4 +1,4 @@
-# make demo: a made-up screen of real nuclei through the whole workflow (SCREEN=micronuclei: another one, SEED=1:
+# make demo: a simulated screen of real nuclei through the whole workflow (SCREEN=micronuclei: another one, SEED=1:
 # another draw).  make test: the test suite.
 PYTHON ?= python3
 BIN := .venv/bin

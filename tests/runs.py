@@ -22,7 +22,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-def screen_of(folder: Path, *knobs: str) -> Path:
+def screen_of(folder: Path, *options: str) -> Path:
     """Make a small screen in `folder`, two plates of 24 wells, whose networks train for a few seconds only."""
     screen = folder / "screen"
     options = [
@@ -41,7 +41,7 @@ def screen_of(folder: Path, *knobs: str) -> Path:
         # Enough that a short training finds cells.
         "--prevalence",
         "0.3",
-        *knobs,
+        *options,
     ]
     made = subprocess.run(
         [str(Path(sys.executable).parent / "wscnn"), "simulate", "screen", "screen", *options],

@@ -1,7 +1,7 @@
-"""The command line: a verb a stage, each with explicit inputs and outputs.
+"""The command line: one command per stage, each with explicit inputs and outputs.
 
-A rule of the workflow calls exactly these commands, so the line in a job's log can be run again by hand. Modules
-are imported inside the verbs: `wscnn --help` and the light stages do not wait for torch.
+A rule of the workflow calls exactly these commands, so the line in a job's log can be run again by hand. Modules are
+imported inside the commands: `wscnn --help` and the light stages do not wait for torch.
 """
 
 import errno
@@ -20,8 +20,8 @@ from wscnn.core.config import section, shipped
 from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import N_FOLDS
 
-# Threads of torch that wait for each other sleep, where they would spin: on a machine whose cores others use, too,
-# spinning makes a step several times as long. OpenMP reads this when torch is imported.
+# Threads of torch that wait for each other sleep instead of spinning: on a shared machine, spinning makes a step
+# several times as long. OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PATH = click.Path(path_type=Path)
@@ -29,17 +29,17 @@ _EXCLUDED = "The layout, as `check` writes it: wells with role exclude are left 
 
 _MENDS = dict.fromkeys(
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room and start again: what is finished is kept"
-) | dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "mend the permissions and start again")
+) | dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "correct the permissions and start again")
 
 
 class _Verbs(click.Group):
-    """Verbs in the order of the data; a user's mistake ends in sentences instead of a traceback."""
+    """Commands in the order of the data; a user's mistake ends in sentences instead of a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        # Clusters ask a job to end before they end it: what is unfinished is cleared up.
+        # Clusters ask a job to end before they kill it, so that unfinished output is removed.
         signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         try:
             return super().invoke(ctx)
@@ -98,14 +98,14 @@ def _path(flag: str, text: str, **more: Any) -> Callable[[Callable[..., None]], 
 
 @main.command()
 @click.argument("config", type=_PATH)
-@click.option("--layout", type=_PATH, help="Write the layout, a row a plate and well, to this Parquet file.")
+@click.option("--layout", type=_PATH, help="Write the layout, one row per plate and well, to this Parquet file.")
 @click.option("--controls", type=_PATH, help="Write the control wells, which training depends on, to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(config: Path, layout: Path | None, controls: Path | None, as_json: bool) -> None:
     """Check config, tables and file names before anything runs.
 
-    All that is wrong is reported at once, with what to do. The exit status is 0 where nothing is wrong (there may be
-    warnings), 1 where something is, and 2 for a wrong command line.
+    All problems are reported at once, with what to do. The exit status is 0 if there are none (there may be warnings),
+    1 if there are, and 2 for a wrong command line.
     """
     from wscnn.preflight.check import check_screen, write_screen
 
@@ -211,7 +211,7 @@ def design(
     background: float | None,
     well_sd: float | None,
     wells: str,
-    **knobs: Any,
+    **settings: Any,
 ) -> None:
     """Design a screen of PERTURBATIONS (a table) before the experiment: OUTPUT/layout.tsv.
 
@@ -230,7 +230,7 @@ def design(
         raise click.UsageError("give --pilot, or all of --cells-per-field, --recall, --background and --well-sd")
     else:
         assumed = Assumptions(prevalence, acting, cells_per_field, recall, background, well_sd)
-    tried = design_screen(perturbations, output, assumed=assumed, wells=int(wells), **knobs)
+    tried = design_screen(perturbations, output, assumed=assumed, wells=int(wells), **settings)
     click.echo(_in_columns(tried))
 
 
@@ -257,7 +257,7 @@ def run(config: Path, options: tuple[str, ...]) -> None:
     All cores are used unless an option says where jobs run. `--profile slurm` is the profile that ships.
     """
     line = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(config.absolute()), *options]
-    # What Snakemake knows of earlier jobs lies in its working directory: from another one it would not notice that
+    # Snakemake keeps its records of earlier jobs in its working directory: from another one it would not notice that
     # settings have changed.
     if _is_absolute(config) and not any(option.startswith(("--directory", "-d")) for option in options):
         line += ["--directory", str(config.absolute().parent)]
@@ -273,17 +273,17 @@ def run(config: Path, options: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("config", type=_PATH, required=False)
-@click.option("--plates", type=click.IntRange(1), help="By numbers, without images or tables: so many plates.")
-@click.option("--wells", type=click.IntRange(1), default=384, show_default=True, help="Wells of a plate.")
-@click.option("--fields", type=click.IntRange(1), default=9, show_default=True, help="Fields of a well.")
-@click.option("--channels", type=click.IntRange(1), default=5, show_default=True, help="Channels of a field.")
-@click.option("--planes", type=click.IntRange(1), default=1, show_default=True, help="Planes of a channel.")
+@click.option("--plates", type=click.IntRange(1), help="Plan from numbers alone: number of plates.")
+@click.option("--wells", type=click.IntRange(1), default=384, show_default=True, help="Wells per plate.")
+@click.option("--fields", type=click.IntRange(1), default=9, show_default=True, help="Fields per well.")
+@click.option("--channels", type=click.IntRange(1), default=5, show_default=True, help="Channels per field.")
+@click.option("--planes", type=click.IntRange(1), default=1, show_default=True, help="Planes per channel.")
 @click.option("--size", type=click.IntRange(64), default=1080, show_default=True, help="Side of an image, pixels.")
-@click.option("--controls", type=click.IntRange(0), default=24, show_default=True, help="Control wells of a plate.")
-@click.option("--measured", type=_PATH, metavar="RESULTS", help="A finished screen, whose rates are taken.")
+@click.option("--controls", type=click.IntRange(0), default=24, show_default=True, help="Control wells per plate.")
+@click.option("--measured", type=_PATH, metavar="RESULTS", help="A finished screen, whose rates are used.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan(config: Path | None, plates: int | None, measured: Path | None, as_json: bool, **numbers: int) -> None:
-    """Tell what a screen will cost before it runs: jobs, files, bytes, core-hours and GPU-hours.
+    """Estimate what a screen will cost before it runs: jobs, files, bytes, core-hours and GPU-hours.
 
     For the screen of CONFIG, from its tables and file names; or with --plates for a screen of that size, whose images
     need not be there (CONFIG then gives the settings only, and may be left out).
@@ -371,7 +371,7 @@ def stage(
     qc: dict[str, Any],
     dask: dict[str, Any],
 ) -> None:
-    """Write a plate as OME-Zarr, each well's fields one mosaic."""
+    """Write a plate as OME-Zarr, with one mosaic per well."""
     from wscnn.core.provenance import note_version
     from wscnn.staging.scale import resolved
     from wscnn.staging.stage import stage_plate
@@ -410,7 +410,7 @@ def encode(
     model: dict[str, Any],
     encoder: dict[str, Any],
 ) -> None:
-    """Learn the network's layers from all wells, without labels."""
+    """Pretrain the network's layers on all wells, without labels."""
     from wscnn.core.provenance import note_version
     from wscnn.encoder.encode import encode as learn
 
@@ -472,7 +472,7 @@ def train(
 ) -> None:
     """Train one fold's network on control wells.
 
-    Started again, it goes on where an interrupted run stopped.
+    Started again, it resumes an interrupted run.
     """
     from wscnn.core.provenance import note_version
     from wscnn.core.screen_folder import ModelFolder
@@ -488,7 +488,7 @@ def train(
 @_path("--models", "Folder of the trained folds.")
 @_path("--output", "The model card to write (Markdown).")
 def card(models: Path, output: Path) -> None:
-    """Write the model card, for a person to read, from the cards of the folds."""
+    """Write the readable model card from the cards of the folds."""
     from wscnn.reporting.model_card import write_model_card
 
     write_model_card(models, output)
@@ -550,7 +550,7 @@ def score(
     "--layout", type=_PATH, help="The layout, as `check` or you wrote it; not needed where the tables hold it."
 )
 @_path("--output", "Folder for hits, wells, plates, suspects, doses and warnings (Parquet).")
-@click.option("--warnings", type=_PATH, help="What `check` warned of; by default the layout is looked at again.")
+@click.option("--warnings", type=_PATH, help="The warnings of `check`; by default the layout is checked again.")
 @click.option("--models", type=_PATH, help="Folder of the model that gave the scores, to warn of its folds.")
 @click.option("--scale", type=_PATH, help="The screen's scale, to warn of plates whose cells are of another size.")
 @_settings("hits")
@@ -644,7 +644,7 @@ def report(results: Path, output: Path, models: Path | None, hits: dict[str, Any
 def show(results: Path, top: int, jobs: bool, provenance: bool, as_json: bool) -> None:
     """Print the head of a finished screen's hit table.
 
-    Below it stands where the table, the report and the warnings are.
+    Below it are the paths of the table, the report and the warnings.
     """
     from wscnn.core.provenance import commit, read_provenance
     from wscnn.core.screen_folder import ScreenFolder
@@ -652,7 +652,7 @@ def show(results: Path, top: int, jobs: bool, provenance: bool, as_json: bool) -
     from wscnn.preflight.jobs import read_jobs
 
     if jobs and provenance:
-        raise click.UsageError("--jobs and --provenance are two tables; ask for one at a time")
+        raise click.UsageError("--jobs and --provenance are two tables; print one at a time")
     if provenance:
         found = read_provenance(results)
         if as_json:
@@ -708,37 +708,45 @@ def view(results: Path, well: str, output: Path | None, occlusion: bool, models:
 @main.command()
 @click.argument("table", type=click.Choice(["1", "2", "3", "prevalence", "pools"]))
 @click.argument("folder", type=_PATH)
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Times all is drawn and trained.")
-@click.option("--images", type=click.IntRange(12), help="Of each class, in three parts; as many as in the paper.")
-@click.option("--steps", type=click.IntRange(1), help="Of each training.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of seeds.")
+@click.option(
+    "--images", type=click.IntRange(12), help="Images per class, in three parts; by default as many as in the paper."
+)
+@click.option("--steps", type=click.IntRange(1), help="Steps of each training.")
 @click.option("--architecture", help="A value of the config's model.architecture.")
 @click.option("--pool", "pools", multiple=True, help="A value of model.pool; repeat for several.")
 @click.option("--preset", type=click.Choice(["default", "paper"]), default="default", show_default=True)
 @click.option(
-    "--downsample", type=click.IntRange(1, 2), default=2, show_default=True, help="Of the nuclei of prevalence."
+    "--downsample",
+    type=click.IntRange(1, 2),
+    default=2,
+    show_default=True,
+    help="Downsampling of the nuclei images (prevalence only).",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-def reproduce(table: str, folder: Path, pools: tuple[str, ...], **knobs: Any) -> None:
-    """Make a table of the method's paper, or a harder one, again; networks and table go to FOLDER.
+def reproduce(table: str, folder: Path, pools: tuple[str, ...], **settings: Any) -> None:
+    """Reproduce a table of the method's paper, or a harder one; networks and table go to FOLDER.
 
     1: pools on the paper's simulated data. 2: multinucleate cells. 3: circles found by the saliency. prevalence: real
-    nuclei of which 1, 2 and 5 % are mitotic. pools: tests of whether presence is learnt.
+    nuclei of which 1, 2 and 5 % are mitotic. pools: tests of whether presence is learned.
     """
     from wscnn.paper.reproduce import reproduce as make
 
-    click.echo(make(table, folder, pools=pools or None, **knobs).to_string(index=False, float_format="{:.4f}".format))
+    click.echo(
+        make(table, folder, pools=pools or None, **settings).to_string(index=False, float_format="{:.4f}".format)
+    )
 
 
 @main.group()
 def simulate() -> None:
-    """Make images whose truth is known."""
+    """Simulate images with known truth."""
 
 
 @simulate.command("screen")
 @click.argument("folder", type=_PATH)
 @click.option("--plates", default=2, show_default=True)
-@click.option("--wells", default=96, show_default=True, help="Wells a plate: 12, 24, 48, 96, 384 or 1536.")
-@click.option("--fields", default=4, show_default=True, help="Fields a well.")
+@click.option("--wells", default=96, show_default=True, help="Wells per plate: 12, 24, 48, 96, 384 or 1536.")
+@click.option("--fields", default=4, show_default=True, help="Fields per well.")
 @click.option("--size", type=int, help="Side of a field, pixels; 540, for micronuclei 270.")
 @click.option(
     "--cells",
@@ -748,15 +756,15 @@ def simulate() -> None:
     help="Real nuclei, mitotic ones rare; drawn cells, multinucleate ones rare; real nuclei, few with micronuclei.",
 )
 @click.option("--phenotype", "phenotypes", multiple=True, help="What is rare; repeat for several.")
-@click.option("--prevalence", type=float, help="Part of a positive control's cells; 0.06, for micronuclei 0.05.")
-@click.option("--background", type=float, help="Part of all other cells; 0.003, for micronuclei 0.005.")
-@click.option("--negatives", type=int, help="Negative control wells of a plate; by default a sixth.")
-@click.option("--positives", type=int, help="Positive control wells of a plate; by default a sixth.")
+@click.option("--prevalence", type=float, help="Fraction of a positive control's cells; 0.06, for micronuclei 0.05.")
+@click.option("--background", type=float, help="Fraction of all other cells; 0.003, for micronuclei 0.005.")
+@click.option("--negatives", type=int, help="Negative control wells per plate; by default a sixth.")
+@click.option("--positives", type=int, help="Positive control wells per plate; by default a sixth.")
 @click.option("--strong", default=3, show_default=True, help="Perturbations that act like a positive control.")
 @click.option("--weak", default=2, show_default=True, help="Perturbations that act a quarter to half as much.")
-@click.option("--replicates", default=4, show_default=True, help="Wells of a perturbation on a plate.")
+@click.option("--replicates", default=4, show_default=True, help="Wells per perturbation and plate.")
 @click.option(
-    "--label-noise", default=0.0, show_default=True, help="Part of the negative fields with a rare cell more."
+    "--label-noise", default=0.0, show_default=True, help="Fraction of the negative fields with one extra rare cell."
 )
 @click.option("--nuisance", default=1.0, show_default=True, help="Strength of plate, edge, row and well effects.")
 @click.option("--faults", default=0, show_default=True, help="Fields with a fault, of six kinds in turn.")
@@ -768,25 +776,32 @@ def simulate() -> None:
 )
 @click.option("--samples-from", multiple=True, help="The same for sample wells; by default the other sources.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--workers", type=click.IntRange(1), help="Wells made at a time; by default one a core.")
-def simulate_screen(folder: Path, **knobs: Any) -> None:
+@click.option("--workers", type=click.IntRange(1), help="Wells simulated in parallel; by default one per core.")
+def simulate_screen(folder: Path, **settings: Any) -> None:
     """Write a screen to FOLDER: images, plates.tsv, layout.tsv, config.yaml, and the truth."""
     from wscnn.simulate.screen import simulate_screen as make
 
-    make(folder, **{name: value for name, value in knobs.items() if value is not None})
+    make(folder, **{name: value for name, value in settings.items() if value is not None})
 
 
 @simulate.command("circles")
 @click.argument("folder", type=_PATH)
 @click.option("--n-per-class", default=2000, show_default=True, help="Images of each class.")
-@click.option("--fraction", default=0.1, show_default=True, help="Part of a positive image's ellipses that is circles.")
+@click.option(
+    "--fraction", default=0.1, show_default=True, help="Fraction of a positive image's ellipses that are circles."
+)
 @click.option("--circles", type=click.IntRange(1), help="This many circles in each positive image instead.")
 @click.option(
-    "--axis-ratio", nargs=2, type=float, default=(0.5, 0.7), show_default=True, help="Of the ellipses, from and to."
+    "--axis-ratio",
+    nargs=2,
+    type=float,
+    default=(0.5, 0.7),
+    show_default=True,
+    help="Axis ratios of the ellipses, from and to.",
 )
 @click.option("--seed", default=0, show_default=True)
-def simulate_circles(folder: Path, **knobs: Any) -> None:
+def simulate_circles(folder: Path, **settings: Any) -> None:
     """Write images of ellipses, and of ellipses with rare circles, to FOLDER, with the circles' boxes."""
     from wscnn.simulate.circles import simulate_circles as make
 
-    make(folder, **knobs)
+    make(folder, **settings)

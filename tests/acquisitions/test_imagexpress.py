@@ -84,7 +84,7 @@ def test_images_without_positions(settings: Settings, tmp_path: Path) -> None:
 
 def test_folder_without_images(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "p.htd").write_text('"HTSInfoFile", Version 1.0\n')
-    with pytest.raises(UserError, match="no image called like"):
+    with pytest.raises(UserError, match="no image named like"):
         open_acquisition(tmp_path, settings({"1": "DNA"})).files("p")
 
 

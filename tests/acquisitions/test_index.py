@@ -94,7 +94,7 @@ def test_no_listed_channel(tmp_path: Path) -> None:
 
 def test_unknown_folder_without_a_pattern(tmp_path: Path) -> None:
     images = touch(tmp_path / "images", "a.tif")
-    with pytest.raises(UserError, match="no known instrument's export"):
+    with pytest.raises(UserError, match="not the export of a known instrument"):
         index_plate("P", images, acquisition(pattern=None), tmp_path / "P.parquet")
 
 

@@ -135,7 +135,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "told"),
     [
-        ("zarr.json", lambda ome: ome.pop("plate"), "no OME-Zarr plate"),
+        ("zarr.json", lambda ome: ome.pop("plate"), "not an OME-Zarr plate"),
         ("zarr.json", lambda ome: ome["plate"]["wells"][0].update(path="../../etc"), "leads out of its folder"),
         ("zarr.json", lambda ome: ome["plate"]["wells"][0].update(path="Q/99"), "not a well"),
         ("zarr.json", lambda ome: ome["plate"].update(wells=3), "broken metadata of the plate"),

@@ -55,5 +55,5 @@ def test_images_may_lie_in_a_folder_data(folder: Path, settings: Settings, tmp_p
 def test_a_well_that_is_only_numbered_is_refused(folder: Path, settings: Settings, tmp_path: Path) -> None:
     for path in folder.iterdir():
         shutil.copy(path, tmp_path / path.name.partition("--")[2])
-    with pytest.raises(UserError, match="numbers its well through the plate"):
+    with pytest.raises(UserError, match="numbers its wells through the plate"):
         open_acquisition(tmp_path, settings({"GFP": "reporter"}, format="scanr")).files("P1")

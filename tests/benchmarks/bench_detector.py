@@ -34,8 +34,8 @@ def run(folder: Path, cells: str, seed: int, more: list[str]) -> tuple[Path, Pat
     """Make and run a screen; return its results, its truth and the seconds that the workflow took."""
     name = f"{cells}_{seed}"
     if not (folder / name).exists():
-        knobs = ["--negatives", "24", "--positives", "12", "--prevalence", "0.05", "--seed", str(seed), *more]
-        subprocess.run([BIN / "wscnn", "simulate", "screen", name, "--cells", cells, *knobs], cwd=folder, check=True)
+        options = ["--negatives", "24", "--positives", "12", "--prevalence", "0.05", "--seed", str(seed), *more]
+        subprocess.run([BIN / "wscnn", "simulate", "screen", name, "--cells", cells, *options], cwd=folder, check=True)
     began = time.monotonic()
     line = [
         "--snakefile",

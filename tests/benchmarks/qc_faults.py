@@ -80,8 +80,10 @@ def main(arguments: argparse.Namespace) -> None:
     for cells in ("nuclei", "multinucleate"):
         with tempfile.TemporaryDirectory() as folder:
             screen = Path(folder) / "screen"
-            knobs = {name: getattr(arguments, name) for name in ("plates", "wells", "fields", "size", "faults", "seed")}
-            simulate_screen(screen, cells=cells, **knobs)
+            settings = {
+                name: getattr(arguments, name) for name in ("plates", "wells", "fields", "size", "faults", "seed")
+            }
+            simulate_screen(screen, cells=cells, **settings)
             table = judged(screen, Path(folder) / "out", arguments.downsample)
         counts = flags_by_fault(table)
         print(f"\n{cells}: {len(table)} fields, seed {arguments.seed}; fields with each planted fault (rows) by flag")

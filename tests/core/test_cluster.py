@@ -69,10 +69,10 @@ def test_an_address_without_workers_is_told() -> None:
         pass
 
 
-def test_workers_that_end_at_work_are_told() -> None:
+def test_workers_that_die_at_work_are_reported() -> None:
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        pytest.raises(UserError, match=r"local: worker after worker ended.*memory runs out; set dask\.workers lower"),
+        pytest.raises(UserError, match=r"local: several workers died.*memory ran out; set dask\.workers lower"),
         connect(settings(cluster="local", workers=1)) as client,
     ):
         client.submit(os._exit, 9).result()

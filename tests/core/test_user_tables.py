@@ -112,7 +112,7 @@ def test_wells_named_a1_are_those_that_the_layout_names_a01(case: Callable, tmp_
 def test_a_position_comes_from_the_wells_name(case: Callable, tmp_path: Path) -> None:
     folder = case("hits_row_counted_from_1")
     warned = [hits(tmp_path / name, folder / name, normalize="robust_z").output for name in ("plain.csv", "wells.csv")]
-    assert all("wells on the plates' border lie" in text for text in warned)
+    assert all("edge wells score" in text for text in warned)
     plain, rows = (pd.read_parquet(tmp_path / name / "plates.parquet") for name in ("plain.csv", "wells.csv"))
     pd.testing.assert_frame_equal(plain, rows)
     wells = pd.read_parquet(tmp_path / "wells.csv" / "wells.parquet")
@@ -275,7 +275,7 @@ def test_columns_that_hits_computes_are_replaced_with_a_word(tmp_path: Path) -> 
     done = hits(tmp_path / "out", csv(tmp_path / "w.csv", scores().assign(z="high", Rank=1)))
     assert "column z of the tables of wells: replaced" in done.output
     assert finds_g0(tmp_path / "out")
-    # Readers such as DuckDB do not tell Rank from rank.
+    # Readers such as DuckDB do not distinguish Rank from rank.
     assert "Rank" not in pd.read_parquet(tmp_path / "out" / "hits.parquet")
 
 

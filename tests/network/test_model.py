@@ -1,4 +1,4 @@
-"""The network: what each place sees, the pools, and files that load without running code."""
+"""The network: what each position sees, the pools, and files that load without running code."""
 
 import itertools
 import json
@@ -294,35 +294,38 @@ def test_a_model_is_not_applied_to_other_channels_or_pixels():
     ("change", "told"),
     [
         ({"fold": 1}, "fold: 1 under the name of another fold"),
-        ({"fold": "0"}, "fold: '0' is no whole number"),
-        ({"fold": True}, "fold: True is no whole number"),
-        ({"parts": "a/A01"}, "parts: 'a/A01' is no mapping"),
-        ({"parts": {"train": "a/A01"}}, r"parts\.train: 'a/A01' is no list"),
-        ({"parts": {"tests": ["a/A01"]}}, r"parts\.tests: no part is called so"),
-        ({"parts": {"train": ["a/A01"], "test": ["a/A01"]}}, "parts: well a/A01 is there twice"),
-        ({"parts": {"train": ["A01"]}}, "parts: 'A01' is no plate/well"),
+        ({"fold": "0"}, "fold: '0' is not a whole number"),
+        ({"fold": True}, "fold: True is not a whole number"),
+        ({"parts": "a/A01"}, "parts: 'a/A01' is not a mapping"),
+        ({"parts": {"train": "a/A01"}}, r"parts\.train: 'a/A01' is not a list"),
+        ({"parts": {"tests": ["a/A01"]}}, r"parts\.tests: no such part"),
+        ({"parts": {"train": ["a/A01"], "test": ["a/A01"]}}, "parts: well a/A01 is listed twice"),
+        ({"parts": {"train": ["A01"]}}, "parts: 'A01' is not plate/well"),
         ({"thresholds": {}}, "thresholds: of no phenotype, not of p1"),
         ({"thresholds": {"p1": {"field": 0.5}}}, r"thresholds\.p1: has to hold field and place"),
         (
             {"thresholds": {"p1": {"field": float("nan"), "place": 0}}},
-            r"thresholds\.p1\.field: nan is no finite number",
+            r"thresholds\.p1\.field: nan is not a finite number",
         ),
-        ({"thresholds": {"p1": {"field": 0.5, "place": float("inf")}}}, r"thresholds\.p1\.place: inf is no finite"),
-        ({"thresholds": {"p1": {"field": 10**400, "place": 0}}}, r"thresholds\.p1\.field: 1000+ is no finite number"),
-        ({"thresholds": {"p1": {"field": None, "place": 0}}}, r"thresholds\.p1\.field: None is no number"),
-        ({"thresholds": [0.5, 1.0]}, "thresholds: .* is no mapping"),
-        ({"probabilities": {"p1": {"slope": "1", "offset": 0}}}, r"probabilities\.p1\.slope: '1' is no number"),
+        ({"thresholds": {"p1": {"field": 0.5, "place": float("inf")}}}, r"thresholds\.p1\.place: inf is not a finite"),
+        (
+            {"thresholds": {"p1": {"field": 10**400, "place": 0}}},
+            r"thresholds\.p1\.field: 1000+ is not a finite number",
+        ),
+        ({"thresholds": {"p1": {"field": None, "place": 0}}}, r"thresholds\.p1\.field: None is not a number"),
+        ({"thresholds": [0.5, 1.0]}, "thresholds: .* is not a mapping"),
+        ({"probabilities": {"p1": {"slope": "1", "offset": 0}}}, r"probabilities\.p1\.slope: '1' is not a number"),
         ({"probabilities": {"p2": {"slope": 1, "offset": 0}}}, "probabilities: of p2, not of p1"),
-        ({"channels": "DNA"}, "channels: 'DNA' is no list"),
+        ({"channels": "DNA"}, "channels: 'DNA' is not a list"),
         ({"channels": []}, "channels: none, or one twice"),
         ({"classes": ["p1", "negative"]}, "classes: these have to be negative and at least one phenotype"),
         ({"classes": ["negative", "../x"]}, "classes: '../x' cannot name a folder"),
         ({"pixel_size_um": -1.0}, "pixel_size_um: -1.0 is not above 0"),
-        ({"pixel_size_um": "1.29"}, "pixel_size_um: '1.29' is no number"),
-        ({"architecture": 4}, "architecture: 4 is no text"),
+        ({"pixel_size_um": "1.29"}, "pixel_size_um: '1.29' is not a number"),
+        ({"architecture": 4}, "architecture: 4 is not a text"),
         ({"digest": "0" * 64}, r"not the weights that fold-0\.json describes"),
-        ({"digest": "abc"}, "digest: no SHA-256"),
-        ({"n_fields": {"train": {"p1": 1.5}}}, r"n_fields\.train\.p1: 1\.5 is no whole number"),
+        ({"digest": "abc"}, "digest: not a SHA-256"),
+        ({"n_fields": {"train": {"p1": 1.5}}}, r"n_fields\.train\.p1: 1\.5 is not a whole number"),
     ],
 )
 def test_a_card_that_cannot_be_is_named_with_its_key(tmp_path, change, told):
@@ -351,5 +354,5 @@ def test_figures_that_are_not_known_are_null_in_the_card(tmp_path):
     save_model(path, network(), card(network(), metrics={"test": {"p1": {"well_auc": float("nan")}}}))
     assert '"well_auc": null' in path.with_suffix(".json").read_text()
     assert np.isnan(load_model(path)[1].metrics["test"]["p1"]["well_auc"])
-    with pytest.raises(UserError, match=r"thresholds\.p1\.field: nan is no finite number"):
+    with pytest.raises(UserError, match=r"thresholds\.p1\.field: nan is not a finite number"):
         save_model(path, network(), card(network(), thresholds={"p1": {"field": float("nan"), "place": 0.0}}))

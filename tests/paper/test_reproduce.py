@@ -15,8 +15,8 @@ COLUMNS = ["table", "network", "data", "measure", "paper", "ours", "lowest", "hi
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_small_table_is_made_and_its_networks_are_kept(table, tmp_path):
-    knobs = {"seeds": 1, "images": 12, "steps": 2, "architecture": "compact", "pools": ["noisy_or"], "device": "cpu"}
-    made = reproduce(table, tmp_path, **knobs)
+    settings = {"seeds": 1, "images": 12, "steps": 2, "architecture": "compact", "pools": ["noisy_or"], "device": "cpu"}
+    made = reproduce(table, tmp_path, **settings)
     assert list(made.columns) == COLUMNS and (made["table"] == table).all()
     shares = made["ours"].dropna()
     assert shares.between(0, 1).all()
@@ -24,17 +24,17 @@ def test_a_small_table_is_made_and_its_networks_are_kept(table, tmp_path):
     assert len(written) == len(made)
     networks = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     assert networks
-    again = reproduce(table, tmp_path, **knobs)
+    again = reproduce(table, tmp_path, **settings)
     pd.testing.assert_frame_equal(again, made)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} == networks
     # Other settings are another network.
-    reproduce(table, tmp_path, **(knobs | {"steps": 1}))
+    reproduce(table, tmp_path, **(settings | {"steps": 1}))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} != networks
 
 
 def test_nuclei_are_shown_with_all_their_pixels_where_that_is_asked_for(tmp_path):
-    knobs = {"seeds": 1, "images": 12, "steps": 1, "device": "cpu"}
-    halved, whole = (reproduce("prevalence", tmp_path, downsample=factor, **knobs) for factor in (2, 1))
+    settings = {"seeds": 1, "images": 12, "steps": 1, "device": "cpu"}
+    halved, whole = (reproduce("prevalence", tmp_path, downsample=factor, **settings) for factor in (2, 1))
     assert halved["data"].tolist() == whole["data"].tolist() == ["1% mitotic", "2% mitotic", "5% mitotic"]
     kept = {path.name for path in tmp_path.glob("*.safetensors")}
     assert kept == {
@@ -53,8 +53,8 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
 
 
 def test_networks_for_cells_stand_beside_the_papers_of_as_many_convolutions(tmp_path):
-    knobs = {"seeds": 1, "images": 12, "steps": 1, "pools": ["noisy_or"], "device": "cpu"}
-    four, six = (reproduce("2", tmp_path, architecture=name, **knobs) for name in ("compact", "wscnn6"))
+    settings = {"seeds": 1, "images": 12, "steps": 1, "pools": ["noisy_or"], "device": "cpu"}
+    four, six = (reproduce("2", tmp_path, architecture=name, **settings) for name in ("compact", "wscnn6"))
     # Table 2 of Sailem et al. (2017).
     measures = ["accuracy", "precision", "recall"]
     assert four.set_index("measure").loc[measures, "paper"].tolist() == [0.9027, 0.8824, 0.9020]

@@ -334,7 +334,7 @@ def test_settings_that_no_network_can_be_trained_with(setup: Setup) -> None:
     setup.config["train"] = {"crop": 32, "freeze": 1}
     assert setup.problems() == [
         "model.channels: 'GFP' is none of the channels DNA, actin in acquisition.channels; correct it",
-        "train.crop: 32 px are too few for the network 'compact', which needs 40; raise it",
+        "train.crop: 32 px is too small for the network 'compact', which needs 40; raise it",
         "train.freeze: layers can be frozen only when train.start_from names a trained model",
     ]
     # All of this is for training alone.
@@ -410,8 +410,8 @@ def test_warnings_of_a_poor_layout(setup: Setup) -> None:
             path.unlink()
     warnings = "\n".join(setup.check().warnings)
     assert "2 of 2 perturbations have one well only" in warnings
-    assert "all control wells of class negative lie in the two outermost columns" in warnings
-    assert "all control wells of class rare lie in the two outermost columns" in warnings
+    assert "all control wells of class negative are in the two outermost columns" in warnings
+    assert "all control wells of class rare are in the two outermost columns" in warnings
     # Three negative wells: no p-value below 1/4, whatever the scores.
     assert "no perturbation can be called at a false discovery rate of 0.05, whatever the scores" in warnings
 
@@ -529,7 +529,7 @@ def test_paths_that_are_meant_from_another_folder(setup: Setup, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"qc": {"min_fields": 3}}, "no well has more than 2 fields, but qc.min_fields asks for 3 good ones"),
+        ({"qc": {"min_fields": 3}}, "no well has more than 2 fields, but qc.min_fields requires 3 good ones"),
         ({"mosaic": {"arrange": "positions"}}, "gives the stage positions that mosaic.arrange: positions needs"),
         ({"illumination": {"method": "instrument"}}, "holds no illumination profile of channel DNA"),
         ({"train": {"gpus": 20}}, "train.gpus: 20 cannot share a batch of 16 images"),

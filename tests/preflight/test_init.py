@@ -65,7 +65,7 @@ def test_what_was_understood_is_shown_and_the_layout_is_left_to_fill_in(
     examples = [line for line in done.output.splitlines() if " is plate P1, well " in line]
     assert len(examples) == 3
     assert "exp_A01_s1_w1.TIF is plate P1, well A01, field 1, channel ch1, plane 1, time point 1" in examples[0]
-    assert "left out, for they do not fit: overview.tif" in done.output
+    assert "left out, because they do not fit: overview.tif" in done.output
     screen = tmp_path / "screens" / "my_screen"
     layout = pd.read_csv(screen / "layout.tsv", sep="\t", dtype=str, keep_default_na=False)
     assert layout["well"].tolist() == WELLS
@@ -127,7 +127,7 @@ def test_nothing_is_overwritten(images: Path, tmp_path: Path, name: str) -> None
 
 def test_a_screen_does_not_lie_in_its_images(images: Path) -> None:
     for screen in (images, images / "screen"):
-        assert "lies in the images" in init(screen, "--images", images).output
+        assert "is inside the images" in init(screen, "--images", images).output
     assert not (images / "screen").exists()
 
 

@@ -71,4 +71,4 @@ def test_a_contest_beside_other_hits_is_left_out(results: Path, capsys: pytest.C
     hits = read_table(results / "hits.parquet")
     write_table(hits.assign(new=1), results / "hits.parquet", kind="hits")
     assert section(results) == ""
-    assert "was made beside other hits" in capsys.readouterr().err
+    assert "was made for other hits" in capsys.readouterr().err

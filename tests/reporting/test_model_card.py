@@ -122,7 +122,7 @@ def test_what_is_not_known_is_said_to_be(tmp_path: Path) -> None:
         (None, "holds no card of a fold"),
         ("{", "fold-0.json: not the card of a model"),
         ("{}", "fold-0.json: not the card of a model (no key architecture, pool,"),
-        (json.dumps(fold_card(0, metrics={})), "a fold's card is not complete"),
+        (json.dumps(fold_card(0, metrics={})), "a fold's card is incomplete"),
     ],
 )
 def test_a_folder_without_whole_cards_is_named(tmp_path: Path, content: str | None, message: str) -> None:

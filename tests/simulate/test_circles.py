@@ -113,7 +113,7 @@ def test_the_folder_holds_the_images_and_their_truth(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "named"),
+    ("settings", "named"),
     [
         ({"n_per_class": 0}, "n_per_class"),
         ({"n_per_class": 1, "fraction": 0.0}, "fraction"),
@@ -123,6 +123,6 @@ def test_the_folder_holds_the_images_and_their_truth(tmp_path: Path) -> None:
         ({"n_per_class": 1, "axis_ratio": (0.7, 0.5)}, "axis_ratio"),
     ],
 )
-def test_a_number_out_of_range_is_named(knobs: dict, named: str) -> None:
+def test_a_number_out_of_range_is_named(settings: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
-        draw_circles(**knobs)
+        draw_circles(**settings)

@@ -16,7 +16,7 @@ from wscnn.core.errors import UserError
 from wscnn.core.screen_tables import load_layout, load_plates
 from wscnn.simulate.cells import read_tiles
 from wscnn.simulate.fields import FAULTS
-from wscnn.simulate.screen import CELLS, Knobs, simulate_screen
+from wscnn.simulate.screen import CELLS, ScreenSettings, simulate_screen
 
 SMALL = {"wells": 24, "fields": 2, "size": 300, "strong": 1, "weak": 1, "prevalence": 0.3, "seed": 3}
 
@@ -145,10 +145,10 @@ def test_faulty_fields_look_as_listed(screen: Path, cells: pd.DataFrame) -> None
 
 
 def test_workers_do_not_change_a_byte_and_the_seed_does(tmp_path: Path) -> None:
-    knobs = SMALL | {"fields": 1, "size": 128}
-    simulate_screen(tmp_path / "one", **knobs, workers=1)
-    simulate_screen(tmp_path / "three", **knobs, workers=3)
-    simulate_screen(tmp_path / "other", **knobs | {"seed": 4})
+    settings = SMALL | {"fields": 1, "size": 128}
+    simulate_screen(tmp_path / "one", **settings, workers=1)
+    simulate_screen(tmp_path / "three", **settings, workers=3)
+    simulate_screen(tmp_path / "other", **settings | {"seed": 4})
     one = sums(tmp_path / "one")
     assert one == sums(tmp_path / "three")
     assert one != sums(tmp_path / "other")
@@ -266,7 +266,7 @@ def test_a_name_that_yaml_reads_as_a_number_stays_a_name(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("knobs", "named"),
+    ("settings", "named"),
     [
         ({"wells": 95}, "wells: 95"),
         ({"plates": 0, "size": 10}, "plates: 0"),
@@ -289,6 +289,6 @@ def test_a_name_that_yaml_reads_as_a_number_stays_a_name(tmp_path: Path) -> None
         ({"cells": "multinucleate", "samples_from": ("first",)}, "use none"),
     ],
 )
-def test_a_knob_out_of_range_is_named(knobs: dict, named: str) -> None:
+def test_a_setting_out_of_range_is_named(settings: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
-        Knobs(**knobs)
+        ScreenSettings(**settings)

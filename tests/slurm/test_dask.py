@@ -82,11 +82,11 @@ def test_a_partition_that_is_not_there_is_told_at_once(screen: Path):
     assert "Traceback" not in done.stderr and not (screen / "refused" / "p.zarr").exists()
 
 
-def test_workers_that_do_not_start_are_told(screen: Path):
+def test_workers_that_do_not_start_are_reported(screen: Path):
     held = WORKERS | {"wait_s": 2, "slurm": WORKERS["slurm"] | {"extra": ["--hold"]}}
     done = on_slurm(screen, stage(screen, "held", held))
     assert done.returncode == 1
-    assert "error: dask.cluster: no worker came within 2 s (dask.wait_s); look with squeue --me" in done.stderr
+    assert "error: dask.cluster: no worker came within 2 s (dask.wait_s); see with squeue --me" in done.stderr
     assert "Traceback" not in done.stderr and not (screen / "held" / "p.zarr").exists()
 
 

@@ -160,7 +160,7 @@ wait $run
 """
     assert screen.jobs(script) == {"train": 4}
     logs = [path.read_text() for path in (screen.folder / "results/small/logs/train").iterdir()]
-    assert sum("goes on from step" in log for log in logs) == 1
+    assert sum("resumes from step" in log for log in logs) == 1
     assert screen.is_as_undisturbed(snakemake, "train")
     for fold in range(3):
         weights = f"results/small/model/fold-{fold}.safetensors"

@@ -445,7 +445,7 @@ def test_negative_controls_where_bscore_is_blind_are_told():
 
 
 def edge_screen(**keys):
-    """Return a screen whose controls all lie in the two outermost columns of a side."""
+    """Return a screen whose controls all are in the two outermost columns of a side."""
     table = screen(**keys)
     at_edge = table["well_column"].isin([0, 1])
     role = np.where(at_edge, "negative", np.where(table["well_column"] >= 10, "positive", "sample"))

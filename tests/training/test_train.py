@@ -457,10 +457,10 @@ def test_papers_step_is_down_the_whole_gradient_in_full_precision():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        ("constant", "field 1: all pixels have one value"),
+        ("constant", "field 1: all pixels have the same value"),
         ("small", "smaller than the 40 px"),
         ("pixel size", "plates that are trained on together need one pixel size"),
-        ("crop", "train.crop: 32 px are too few for the network 'compact', which needs 40"),
+        ("crop", "train.crop: 32 px is too small for the network 'compact', which needs 40"),
         ("max_fields", "train.max_fields: 6 cannot hold a field of each of 7 classes"),
         ("channel", "has no channel GFP"),
         ("no fields", "too few control wells with usable fields"),

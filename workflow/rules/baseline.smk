@@ -25,7 +25,7 @@ rule measure:
         " > {log:q} 2>&1"
 
 
-# What simpler methods find in the same wells, by the same folds and hit calls.
+# Simpler methods on the same wells, with the same folds and hit calls.
 rule baseline:
     input:
         cells=[SCREEN.cells(plate) for plate in IMAGES],

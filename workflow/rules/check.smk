@@ -1,5 +1,5 @@
-# All that can be known before the first job: config, tables and file names agree. Not a rule, because Snakemake does
-# not look for changed settings below a job that runs again: results would stay as they were under the former ones.
+# Checks before the first job: config, tables and file names agree. This is not a rule: Snakemake does not re-evaluate
+# parameters of downstream jobs when an upstream job reruns, so results would keep the old settings.
 LAYOUT, CONTROLS = str(SCREEN.table("layout")), str(SCREEN.table("controls"))
 WARNINGS = str(SCREEN.check_warnings)
 
@@ -17,7 +17,7 @@ def start():
 
 
 def check_images_are_there():
-    """Stop before a job that would need raw images that were put away: it would only delete what is there."""
+    """Stop before a job that needs raw images that no longer exist: it would only delete its present output."""
     from wscnn.acquisitions.base import entry_is
     from wscnn.core.errors import listed
 
@@ -54,7 +54,7 @@ onstart:
     start()
 
 
-# Of a module Snakemake ignores `onstart`: it is put before that of the workflow that includes this one.
+# Snakemake ignores `onstart` of a module: it is put before that of the workflow that includes this one.
 if not workflow.modifier.is_main_snakefile():
     including = workflow._onstart
 
@@ -66,7 +66,7 @@ if not workflow.modifier.is_main_snakefile():
 
 
 def check_once():
-    """Check the screen unless it was checked as it is now, and write its layout and controls for the jobs."""
+    """Check the screen unless it is unchanged since the last check, and write its layout and controls for the jobs."""
     # Every job of a cluster reads this file, too, and needs none of these.
     from wscnn.core.atomic import atomic_path
     from wscnn.preflight.check import check_config, write_screen

@@ -29,8 +29,8 @@ def valid(read, *arguments):
         raise WorkflowError(f"Fix these problems first:\n{error}")
 
 
-# Of `--config 'hits={"fdr": 0.01}'` Snakemake keeps numbers within the braces as text. What of a module's config comes
-# from the command line is known to the including workflow only.
+# In `--config 'hits={"fdr": 0.01}'` Snakemake keeps numbers within the braces as text. Which part of a module's config
+# comes from the command line is known to the including workflow only.
 CONFIG_FILES = [Path(file) for file in workflow.configfiles]
 if workflow.modifier.is_main_snakefile():
     SOURCE = str(CONFIG_FILES[0])
@@ -94,7 +94,7 @@ BASELINE = (
     else []
 )
 NOVELTY = [SCREEN.model.novelty] if DISCOVERS else []
-# Only where it is not a number of the config's.
+# Only where the config gives no number.
 SCALE = [SCREEN.scale] if config["mosaic"]["downsample"] == "auto" else []
 MODEL_CARD = [] if config["model"]["checkpoint"] or not HAS_MODEL else MODEL.readme
 
@@ -104,10 +104,10 @@ wildcard_constraints:
     fold="|".join(map(str, range(N_FOLDS))),
 
 
-# Of the params of a rule, Snakemake compares with those of an earlier run what does not depend on input or output. So a
-# function that takes `output` gives what a job needs but its results do not depend on, such as paths.
+# Snakemake compares the params of a rule with those of an earlier run unless they depend on input or output. So
+# functions that take `output` return what a job needs but its results do not depend on, such as paths.
 def settings(*names):
-    """Return a params function for sections of the config as options of a verb: JSON, which :q quotes."""
+    """Return a params function for sections of the config as options of a command: JSON, which :q quotes."""
     options = [part for name in names for part in (f"--{name}", as_json(config[name]))]
     return lambda wildcards, output: options
 
@@ -136,7 +136,7 @@ def digest_of(*paths):
 
 
 def start_files(fold):
-    """Return a digest of the weights and card that training of a fold starts from; None where it starts from chance."""
+    """Return a digest of the weights and card that a fold starts from; None where it starts from random weights."""
     if config["train"]["start_from"] is None:
         return None
     folder = ModelFolder(Path(config["train"]["start_from"]))
@@ -144,7 +144,7 @@ def start_files(fold):
 
 
 def encoder_start():
-    """Return a digest of the encoder that this screen's is taken from; None where it is learned."""
+    """Return a digest of the encoder that this screen reuses; None where it is trained here."""
     path = config["encoder"]["start_from"]
     return path and digest_of(path, Path(path).with_suffix(".json"))
 
@@ -158,7 +158,7 @@ def control_wells():
 
 @cache
 def layout_digest():
-    """Return a digest of all that `check` writes into the screen's layout."""
+    """Return a digest of everything that `check` writes into the screen's layout."""
     if workflow.is_main_process:
         tables = layout(), PLATES[["plate", "batch"]]
         text = "\n".join(table.to_csv(index=False) for table in tables)
@@ -181,19 +181,19 @@ def excluded_wells(wildcards):
 
 @cache
 def watch():
-    """Return what has become of the raw images of the plates that were indexed; looked at once, when Snakemake starts."""
+    """Return the state of the raw images of indexed plates, determined once, when Snakemake starts."""
     from wscnn.acquisitions.originals import Watch
 
     return Watch(IMAGES, config["acquisition"], excluded(), SCREEN.path)
 
 
 def images_state(wildcards):
-    """Return a word for a plate's raw images, another one when they have changed."""
+    """Return a string for the state of a plate's raw images, which differs when they have changed."""
     if workflow.is_main_process:
         return watch().states[wildcards.plate]
 
 
-# Before anything is compared: a plate that is listed again has its results still.
+# Before anything is compared: a plate that is listed again gets its earlier results back.
 if workflow.is_main_process:
     for plate in bring_back(SCREEN.path, IMAGES):
         print(

@@ -16,11 +16,11 @@ rule hits:
     conda:
         "../../envs/environment.yaml"
     params:
-        # What the layout that `check` writes is made of.
+        # Content of the layout that `check` writes.
         layout_digest=lambda wildcards: layout_digest(),
         compared=compared("hits"),
         layout=LAYOUT,
-        # What `check` and the cards of the folds warn of.
+        # Warnings of `check` and of the cards of the folds.
         warnings=WARNINGS,
         models=repeated("--models", [MODEL.path] * HAS_MODEL),
         wells=lambda wildcards, input: repeated("--wells", input.wells),

@@ -1,4 +1,5 @@
-# One row per image file, from names and metadata. The folder of images is no input: paths and times are not content.
+# One row per image file, from names and metadata. The folder of images is not an input: paths and times are not
+# content.
 rule index:
     output:
         SCREEN.index("{plate}"),
@@ -9,7 +10,7 @@ rule index:
     conda:
         "../../envs/environment.yaml"
     params:
-        # That images were overwritten, added or removed.
+        # Changes when images were overwritten, added or removed.
         state=images_state,
         excluded=excluded_wells,
         compared=compared("acquisition"),

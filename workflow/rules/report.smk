@@ -1,4 +1,4 @@
-# One file to look at and to share.
+# One self-contained file to read and share.
 rule report:
     input:
         SCREEN.table("hits"),

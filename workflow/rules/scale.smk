@@ -1,5 +1,5 @@
 # How many raw pixels make a mosaic pixel (mosaic.downsample: auto). Decided once, from images read here: no file is an
-# input, so that a plate that is added, or an image that changes, does not change a scale that was decided.
+# input, so that adding a plate or changing an image does not change the scale.
 rule scale:
     output:
         SCALE,
@@ -11,7 +11,7 @@ rule scale:
         "../../envs/environment.yaml"
     params:
         compared=compared("acquisition", "mosaic"),
-        # That another model is applied.
+        # Changes when another model is applied.
         model=digest_of(*FOLDS) if config["model"]["checkpoint"] else "",
         plates=lambda wildcards, output: config["plates"],
         layout=LAYOUT,

@@ -3,7 +3,7 @@ rule score:
     input:
         manifest=SCREEN.manifest("{plate}"),
         qc=SCREEN.quality("{plate}"),
-        # Those of a model that was made elsewhere are no input: where they lie does not count.
+        # Files of a model that was trained elsewhere are not an input: their path does not count.
         models=FOLDS if MODEL == SCREEN.model else [],
         novelty=NOVELTY,
     output:
@@ -27,7 +27,7 @@ rule score:
             *repeated("--encoder", [SCREEN.model.encoder] * DISCOVERS),
             *repeated("--features", output.features),
         ],
-        # That a model that was made elsewhere has changed; of one that is made here the times of its files say so.
+        # Changes when a model that was trained elsewhere changes; for one trained here, file times show it.
         model_files=None if MODEL == SCREEN.model else digest_of(*FOLDS),
         compared=compared("score"),
         settings=settings("score", "dask"),

@@ -1,4 +1,4 @@
-# A well one mosaic, a plate one OME-Zarr. The manifest stands for the plate, because `score` adds masks inside it.
+# One mosaic per well, one OME-Zarr per plate. The manifest stands for the plate, because `score` adds masks inside it.
 rule stage:
     input:
         index=SCREEN.index("{plate}"),

@@ -1,4 +1,4 @@
-# Layers learned from all wells without labels, once for all folds.
+# Layers pretrained on all wells without labels, once for all folds.
 rule encode:
     input:
         plates=[SCREEN.manifest(plate) for plate in IMAGES],
@@ -14,7 +14,7 @@ rule encode:
         "../../envs/environment.yaml"
     threads: 8
     params:
-        # That the encoder to start from has changed.
+        # Changes when the encoder to start from changes.
         start_file=encoder_start(),
         screen=config["screen"],
         stores=repeated("--store", map(SCREEN.plate, IMAGES)),

@@ -48,23 +48,23 @@ def open_acquisition(images: Path, acquisition: Mapping[str, Any]) -> Acquisitio
     except OSError as error:
         raise UserError(f"{images}: cannot be read ({error.strerror}); check the path and its permissions") from None
     if not found:
-        raise UserError(f"{images}: no such folder; mend column images in the table of plates")
+        raise UserError(f"{images}: no such folder; correct the column images in the table of plates")
     name = acquisition["format"]
     if name == "auto":
         given = [key for key in ("pattern", "table") if acquisition[key]]
         name = given[0] if given else recognise(images)
         if name is None:
-            raise UserError(f"{images}: no known instrument's export; {_proposed(images)}")
+            raise UserError(f"{images}: not the export of a known instrument; {_proposed(images)}")
     return _READERS[name](images, acquisition)
 
 
 def recognise(images: Path) -> str | None:
-    """Return the format that a folder of images looks like, None where it is no known instrument's export."""
+    """Return the format that a folder of images looks like, None where it is not the export of a known instrument."""
     return next((name for name, reader in _READERS.items() if reader.recognises(images)), None)
 
 
 def _proposed(images: Path) -> str:
-    """Return what to do about a folder whose files only their names describe."""
+    """Return what to do about a folder whose files are described by nothing but their names."""
     try:
         naming = recognise_names(walk(images))
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What every instrument's reader does."""
+"""What the readers of all instruments share."""
 
 import os
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ ONLY = 1
 
 
 class Acquisition(ABC):
-    """The images of one folder, as an instrument left them.
+    """The images of one folder, as an instrument exported them.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Acquisition(ABC):
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.settings = settings
-        #: Channels that the instrument has and the config does not list, met so far: all that each is called.
+        #: Channels found so far that the config does not list, each with all its names.
         self.unlisted: dict[str, tuple[str, ...]] = {}
 
     @classmethod
@@ -51,8 +51,8 @@ class Acquisition(ABC):
 
         Only channels that the config lists, under the names given there; every z plane and time point found;
         `path` begins with `folder`. Stage positions are those of the field's centre in micrometres, y downwards;
-        they and the pixel size are NaN where only the images know them. Nothing is asked of the excluded wells, whose
-        files may be missing or broken; they may be listed all the same.
+        they and the pixel size are NaN where only the images' headers hold them. Excluded wells, whose files may be
+        missing or broken, are not checked; they may still be listed.
 
         Raises
         ------
@@ -61,16 +61,16 @@ class Acquisition(ABC):
         """
 
     def index(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
-        """Return `files` with what only the headers of the images say, without the excluded wells."""
+        """Return `files` completed from the headers of the images, without the excluded wells."""
         table = self.files(plate, excluded)
         return self.headers(table[~table["well"].isin(excluded)].reset_index(drop=True))
 
     def headers(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return an index with what only the headers of its images tell."""
+        """Return an index completed from the headers of its images."""
         return table
 
     def inspect(self, path: Path, page: int) -> tuple[tuple[int, ...], np.dtype]:
-        """Return shape (y, x) and type of an image by its header; raise what `read` would raise of that."""
+        """Return shape (y, x) and type of an image from its header; raise what `read` would raise for that header."""
         return inspect_tiff(path, page if self.pages else None)
 
     def read(self, path: Path, page: int) -> np.ndarray:
@@ -97,14 +97,14 @@ class Acquisition(ABC):
 def walk(folder: Path) -> Iterator[str]:
     """Yield the paths of all files below `folder`, relative to it with ``/`` between parts, sorted within each folder.
 
-    Hidden files and folders are left out. A linked folder is entered, but none is entered from within itself.
+    Hidden files and folders are left out. Linked folders are followed, but not into a folder that contains the link.
 
     Raises
     ------
     UserError
         When a folder is missing or may not be read.
     """
-    # Folders still to enter, each with those that it lies in.
+    # Folders still to enter, each with its parents.
     stack: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while stack:
         inside, above = stack.pop()
@@ -124,7 +124,7 @@ def walk(folder: Path) -> Iterator[str]:
 
 
 def entry_is(kind: Callable[[], bool]) -> bool:
-    """Return what an entry of a folder is; a link to itself or to where one may not look is nothing."""
+    """Return whether an entry of a folder is of a kind; False for links that are circular or may not be followed."""
     try:
         return kind()
     except OSError:
@@ -137,7 +137,7 @@ def without(table: pd.DataFrame, excluded: Collection[str]) -> pd.DataFrame:
 
 
 def present(table: pd.DataFrame, listing: Path, z: str | int) -> pd.DataFrame:
-    """Return the rows of an index whose files exist, because metadata list what was planned.
+    """Return the rows of an index whose files exist; metadata also list planned images that were not acquired.
 
     Parameters
     ----------

@@ -19,11 +19,10 @@ _DETAIL = "measurementdetail.mrf"
 
 
 class CellVoyager(Acquisition):
-    """A measurement as a CellVoyager leaves it.
+    """A measurement as a CellVoyager exports it.
 
     The config names a channel by its number (``Ch``), its filter (``Acquisition``, such as ``BP445/45``) or its
-    ``Fluorophore``. Positions are relative to the well's centre; the instrument's y axis points up and is turned
-    round.
+    ``Fluorophore``. Positions are relative to the well's centre; the instrument's y axis points up and is inverted.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -39,7 +38,7 @@ class CellVoyager(Acquisition):
         return find(folder, [_RECORDS]) is not None
 
     def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
-        """Return a row for every image that the measurement lists and the folder holds."""
+        """Return one row per image that the measurement lists and the folder holds."""
         folder = self._records.parent
         sizes, names = self._channels()
         rows = []
@@ -75,7 +74,7 @@ class CellVoyager(Acquisition):
         return present(table, self._records, self.settings["z"])
 
     def _channels(self) -> tuple[dict[str, float], dict[str, list[str]]]:
-        """Return pixel size and further names of the channels by number, as far as the files that tell them exist."""
+        """Return pixel size and further names of the channels by number, as far as the files that hold them exist."""
         detail = find(self._records.parent, [_DETAIL])
         if detail is None:
             return {}, {}
@@ -91,7 +90,7 @@ class CellVoyager(Acquisition):
             except ValueError as error:
                 raise UserError(f"{detail}: pixel size of a channel: {error}; copy it again") from None
         path = detail.parent / os.path.basename(settings)  # noqa: PTH119
-        # Other than Path.is_file, this takes a name that no file can have for one that is not there.
+        # Unlike Path.is_file, this returns False for a name that no file can have.
         if settings and os.path.isfile(path):  # noqa: PTH113
             for _, element in elements(path, {"Channel"}):
                 found = attributes(element)

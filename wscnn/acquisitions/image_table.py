@@ -24,7 +24,7 @@ _LARGEST = 2**31 - 1
 
 
 class ImageTable(Stacks):
-    """Images that the table ``acquisition.table`` lists, one row each.
+    """Images listed by the table ``acquisition.table``, one row per image.
 
     Columns ``path`` (below the plate's folder), ``well``, ``field``, ``channel``; where needed ``plate``, ``z``,
     ``time``, ``y_um``, ``x_um`` and ``pixel_size_um``. Without the column ``plate`` the table holds for every plate.
@@ -51,7 +51,7 @@ class ImageTable(Stacks):
         return sorted(content["plate"].unique()) if "plate" in content else []
 
     def listed(self, plate: str, excluded: Collection[str]) -> pd.DataFrame:
-        """Return a row for every image of `plate`, all of which but those of excluded wells have to be there."""
+        """Return one row per image of `plate`; all files must exist, except those of excluded wells."""
         content = self._content
         rows = content[content["plate"] == plate] if "plate" in content else content
         if rows.empty:
@@ -115,9 +115,7 @@ def table_path(folder: Path, table: str) -> Path:
 # Plates share a table, and reading that of a large screen takes seconds.
 @lru_cache(maxsize=1)
 def _read(path: Path, size: int, mtime_ns: int) -> pd.DataFrame:
-    """Return the rows of a table of images, valid, with the columns of `COLUMNS` that it has; `size` and time tell
-    versions of a file apart.
-    """
+    """Return the valid rows of a table of images; `size` and time distinguish versions of the file."""
     given = read_user_table(path, _REQUIRED, COLUMNS)
     problems = [f"{path}: lists no image"] if given.empty else []
     table = pd.DataFrame(index=given.index)
@@ -170,13 +168,13 @@ def _read(path: Path, size: int, mtime_ns: int) -> pd.DataFrame:
 
 
 def _wrong(path: Path, cells: pd.Series, what: str) -> list[str]:
-    """Return one sentence on the cells of a column that hold no value that it can have."""
+    """Return one sentence on the cells of a column that hold an invalid value."""
     found = by_value(as_text(cells))
     return merged((what, f"{path}, {lines}: {what}: '{value}'", at(value, lines)) for value, lines in found)
 
 
 def _path_faults(value: str, n: int) -> list[str]:
-    """Return what is wrong with a path that stands in `n` rows, in words."""
+    """Return what is wrong with a path that occurs in `n` rows, in words."""
     faults = []
     if "\\" in value:
         faults.append(f"'{value}' has \\ between folders; write /")

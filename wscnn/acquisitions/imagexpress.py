@@ -1,4 +1,4 @@
-"""Exports of MetaXpress, from ImageXpress: ``.HTD`` and TIFFs called like ``<plate>_B02_s1_w1.TIF``."""
+"""Exports of MetaXpress, from ImageXpress: ``.HTD`` and TIFFs named like ``<plate>_B02_s1_w1.TIF``."""
 
 import csv
 import math
@@ -29,7 +29,7 @@ class ImageXpress(Acquisition):
     """A plate as MetaXpress exports it, with folders ``TimePoint_<n>`` and ``ZStep_<n>`` where there are several.
 
     The config names a channel by its number (``1`` for ``_w1``) or its name in the ``.HTD`` (``WaveName1``). Where
-    MetaXpress projected the z planes, its projection is plane 0 (``ZStep_0``). Positions and pixel size stand in the
+    MetaXpress projected the z planes, its projection is plane 0 (``ZStep_0``). Positions and pixel size are in the
     headers of the images.
     """
 
@@ -42,7 +42,7 @@ class ImageXpress(Acquisition):
         return any(path.suffix.lower() == ".htd" for depth in ("*", "*/*") for path in folder.glob(depth))
 
     def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
-        """Return a row for every image; positions and pixel size are not known yet."""
+        """Return one row per image; positions and pixel size are not known yet."""
         rows = []
         n_images = 0
         # Where there are folders of planes, an image beside them is a projection, or the only plane of its channel.
@@ -81,7 +81,7 @@ class ImageXpress(Acquisition):
             )
         if not n_images:
             raise UserError(
-                f"{self.folder}: no image called like <plate>_B02_s1_w1.TIF; give acquisition.format pattern and "
+                f"{self.folder}: no image named like <plate>_B02_s1_w1.TIF; give acquisition.format pattern and "
                 "a pattern if the files were renamed"
             )
         return pd.DataFrame(rows, columns=list(INDEX))
@@ -89,11 +89,11 @@ class ImageXpress(Acquisition):
     def headers(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return an index with positions and pixel size from the header of one image of each field."""
         first = table.drop_duplicates(["well", "field"])
-        places = {
+        positions = {
             (row.well, row.field): _header(Path(str(row.path)))
             for row in progress(first.itertuples(), len(first), "headers read")
         }
-        known = [places[key] for key in zip(table["well"], table["field"], strict=True)]
+        known = [positions[key] for key in zip(table["well"], table["field"], strict=True)]
         table[["y_um", "x_um", "pixel_size_um"]] = pd.DataFrame(known, index=table.index, dtype="float64")
         return table
 
@@ -129,7 +129,7 @@ def read_wave_names(path: Path) -> dict[int, str]:
     Raises
     ------
     UserError
-        When the file cannot be read or is no such file.
+        When the file cannot be read or is not such a file.
     """
     try:
         text = path.read_bytes().decode("latin-1")

@@ -1,4 +1,4 @@
-"""Stage `index`: which image of a plate lies where, from names and metadata; no pixel is read."""
+"""Stage `index`: where each image of a plate is, from names and metadata; no pixel is read."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,8 @@ def index_plate(
         The Parquet file to write, columns `wscnn.core.tables.INDEX` and `wscnn.core.tables.ORIGINAL`; paths are
         relative to `images`.
     layout
-        The screen's layout: wells with role ``exclude`` are left out, whatever their files are like; each other well of
-        the plate must have images.
+        The screen's layout: wells with role ``exclude`` are left out, even if their files are broken; every other well
+        of the plate must have images.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def index_plate(
     files = reader.files(plate, excluded)
     files = files[~files["well"].isin(excluded)].reset_index(drop=True)
     names = describe(files, images)
-    # Before any is opened, so that one that is replaced meanwhile is noticed later.
+    # Before any file is opened, so that a file replaced meanwhile is noticed later.
     paths = files["path"].unique().tolist()
     found = pd.DataFrame(stamps(paths), index=paths, columns=list(ORIGINAL), dtype="int64")
     table = reader.headers(files)
@@ -61,8 +61,8 @@ def index_plate(
         table["pixel_size_um"] = table["pixel_size_um"].astype(float).fillna(acquisition["pixel_size_um"])
     if (table["pixel_size_um"] <= 0).any():
         raise UserError(f"{images}: its metadata give a pixel size of {table['pixel_size_um'].min():g} um; fix them")
-    places = {well: parse_well(well) for well in table["well"].unique()}
-    if lacking := sorted(_wanted_wells(layout, plate) - set(places), key=parse_well):
+    positions = {well: parse_well(well) for well in table["well"].unique()}
+    if lacking := sorted(_wanted_wells(layout, plate) - set(positions), key=parse_well):
         raise UserError(
             f"{images}: no image of {len(lacking)} wells of the layout, the first is {lacking[0]}; copy the images "
             "there, or give the wells role exclude"
@@ -71,7 +71,7 @@ def index_plate(
     table["path"] = relative(table["path"], images)
     order = pd.DataFrame(
         {
-            "well": table["well"].map(places),
+            "well": table["well"].map(positions),
             "field": table["field"],
             "channel": table["channel"].map(channels.index),
             "z": table["z"],
@@ -80,7 +80,7 @@ def index_plate(
     ).sort_values(_IMAGE)
     notes = {**made_from({"acquisition": acquisition}, []), "listed": names}
     write_table(conform(table.loc[order.index], INDEX | ORIGINAL).reset_index(drop=True), output, notes, kind="index")
-    log(f"{plate}: {len(table)} images of {len(places)} wells")
+    log(f"{plate}: {len(table)} images of {len(positions)} wells")
 
 
 def excluded_wells(layout: Path | None, plate: str) -> set[str]:
@@ -100,7 +100,7 @@ def _wanted_wells(layout: Path | None, plate: str) -> set[str]:
 
 
 def read_index(path: Path, images: Path) -> pd.DataFrame:
-    """Return the index of a plate, its paths with the folder where the images lie now.
+    """Return the index of a plate, with the present folder of the images in its paths.
 
     Raises
     ------
@@ -121,8 +121,8 @@ def duplicates(table: pd.DataFrame) -> list[str]:
     first = table.drop_duplicates(_IMAGE).set_index(_IMAGE)["path"]
     problems = [
         f"{first[tuple(row[key] for key in _IMAGE)]} and {row['path']}: both are well {row['well']}, "
-        f"field {row['field']}, channel {row['channel']}, z {row['z']}, time {row['time']}; remove one or let "
-        "acquisition.pattern tell them apart"
+        f"field {row['field']}, channel {row['channel']}, z {row['z']}, time {row['time']}; remove one, or let "
+        "acquisition.pattern distinguish them"
         for row in second.head(5).to_dict("records")
     ]
     return first_problems(problems, 5, len(second))
@@ -138,8 +138,8 @@ def choose(table: pd.DataFrame, z: str | int, time: int | None, projection: int 
     z, time
         As in the config's section ``acquisition``.
     projection
-        The plane that is a projection of the others (`Acquisition.projection`): it is not projected once more, but
-        taken where a channel has nothing else.
+        The plane that is a projection of the others (`Acquisition.projection`): it is not included in projections, and
+        used only where a channel has no other plane.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def choose(table: pd.DataFrame, z: str | int, time: int | None, projection: int 
 
 
 def plane_problems(chosen: pd.DataFrame, channels: Sequence[str]) -> list[str]:
-    """Return what fields lack of the planes that most fields have, a sentence for each kind of fault.
+    """Return what fields lack of the planes that most fields have, one sentence per kind of fault.
 
     Each channel is projected over the planes it has; that may be another number for each channel, but of one channel
     the fields have to agree.
@@ -180,7 +180,7 @@ def plane_problems(chosen: pd.DataFrame, channels: Sequence[str]) -> list[str]:
     problems = []
     for channel in channels:
         planes = chosen[chosen["channel"] == channel].groupby(["well", "field"])["z"].agg(frozenset).to_dict()
-        # Of two sets that are as frequent, the larger.
+        # Of two equally frequent sets, the larger.
         frequent = Counter(planes.values())
         usual: frozenset[int] = max(
             frequent, key=lambda some: (frequent[some], len(some), sorted(some)), default=frozenset()

@@ -17,7 +17,7 @@ from wscnn.acquisitions.schemes import (
 from wscnn.core.errors import UserError
 from wscnn.core.wells import row_letters
 
-# Names are cut at these; runs of letters and digits within the parts are told apart next.
+# Names are cut at these; runs of letters and digits within the parts are separated next.
 _CUT = re.compile(r"([^A-Za-z\d]+)", re.ASCII)
 
 _RUN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+", re.ASCII)
@@ -25,7 +25,7 @@ _RUN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+", re.ASCII)
 
 @dataclass
 class _Part:
-    """A part of the names, with its value in each of them; `kind` is empty where it says nothing of the image."""
+    """A part of the names, with its value in each of them; `kind` is empty where it does not describe the image."""
 
     values: list[str]
     chunk: int
@@ -61,8 +61,8 @@ def inferred(images: Sequence[str]) -> Naming:
 def _parts(names: Sequence[str]) -> list[_Part]:
     """Return the parts of names that are cut alike, separators included.
 
-    A part that is the same run of letters and digits in all names but for the digits, or but for a well's letter, is
-    cut further: ``T0001F002`` into ``T``, ``0001``, ``F``, ``002``.
+    A part that differs between names only in its digits, or in a well's letter, is cut further: ``T0001F002`` into
+    ``T``, ``0001``, ``F``, ``002``.
     """
     parts: list[_Part] = []
     for number, column in enumerate(zip(*(_CUT.split(name) for name in names), strict=True)):
@@ -105,10 +105,10 @@ def _find_well(parts: list[_Part], names: Sequence[str]) -> None:
     for i, j in pairwise(words):
         letter, number = parts[i], parts[j]
         lettered = all(re.fullmatch(r"[A-P]|A[A-F]", value, re.IGNORECASE) for value in letter.values)
-        # The letter of "plateA" or "exp B" is no row.
+        # The letter of "plateA" or "exp B" is not a row.
         lettered = lettered and _letters_before(parts, i) in ("", "well", "point")
         numbered = number.digits and all(1 <= int(value) <= 48 for value in number.values)
-        # Where all wells lie in one row its letter may be taken for a hint, as in f01: rows are capital letters.
+        # Where all wells are in one row its letter may be mistaken for a hint, as in f01: rows are capital letters.
         single = j == i + 1 and letter.values[0].isupper() and letter.values[0].lower() not in HINTS
         if lettered and numbered and (letter.varies or single):
             pairs.append((i, j))
@@ -155,8 +155,8 @@ def _find_rest(parts: list[_Part], names: Sequence[str]) -> None:
         elif part.varies and not _follows(part.values, wells):
             unexplained.append(part)
     well = _row_of(parts)
-    # Needed are the parts without which two files would be one image. What stands before the well may be a plate once
-    # it is known what tells channels apart.
+    # A part is needed if two files would be the same image without it. A part before the well may be a plate once the
+    # part that distinguishes channels is known.
     for part in sorted(unexplained, key=lambda part: (part.digits, parts.index(part) < well)):
         others = [other for other in parts if other.kind or (other in unexplained and other is not part)]
         if len(set(_joined(others))) == len(names):
@@ -179,7 +179,7 @@ def _find_rest(parts: list[_Part], names: Sequence[str]) -> None:
 
 
 def _alone(part: _Part, parts: Sequence[_Part]) -> bool:
-    """Return whether a number is the only one among `parts` of which nothing says what it counts."""
+    """Return whether a number is the only one among `parts` without a hint of what it counts."""
     bare = [other for other in parts if other.digits and not other.kind and not other.hint]
     return bare == [part] and max(map(len, part.values)) < 5
 
@@ -190,7 +190,7 @@ def _row_of(parts: Sequence[_Part]) -> int:
 
 
 def _letters(rows: Sequence[str]) -> str:
-    """Return what matches the letters of these rows, and as little else as can be."""
+    """Return an expression that matches the letters of these rows, and as little else as possible."""
     case = "A-Z" if all(map(str.isupper, rows)) else "a-z" if all(map(str.islower, rows)) else "A-Za-z"
     return f"[{case}]" if max(map(len, rows)) == 1 else f"[{case}]{{1,2}}"
 
@@ -200,14 +200,14 @@ def _joined(parts: Iterable[_Part]) -> list[tuple[str, ...]]:
 
 
 def _follows(values: Sequence[str], others: Sequence[tuple[str, ...]]) -> bool:
-    """Return whether each of `others` goes with one of `values` only, so that the values add nothing."""
+    """Return whether each of `others` occurs with one of `values` only, so that the values add no information."""
     return len(set(zip(values, others, strict=True))) == len(set(others))
 
 
 def _pattern(parts: Sequence[_Part]) -> str:
     """Return a regular expression for names cut into these parts.
 
-    What stands before the well and says nothing may differ on another plate; what follows it may not.
+    Unexplained parts before the well may differ on another plate; those after it may not.
     """
     well = _row_of(parts)
     adjacent = parts[well + 1].kind == "column"
@@ -215,7 +215,7 @@ def _pattern(parts: Sequence[_Part]) -> str:
     text = ""
     for i, part in enumerate(parts):
         if part.chunk == plate:
-            # A plate's name is the whole of what stands between separators.
+            # A plate's name is everything between two separators.
             text += "" if i and parts[i - 1].chunk == plate else r"(?P<plate>[^/]+?)"
             continue
         match part.kind:

@@ -1,4 +1,4 @@
-"""Reading what instruments write beside their images: where it lies, and its numbers and names."""
+"""Reading what instruments write beside their images: finding the files, parsing numbers and names."""
 
 import math
 import os
@@ -23,10 +23,10 @@ def find(folder: Path, names: Collection[str]) -> Path | None:
             entry.path for entry in os.scandir(folder) if entry_is(entry.is_dir) and not entry.name.startswith(".")
         )
         found: list[Path] = []
-        for place in (folder, *map(Path, below)):
-            here = {name.lower(): name for name in os.listdir(place)}  # noqa: PTH208 - names alone
-            found += [place / here[name] for name in names if name in here][:1]
-            if place == folder and found:
+        for candidate in (folder, *map(Path, below)):
+            here = {name.lower(): name for name in os.listdir(candidate)}  # noqa: PTH208 - names alone
+            found += [candidate / here[name] for name in names if name in here][:1]
+            if candidate == folder and found:
                 break
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
@@ -41,7 +41,7 @@ def whole(text: str | None) -> int:
     Raises
     ------
     ValueError
-        When the text is none.
+        When the text is not such a number.
     """
     text = (text or "").strip()
     if not text.isdecimal() or int(text[:20]) > 2**31 - 1:
@@ -55,7 +55,7 @@ def real(text: str | None) -> float:
     Raises
     ------
     ValueError
-        When the text is none.
+        When the text is not such a number.
     """
     text = (text or "").strip()
     try:
@@ -69,14 +69,14 @@ def real(text: str | None) -> float:
 
 def well_at(row: str | None, column: str | None) -> str:
     """Return the name of the well at a row and column that are counted from 1."""
-    place = whole(row), whole(column)
-    if not (1 <= place[0] <= 32 and 1 <= place[1] <= 48):
-        raise ValueError(f"no plate has row {place[0]} and column {place[1]}")
-    return well_name(place[0] - 1, place[1] - 1)
+    position = whole(row), whole(column)
+    if not (1 <= position[0] <= 32 and 1 <= position[1] <= 48):
+        raise ValueError(f"no plate has row {position[0]} and column {position[1]}")
+    return well_name(position[0] - 1, position[1] - 1)
 
 
 def plain_name(text: str | None) -> str:
-    """Return the name of a file that metadata list, when it stays in its folder.
+    """Return the name of a file that metadata list, verified to stay in its folder.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 Schemes of known instruments are tried first. Otherwise names are cut into letters, digits and separators, and the
 parts that vary are explained one by one: a well, then parts whose letters hint at field, channel, plane or time point.
-Where two explanations fit, or none, the user is asked; nothing is guessed.
+Where two explanations fit, or none, a `UserError` asks the user; nothing is guessed.
 """
 
 import re
@@ -39,7 +39,7 @@ def recognise_names(names: Iterable[str], wells: int | None = None) -> Naming:
     Raises
     ------
     UserError
-        When the names do not say where an image lies, or may be read in several ways: with what is not known.
+        When the names do not identify the images, or may be read in several ways; it says what is not known.
     """
     every = sorted(names)
     images = [name for name in every if name.lower().endswith(IMAGES) and "_thumb" not in name.lower()]
@@ -62,7 +62,7 @@ def recognise_names(names: Iterable[str], wells: int | None = None) -> Naming:
 
 
 def _may_be_plates(names: Sequence[str]) -> bool:
-    """Return whether all images lie in folders at the top that may be plates, not time points, planes or channels."""
+    """Return whether all images are in top-level folders that may be plates, not time points, planes or channels."""
     folders = {name.partition("/")[0] for name in names}
     counted = (re.fullmatch(r"([A-Za-z]+)[ _-]?\d+", folder) for folder in folders)
     return (
@@ -85,7 +85,7 @@ def _no_images(names: Sequence[str]) -> str:
 
 
 def _distinct(scheme: Scheme, names: Sequence[str], wells: int | None) -> list[Image]:
-    """Return what names say by a scheme; nothing where it does not tell all of them apart."""
+    """Return what names say by a scheme; nothing where two names would be the same image."""
     found = [read_name(scheme, name, wells) for name in names]
     if "field_y" in scheme.pattern:
         number = {field: n for n, field in enumerate(sorted({image.field for image in found}), 1)}

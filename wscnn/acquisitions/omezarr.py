@@ -32,7 +32,7 @@ _MALFORMED = (KeyError, TypeError, IndexError, ValueError, AttributeError)
 
 
 class _Image(NamedTuple):
-    """What an image's metadata tell."""
+    """Metadata of an image."""
 
     array: Path
     shape: dict[str, int]
@@ -65,7 +65,9 @@ class OmeZarr(Acquisition):
         """Return one row per plane of every image of the plate."""
         content = _ome(self.folder)
         if not isinstance(content.get("plate"), dict):
-            raise UserError(f"{self.folder}: no OME-Zarr plate; give the folder whose metadata have the key 'plate'")
+            raise UserError(
+                f"{self.folder}: not an OME-Zarr plate; give the folder whose metadata have the key 'plate'"
+            )
         wells = {}
         try:
             for entry in content["plate"]["wells"]:
@@ -93,7 +95,7 @@ class OmeZarr(Acquisition):
     def headers(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the index as it is, having logged how many fields lack files of chunks.
 
-        That is legal, and right for chunks of zeros alone; but a copy that was cut off looks the same.
+        That is valid where a chunk holds only zeros, but an incomplete copy looks the same.
         """
         arrays = table["path"].unique()
         n = sum(_lacks_chunks(Path(path)) for path in arrays)
@@ -148,8 +150,8 @@ class OmeZarr(Acquisition):
                 self._without_unit = self._without_unit or str(folder / path)
             field = int(path.name) if path.name.isdecimal() and len(path.name) < 9 else position
             sizes = {axis: size for axis, size in image.shape.items() if axis not in "yx"}
-            for page, place in enumerate(np.ndindex(*sizes.values())):
-                at = dict(zip(sizes, map(int, place), strict=True))
+            for page, index in enumerate(np.ndindex(*sizes.values())):
+                at = dict(zip(sizes, map(int, index), strict=True))
                 keys = image.channels[at.get("c", 0)] if at.get("c", 0) < len(image.channels) else []
                 channel = self.channel(*keys, str(at.get("c", 0)))
                 if channel is not None:
@@ -211,7 +213,7 @@ def _image(folder: Path, pixel_size_um: float | None) -> _Image:
             for axis in (-2, -1)
         )
         if any(map(math.isinf, (y, x, scale[-1]))):
-            raise ValueError("a place or pixel size is infinite")
+            raise ValueError("a position or pixel size is infinite")
     except _MALFORMED as error:
         reason = repr(error)[:200]
         raise UserError(f"{folder}: broken metadata of the image ({reason}); convert the plate again") from None
@@ -228,7 +230,7 @@ def _ome(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); convert the plate again") from None
     except (*_MALFORMED, RecursionError):
-        raise UserError(f"{folder}: its metadata are no OME-Zarr; convert the plate again") from None
+        raise UserError(f"{folder}: its metadata are not OME-Zarr; convert the plate again") from None
 
 
 def _shape(array: Path) -> list[int]:
@@ -249,7 +251,7 @@ def _metadata(array: Path) -> dict[str, Any]:
 
 
 def _lacks_chunks(array: Path) -> bool:
-    """Return whether an array has fewer files than chunks (shards); False where its metadata do not tell."""
+    """Return whether an array has fewer files than chunks (shards); False where its metadata do not say."""
     content = _metadata(array)
     try:
         sizes = content["chunks"] if "chunks" in content else content["chunk_grid"]["configuration"]["chunk_shape"]
@@ -262,8 +264,8 @@ def _lacks_chunks(array: Path) -> bool:
 def _check_blosc(path: Path) -> None:
     """Raise a UserError when a chunk file of an array packed with Blosc was cut off.
 
-    Blosc believes the length in its header and reads on behind the end of what it was given: no error, any pixels.
-    Chunks in shards are found by an index that names their lengths.
+    Blosc trusts the length in its header and reads beyond the end of its input, which gives arbitrary pixels without an
+    error. Chunks in shards are found by an index that holds their lengths.
     """
     content = _metadata(path)
     codecs = [content.get("compressor"), *content.get("codecs", [])]
@@ -276,19 +278,19 @@ def _check_blosc(path: Path) -> None:
         with (path / name).open("rb") as file:
             header = file.read(16)
             size = os.fstat(file.fileno()).st_size
-        # By Blosc's description of its chunk format, bytes 12 to 15 are the chunk's length.
+        # According to the Blosc chunk format, bytes 12 to 15 are the chunk's length.
         said = int.from_bytes(header[12:16], "little")
         if len(header) < 16 or said != size:
             raise UserError(f"{path / name}: was cut off ({size} bytes of {said}); copy the plate again")
 
 
 def _open(path: Path) -> zarr.Array:
-    """Return an array, having seen that a chunk of it can be decoded.
+    """Return an array, verified to have chunks that can be decoded.
 
     Raises
     ------
     UserError
-        When its pixels are no numbers or a chunk is larger than `MAX_BYTES`.
+        When its pixels are not numbers or a chunk is larger than `MAX_BYTES`.
     """
     _shape(path)
     array = zarr.open_array(LocalStore(path, read_only=True), mode="r")
@@ -301,7 +303,7 @@ def _open(path: Path) -> zarr.Array:
 
 
 def _inside(text: str) -> PurePosixPath:
-    """Return a path of the metadata that stays in its folder.
+    """Return a path in the metadata, verified to stay in its folder.
 
     Raises
     ------

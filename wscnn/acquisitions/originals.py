@@ -26,7 +26,7 @@ from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import ScreenFolder, record_of
 from wscnn.core.tables import INDEX, ORIGINAL, read_notes, read_table, write_table
 
-# Files looked at by one thread at a time, and threads: on a network's file system looking is waiting.
+# Files that a thread stats at a time, and threads: on a network file system, stat is mostly waiting.
 _BATCH = 500
 _THREADS = 8
 _BLOCK = 2**20
@@ -35,7 +35,7 @@ _BLOCK = 2**20
 def stamp(path: str) -> tuple[int, int]:
     """Return size in bytes and time of modification (ns) of a file; of a folder, the sums over all its files.
 
-    The sum of times, modulo 2^63, changes with every single one; the latest would not.
+    The sum of times, modulo 2^63, changes with each of them; the latest time would not.
     """
     status = os.stat(path)  # noqa: PTH116 - many files
     if not os.path.isdir(path):  # noqa: PTH112
@@ -45,7 +45,7 @@ def stamp(path: str) -> tuple[int, int]:
 
 
 def stamps(paths: Sequence[str]) -> list[tuple[int, int]]:
-    """Return `stamp` of each path; (-1, -1) where there is nothing."""
+    """Return `stamp` of each path; (-1, -1) where it does not exist."""
 
     def of(batch: Sequence[str]) -> list[tuple[int, int]]:
         return [_stamp_if_there(path) for path in batch]
@@ -65,8 +65,8 @@ def _stamp_if_there(path: str) -> tuple[int, int]:
 def digest(path: str) -> str:
     """Return a digest of the content of a file, or of a folder with the names of its files.
 
-    It is a CRC-32C: it tells files apart that were changed by mistake, not by an attacker, and takes a tenth of the
-    time of SHA-256, so that `stage` can afford it for every image.
+    It is a CRC-32C, which detects accidental changes, not those of an attacker. It takes a tenth of the time of
+    SHA-256, so that `stage` can compute it for every image.
     """
     if not os.path.isdir(path):  # noqa: PTH112
         return f"{_crc(path):08x}"
@@ -83,7 +83,7 @@ def _crc(path: str) -> int:
 
 
 def verified(path: str, size: int, mtime_ns: int, before: str) -> str:
-    """Return the digest of an image, which is the one that was indexed.
+    """Return the digest of an image, verified to be the one that was indexed.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def verified(path: str, size: int, mtime_ns: int, before: str) -> str:
     Raises
     ------
     UserError
-        When it is missing, or another than the one that was indexed.
+        When it is missing, or differs from the one that was indexed.
     """
     try:
         found = stamp(path)
@@ -110,14 +110,14 @@ def verified(path: str, size: int, mtime_ns: int, before: str) -> str:
 
 
 def describe(table: pd.DataFrame, images: Path) -> str:
-    """Return a digest of what names and metadata say of the images of a plate: all but size, time and content.
+    """Return a digest of a plate's index without size, time and content of the images.
 
     Parameters
     ----------
     table
         What a reader lists (`wscnn.acquisitions.base.Acquisition.files`).
     images
-        The plate's folder; where it lies does not count.
+        The plate's folder; its own path is not part of the digest.
     """
     rows = table[list(INDEX)].assign(path=relative(table["path"], images)).sort_values(list(INDEX))
     return sha256(rows.to_csv(index=False).encode()).hexdigest()
@@ -148,7 +148,7 @@ def read_digests(manifest: Path) -> dict[tuple[str, int, int], str]:
 
 
 class _Folder:
-    """A folder of images, looked at once for all its plates."""
+    """A folder of images, listed once for all its plates."""
 
     def __init__(self, path: str, acquisition: Mapping[str, Any]) -> None:
         self.path = path
@@ -163,7 +163,7 @@ class _Folder:
         found = stamps([f"{self.path}/{name}" for name in names])
         table = ""
         if self._acquisition["table"]:
-            # It may lie outside the folder.
+            # It may be outside the folder.
             with suppress(OSError, UserError):
                 table = digest(str(table_path(Path(self.path), self._acquisition["table"])))
         return sha256(json.dumps([names, found, table]).encode()).hexdigest()
@@ -175,11 +175,10 @@ class _Folder:
 
 
 class Watch:
-    """What a screen's raw images are like when the workflow starts.
+    """State of a screen's raw images when the workflow starts.
 
-    A plate has a word for the state of its images. It is another one after they have changed, and a parameter of the
-    rule `index`. Plates that were not indexed have none yet, and the images of a plate whose folder is gone count as
-    they were.
+    The state of a plate's images is a string, which changes when they change and is a parameter of the rule `index`.
+    Plates that were not indexed have no state yet, and the images of a plate whose folder is gone count as unchanged.
 
     Parameters
     ----------
@@ -226,12 +225,12 @@ class Watch:
                 self._known[plate] = {"state": self.states[plate], "seen": seen}
                 seen_anew = True
         if seen_anew:
-            # So that they need not be compared again; who may not write compares again.
+            # Saves the next comparison; without permission to write, the next start compares again.
             with suppress(OSError):
                 self._write()
 
     def keep(self) -> None:
-        """Write down the states: what depends on them is made now."""
+        """Save the states: what depends on them is made now."""
         for plate, state in self.states.items():
             if state != self._known.get(plate, {}).get("state", ""):
                 self._known[plate] = {"state": state}
@@ -241,7 +240,7 @@ class Watch:
         return self.results.index(plate)
 
     def _read(self) -> dict[str, dict[str, str]]:
-        # Without it, plates are indexed once more than needed, with the same bytes.
+        # Without it, plates are indexed once more than necessary, with the same result.
         with suppress(OSError, ValueError):
             known = json.loads(self._file.read_bytes())
             if isinstance(known, dict) and all(isinstance(entry, dict) for entry in known.values()):
@@ -253,7 +252,7 @@ class Watch:
             partial.write_text(json.dumps(self._known, indent=0, sort_keys=True) + "\n")
 
     def _changed(self, plate: str, here: _Folder, excluded: Collection[str]) -> str | None:
-        """Return a word for the present images of a plate, None where they are those in its index."""
+        """Return the state of the present images of a plate, None where they are those in its index."""
         images = Path(here.path)
         try:
             table = here.reader.files(plate)

@@ -1,4 +1,4 @@
-"""Images that tell plate, well, field and channel by their names."""
+"""Images whose names give plate, well, field and channel."""
 
 import math
 import re
@@ -21,7 +21,7 @@ from wscnn.core.wells import parse_well, row_letters, well_name
 
 _GROUPS = {"plate", "well", "row", "column", "field", "channel", "z", "time"}
 _LARGEST = 2**31 - 1
-# Matching a name takes a microsecond or two; a pattern that needs longer than this tries endless ways to match.
+# Matching a name takes a microsecond or two; a pattern that needs longer than this backtracks excessively.
 _PATIENCE_S = 2.0
 _PATIENCE_PER_NAME_S = 1e-4
 
@@ -45,7 +45,7 @@ class Pattern(Stacks):
         return False
 
     def listed(self, plate: str, excluded: Collection[str]) -> pd.DataFrame:
-        """Return a row for every file of `plate`; positions are not known, the pixel size is the config's."""
+        """Return one row per file of `plate`; positions are not known, the pixel size is the config's."""
         every, named = self._rows
         if named and plate not in named:
             examples = ", ".join(f"'{name}'" for name in sorted(named)[:3])
@@ -107,7 +107,7 @@ class Pattern(Stacks):
         examples = " and ".join(f"'{name}'" for name in images[:2])
         return (
             f"{self.folder}: no file matches acquisition.pattern '{self._regex.pattern}'; "
-            f"files here are called {examples} ({len(names)} in all)"
+            f"files here are named {examples} ({len(names)} in all)"
         )
 
 
@@ -124,7 +124,7 @@ def compile_pattern(pattern: str, n_channels: int) -> re.Pattern[str]:
     Raises
     ------
     UserError
-        When it is no regular expression or its groups do not tell well and channel.
+        When it is not a regular expression or its groups do not give well and channel.
     """
     try:
         regex = re.compile(pattern)
@@ -147,7 +147,7 @@ def compile_pattern(pattern: str, n_channels: int) -> re.Pattern[str]:
 
 @lru_cache(maxsize=10_000)
 def _well(well: str | None, row: str | None, column: str | None) -> str:
-    """Return the name of the well that the groups of a match tell."""
+    """Return the name of the well that the groups of a match give."""
     if well is None:
         letters = row_letters(int(row) - 1) if row and row.isdecimal() and 1 <= int(row) <= 32 else row or ""
         well = f"{letters}{column or ''}"
@@ -167,8 +167,8 @@ def _number(text: str | None, group: str) -> int:
 def _patience(pattern: str, n_names: int) -> Iterator[None]:
     """Stop a block that matches names when it takes unreasonably long.
 
-    A pattern with a repeat inside a repeat may need more steps for one name than anyone will wait for. Only the main
-    thread can be stopped this way; in others the block runs as it is.
+    A pattern with nested repeats may need an exponential number of steps for one name. Only the main thread can be
+    stopped this way; in others the block runs without a limit.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -179,7 +179,7 @@ def _patience(pattern: str, n_names: int) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # CPU time: a process that is suspended, or waits for its turn, is not at fault.
+    # CPU time, so that a suspended or waiting process is not stopped.
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, _PATIENCE_S + n_names * _PATIENCE_PER_NAME_S)
     try:

@@ -47,7 +47,7 @@ class Phenix(Acquisition):
     """A measurement as Harmony exports it.
 
     The config names a channel by its number (``ChannelID``) or its name (``ChannelName``). Fields, planes and time
-    points keep Harmony's numbers; Harmony's y axis points up and is turned round.
+    points keep Harmony's numbers; Harmony's y axis points up and is inverted.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ class Phenix(Acquisition):
         return find(folder, _NAMES) is not None
 
     def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
-        """Return a row for every image that the index lists and the folder holds."""
+        """Return one row per image that the index lists and the folder holds."""
         images, channels = self._index
         rows = []
         for image in images:
@@ -95,14 +95,14 @@ class Phenix(Acquisition):
 
     @cached_property
     def _index(self) -> tuple[list[_Image], dict[str, _Channel]]:
-        """Return the images listed, and what is said of each channel once for all images."""
+        """Return the listed images, and the entries that describe each channel for all images."""
         images = []
         channels: dict[str, _Channel] = {}
         for name, element in elements(self._path, {"Image", "Entry"}):
             parts = children(element)
             try:
                 if name == "Entry" and element.attrib.get("ChannelID"):
-                    # Harmony 4 writes one map a kind of fact, Harmony 5 all facts in one.
+                    # Harmony 4 writes one map per kind of entry, Harmony 5 one map with all entries.
                     before = channels.get(element.attrib["ChannelID"], _Channel("", math.nan, ""))
                     channels[element.attrib["ChannelID"]] = _Channel(
                         _text(parts, "ChannelName") or before.name,
@@ -123,8 +123,8 @@ class Phenix(Acquisition):
 def gain_map(profile: str) -> np.ndarray:
     """Return the gain map (y, x; float32, mean 1) of the background in a Harmony flat-field profile.
 
-    The profile is a polynomial of the place in the field: coefficients by degree, powers of x falling and of y rising
-    within each, of pixel numbers less ``Origin`` times ``Scale``.
+    The profile is a polynomial of the position in the field: coefficients by degree, within each by falling powers of x
+    and rising powers of y, where x and y are pixel numbers minus ``Origin``, times ``Scale``.
 
     Parameters
     ----------

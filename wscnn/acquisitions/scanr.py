@@ -1,4 +1,4 @@
-"""Exports of Olympus ScanR: TIFFs called like ``A1--W00001--P00001--Z00000--T00000--GFP.tif``."""
+"""Exports of Olympus ScanR: TIFFs named like ``A1--W00001--P00001--Z00000--T00000--GFP.tif``."""
 
 import math
 import re
@@ -20,7 +20,7 @@ _NAME = re.compile(
 
 
 class ScanR(Acquisition):
-    """A plate as ScanR leaves it, as a rule in a folder ``data``.
+    """A plate as ScanR exports it, usually in a folder ``data``.
 
     The config names a channel as the file names do (``GFP``). Neither names nor headers give positions or the size
     of a pixel. Planes and time points are counted from 0.
@@ -67,7 +67,8 @@ class ScanR(Acquisition):
             )
         if unnamed:
             raise UserError(
-                f"{self.folder / unnamed}: numbers its well through the plate and does not name it (A1--W00001--...); "
+                f"{self.folder / unnamed}: numbers its wells through the plate and does not name them "
+                "(A1--W00001--...); "
                 "wscnn init lists such images in a table (acquisition.table)"
             )
         return pd.DataFrame(rows, columns=list(INDEX))

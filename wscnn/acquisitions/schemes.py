@@ -8,7 +8,7 @@ from wscnn.acquisitions.metadata import well_at
 from wscnn.core.errors import UserError
 from wscnn.core.wells import PLATE_FORMATS, parse_well, well_name
 
-#: Extensions of the files that are taken for images.
+#: Extensions of the files that are treated as images.
 IMAGES = (".tif", ".tiff")
 
 _WELL = r"[A-P](?:0?[1-9]|1\d|2[0-4])"
@@ -43,7 +43,7 @@ class Scheme:
         from 1 along the rows of the plate), ``field_y`` and ``field_x`` (a field that has two numbers), and ``days``,
         ``hours`` and ``minutes`` (of a time point).
     unclear
-        What such names do not say, with what to do about it; empty where they say it all.
+        What such names leave open, with what to do about it; empty where they are complete.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Naming:
     within: str = ""
 
 
-#: Instruments whose files need no reader of their own, the most telling names first.
+#: Instruments whose files need no reader of their own, the most specific names first.
 SCHEMES = (
     Scheme(
         "Harmony (Operetta, Opera Phenix)",
@@ -252,7 +252,7 @@ def _well(groups: Mapping[str, str], wells: int | None) -> str:
 
 ADVICE = "give a pattern (acquisition.pattern), or list the images in a table (acquisition.table)"
 
-# Names of stains and light by which a varying word is known for a channel.
+# Names of stains and light by which a varying word is recognised as a channel.
 STAIN = re.compile(
     r"dapi|hoechst.*|e?gfp|fitc|cy\d.*|tritc|rhod.*|texas.*|m?cherry|tdtomato|rfp|yfp|cfp|alexa.*|af\d{3}|a\d{3}|bf|dic"
     r"|phase.*|bright.*|trans.*|dna|nuc.*|h2b|actin|phalloidin|tubulin|er|cona|rna|syto.*|agp|wga|golgi|mito.*|lamp\d"

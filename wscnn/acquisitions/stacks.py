@@ -1,4 +1,4 @@
-"""Images of which nothing is known but what a name or a table says: each file may be a stack of planes."""
+"""Images known only from a name or a table: each file may be a stack of planes."""
 
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ from wscnn.acquisitions.tiff import tiff_planes
 from wscnn.core.errors import UserError, first_problems
 from wscnn.core.progress import progress
 
-# Files at fault that one run names, at most: a plate copied by half has thousands.
+# Most broken files that one run reports: an incomplete copy of a plate has thousands.
 _MAX_PROBLEMS = 20
 # Files opened at a time to read their headers.
 _OPENED = 8
@@ -28,14 +28,14 @@ class Stacks(Acquisition):
     def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
         """Return one row per image of `plate`.
 
-        Where files may be stacks, one is opened: the others are taken to have as many planes.
+        Where files may be stacks, one is opened: the others are assumed to have as many planes.
         """
         table = self.listed(plate, excluded)
         if not self.pages or table.empty:
             return table
         try:
             planes = tiff_planes(Path(table["path"].iloc[0]))
-        except UserError:  # of a file that is broken `index` says so, unless its well is excluded
+        except UserError:  # `index` reports a broken file, unless its well is excluded
             planes = [0]
         return _with_planes(table, [planes] * len(table))
 
@@ -50,7 +50,7 @@ class Stacks(Acquisition):
         if not self.pages:
             return table
         files = table.drop_duplicates("path")
-        # Several at a time: on a network's file system opening a file is waiting.
+        # Several at a time: on a network file system, opening a file is mostly waiting.
         with ThreadPoolExecutor(_OPENED) as pool:
             found = list(progress(pool.map(_planes_or_problems, files["path"]), len(files), "headers read"))
         problems = [problem for _, wrong in found for problem in wrong]
@@ -68,7 +68,7 @@ def _planes_or_problems(path: str) -> tuple[list[int], list[str]]:
 
 
 def _with_planes(files: pd.DataFrame, planes: Sequence[Sequence[int]]) -> pd.DataFrame:
-    """Return a table with a row for each of the planes of the files, given by their pages, instead of one per file."""
+    """Return a table with one row per plane instead of one per file; `planes` holds the pages of each file's planes."""
     table = files.loc[files.index.repeat([len(pages) for pages in planes])].reset_index(drop=True)
     table["page"] = [page for pages in planes for page in pages]
     table["z"] = [ONLY + i for pages in planes for i in range(len(pages))]

@@ -17,11 +17,12 @@ from defusedxml.ElementTree import fromstring
 from wscnn.acquisitions.xml import local
 from wscnn.core.errors import UserError
 
-#: No camera makes more pixels; a header that claims more is broken or made to fill the memory.
+#: No camera makes more pixels; a header that claims more is broken or malicious.
 MAX_PIXELS = 2**28
-#: Nor does any image take more bytes, whatever their type.
+#: No image takes more bytes, whatever its type.
 MAX_BYTES = 2**30
-# Larger images than this are not decoded from so many times fewer bytes: no noise of a camera packs so well.
+# Images larger than this are not decoded if compressed more than `_PACKED` times: camera noise does not compress so
+# well.
 _LARGE_BYTES = 2**26
 _PACKED = 200
 # Files whose parsed OME metadata are kept: several threads read a plate, each one file at a time.
@@ -49,14 +50,14 @@ def read_tiff(path: Path, page: int | None = None) -> np.ndarray:
     ------
     UserError
         Naming the file, when it is missing, empty, truncated or damaged, is not grayscale, claims more than
-        `MAX_PIXELS` or `MAX_BYTES` or a large image in next to no bytes (all before it is decoded), or holds values
-        that uint16 cannot.
+        `MAX_PIXELS` or `MAX_BYTES` or a large image in implausibly few bytes (all before it is decoded), or holds
+        values that uint16 cannot.
     """
     return _opened(path, lambda tiff, size: _decode(tiff, page, size, path))
 
 
 def inspect_tiff(path: Path, page: int | None = None) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and type of a page by its header; raise the `UserError` that `read_tiff` would raise of that."""
+    """Return shape and type of a page from its header; raise the `UserError` that `read_tiff` would raise for it."""
 
     def seen(tiff: tifffile.TiffFile, size: int) -> tuple[tuple[int, ...], np.dtype]:
         found = _page(tiff, page, size, path)
@@ -73,7 +74,7 @@ def tiff_planes(path: Path) -> list[int]:
     Raises
     ------
     UserError
-        When the file cannot be read, was cut off, or its pages are something else than planes by its own metadata.
+        When the file cannot be read, was cut off, or its metadata say that its pages are not planes.
     """
 
     def planes(tiff: tifffile.TiffFile, size: int) -> list[int]:
@@ -148,7 +149,7 @@ def _sizes(tiff: tifffile.TiffFile, path: Path) -> dict[str, int]:
 
 @lru_cache(maxsize=_OME_KEPT)
 def _ome_images(metadata: str, name: str) -> list[dict[str, int]]:
-    """Return the sizes ``z``, ``c`` and ``t`` of the images that the OME metadata of the file `name` place in it.
+    """Return the sizes ``z``, ``c`` and ``t`` of the images that the OME metadata of the file `name` assign to it.
 
     Each file of a set may repeat the metadata of all: an image whose ``TiffData`` name other files is not in this one.
     The planes of a stack are read one by one, each from the opened file, so the last few results are kept.
@@ -196,7 +197,7 @@ def _page(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) ->
         raise UserError(f"{path}: its {says['images']} images are not pages; save them as an ordinary TIFF stack")
     if n_pages > 1 and says.get("c", 1) * says.get("t", 1) > 1 and says.get("z", 1) != n_pages:
         raise UserError(
-            f"{path}: its {n_pages} pages are channels or time points, by its own words; "
+            f"{path}: its {n_pages} pages are channels or time points, by its own metadata; "
             "save each channel and time point as a file of its own"
         )
     if n_pages > 1 and says.get("fields", 1) > 1:
@@ -216,10 +217,10 @@ def _page(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) ->
     except IndexError:
         raise UserError(f"{path}: has no page {number} (it has {len(tiff.pages)})") from None
     if page.samplesperpixel != 1:
-        colour = "RGB" if page.photometric == tifffile.PHOTOMETRIC.RGB else f"{page.samplesperpixel} values a pixel"
+        colour = "RGB" if page.photometric == tifffile.PHOTOMETRIC.RGB else f"{page.samplesperpixel} values per pixel"
         raise UserError(f"{path}: a colour image ({colour}); only grayscale images can be staged")
     if page.ndim != 2 or page.size == 0 or page.dtype is None:
-        raise UserError(f"{path}: page {number} is no two-dimensional image (its shape is {page.shape})")
+        raise UserError(f"{path}: page {number} is not a two-dimensional image (its shape is {page.shape})")
     if page.dtype.kind not in "iuf":
         raise UserError(f"{path}: pixels of type {page.dtype}; only 8 and 16 bit grayscale can be staged")
     pixels = max(page.size, page.tilewidth * page.tilelength)
@@ -230,7 +231,7 @@ def _page(tiff: tifffile.TiffFile, number: int | None, size: int, path: Path) ->
             "the file is broken, export it again"
         )
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    # The decoder fills segments that are missing with zeros without a word.
+    # The decoder silently fills missing segments with zeros.
     expected = 1 if page.is_contiguous else math.prod(page.chunked)
     if len(segments) < expected or any(count == 0 for _, count in segments):
         raise UserError(f"{path}: part of the image was never written; export it again")

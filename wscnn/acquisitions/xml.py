@@ -11,14 +11,14 @@ from wscnn.core.errors import UserError
 
 
 def elements(path: Path, names: Collection[str]) -> Iterator[tuple[str, Element]]:
-    """Yield the elements of an XML file that are called any of `names`, each with its name without namespace.
+    """Yield the elements of an XML file whose name is one of `names`, each with its name without namespace.
 
-    An element is emptied once the next is asked for: files with a million images are read in little memory.
+    An element is cleared once the next is requested, so that files with a million images need little memory.
 
     Raises
     ------
     UserError
-        When the file cannot be read, is no XML, or declares entities (a few of which can fill any memory).
+        When the file cannot be read, is not XML, or declares entities (a few of which can fill any memory).
     """
     try:
         for _, element in iterparse(path, events=("end",)):

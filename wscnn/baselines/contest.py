@@ -1,4 +1,4 @@
-"""The contest: what simpler methods find in the same wells, with the same folds and hit calls as the network."""
+"""Comparison with simpler methods on the same wells, with the same folds and hit calls as the network."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,17 +41,18 @@ from wscnn.network.card import PARTS, Card, read_cards
 from wscnn.statistics.hits import analyse
 from wscnn.statistics.roc import auc
 
-#: What the network's rows are called in the tables.
+#: Name of the network's rows in the tables.
 NETWORK = "network"
 
-# Cells of control wells by which features are compared, and of negative ones on each plate that standardise them.
+# Number of control cells by which features are compared, and of each plate's negative control cells that standardise
+# them.
 _MOST_CELLS = 40_000
 _MOST_REFERENCE = 5_000
-# Fewer cells of a plate's negative controls standardise nothing: then all its cells do.
+# With fewer cells in a plate's negative controls, all its cells standardise the features.
 _FEW_REFERENCE = 50
-# A fold is taught by at least so many wells of each class.
+# Minimum number of training wells of each class per fold.
 _FEWEST_WELLS = 2
-# Folds are brought to one scale by at least so many wells.
+# Minimum number of common wells to bring folds to one scale.
 _FEWEST_COMMON = 8
 # Columns that hit calling adds.
 _CALLED = ["used", "z", "p"]
@@ -77,11 +78,11 @@ def run_baselines(
         The network's tables of wells and hits.
     models
         Folder of the model that scored the screen: its cards say which fold tests which control well. Where they name
-        no well of this screen, the control wells are dealt anew.
+        no well of this screen, the control wells are assigned to folds again.
     output
         Folder for ``baseline.parquet`` (one row per method, phenotype and perturbation), ``baseline_wells.parquet``
         (one row per method, phenotype and well) and ``baseline_folds.parquet`` (one row per method, phenotype and
-        fold). A method that cannot be used, for want of nuclei or controls, has no row; the log says why.
+        fold). A method that cannot be used, for lack of nuclei or controls, has no row; the log says why.
     baseline, calling
         The config's sections ``baseline`` and ``hits``, complete.
 
@@ -134,8 +135,8 @@ def run_baselines(
 
 def _folds(wells: pd.DataFrame, cards: Sequence[Card], seed: int) -> pd.Series:
     """Return which fold tests each control well, by ``plate/well``; wells of a fold that was left out are missing."""
-    places = wells.drop_duplicates(["plate", "well"])
-    own = places.loc[places["role"].isin(["negative", "positive"])]
+    rows = wells.drop_duplicates(["plate", "well"])
+    own = rows.loc[rows["role"].isin(["negative", "positive"])]
     keys = own["plate"] + "/" + own["well"]
     tested = {well: card.fold for card in cards for well in card.parts.get("test", [])}
     folds = keys.map(tested)
@@ -147,13 +148,13 @@ def _folds(wells: pd.DataFrame, cards: Sequence[Card], seed: int) -> pd.Series:
             # Fold k is tested on part k + 2.
             folds = (assign_parts(labelled, seed) + 1) % len(PARTS)
         except UserError as error:
-            log(f"baseline: the control wells cannot be dealt into folds: {'; '.join(error.problems)}")
+            log(f"baseline: the control wells cannot be assigned to folds: {'; '.join(error.problems)}")
     return pd.Series(folds.to_numpy(float), keys.to_numpy()).dropna()
 
 
 @dataclass(frozen=True)
 class _Plate:
-    """The nuclei of a plate: features, the number of each one's well among the wells of the contest, -1 for none."""
+    """The nuclei of a plate: features, the index of each one's well among the compared wells, -1 for none."""
 
     cells: Cells
     of: NDArray[np.int64]
@@ -185,12 +186,12 @@ def _scores(
     paths: Mapping[str, Path], contest: pd.DataFrame, folds: pd.Series, baseline: Mapping[str, Any]
 ) -> dict[str, pd.DataFrame]:
     """Return for each method the table of wells with its scores, as hit calling takes it."""
-    places = contest.drop_duplicates(["plate", "well"]).sort_values(["plate", "well"], ignore_index=True)
-    keys = pd.Index(places["plate"] + "/" + places["well"])
+    rows = contest.drop_duplicates(["plate", "well"]).sort_values(["plate", "well"], ignore_index=True)
+    keys = pd.Index(rows["plate"] + "/" + rows["well"])
     fold = folds.reindex(keys).fillna(-1).to_numpy(int)
-    wells = _Wells(places, fold, sorted(set(fold) - {-1}))
+    wells = _Wells(rows, fold, sorted(set(fold) - {-1}))
     if not wells.numbers:
-        log("baseline: no control well has a fold that tests it; only the network is shown")
+        log("baseline: no control well has a test fold; only the network is shown")
         return {}
     seen = _look(_Tables(paths, keys), wells, baseline)
     if seen is None:
@@ -212,27 +213,27 @@ def _scores(
 
 @dataclass(frozen=True)
 class _Wells:
-    """The wells of the contest, once each: their rows, the fold that tests each one (-1: none), and the folds."""
+    """The compared wells, once each: their rows, the test fold of each (-1: none), and the folds."""
 
-    places: pd.DataFrame
+    rows: pd.DataFrame
     fold: NDArray[np.int64]
     numbers: list[int]
 
     @property
     def negative(self) -> NDArray[np.bool_]:
-        return self.places["role"].eq("negative").to_numpy()
+        return self.rows["role"].eq("negative").to_numpy()
 
     def positive(self, phenotype: str | None = None) -> NDArray[np.bool_]:
         """Return which wells are positive controls, of one phenotype or of any."""
-        is_positive = self.places["role"].eq("positive")
+        is_positive = self.rows["role"].eq("positive")
         if phenotype is not None:
-            is_positive &= self.places["control_phenotype"].eq(phenotype)
+            is_positive &= self.rows["control_phenotype"].eq(phenotype)
         return is_positive.to_numpy()
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was seen of the nuclei of each well: how many there are in a field, and by fold its profile and novelty."""
+    """What was measured of the nuclei of each well: their number per field, and by fold their profile and novelty."""
 
     density: Array
     profiles: dict[int, Array]
@@ -240,8 +241,8 @@ class _Seen:
 
 
 def _look(tables: _Tables, wells: _Wells, baseline: Mapping[str, Any]) -> _Seen | None:
-    """Return what is to be seen in the tables of nuclei, each read twice: None where they hold no nucleus."""
-    n = len(wells.places)
+    """Return what the tables of nuclei show, each read twice; None where they hold no nucleus."""
+    n = len(wells.rows)
     control = wells.negative | wells.positive()
     random = np.random.default_rng(baseline["seed"])
     counted = np.zeros(n)
@@ -270,7 +271,7 @@ def _look(tables: _Tables, wells: _Wells, baseline: Mapping[str, Any]) -> _Seen 
             if judge.novelty is not None:
                 new = np.bincount(plate.of, weights=judge.novelty.distance(cells) > judge.limit, minlength=n)
                 novelty[k][present] = (new / np.maximum(np.bincount(plate.of, minlength=n), 1))[present]
-    fields = wells.places["n_fields_used"].astype("float64").to_numpy()
+    fields = wells.rows["n_fields_used"].astype("float64").to_numpy()
     return _Seen(
         density=np.divide(counted, fields, out=np.full(n, np.nan), where=fields > 0),
         profiles={k: _stacked(own, n) for k, own in profiles.items()},
@@ -287,7 +288,7 @@ def _stacked(profiles: Sequence[tuple[int, Array]], n: int) -> Array:
 
 
 def _scale(plate: _Plate, reference: NDArray[np.bool_], random: np.random.Generator) -> Scale:
-    """Return the scale of a plate's cells: by those of `reference` wells, or by all where these have few."""
+    """Return the scale of a plate's cells: by those of `reference` wells, or of all where these have few."""
     own = np.flatnonzero(reference[plate.of])
     chosen = own if len(own) >= _FEW_REFERENCE else np.arange(len(plate.of))
     return Scale.of(plate.cells[chosen[even_sample(plate.of[chosen], _MOST_REFERENCE, random)]])
@@ -295,7 +296,7 @@ def _scale(plate: _Plate, reference: NDArray[np.bool_], random: np.random.Genera
 
 @dataclass(frozen=True)
 class _Judge:
-    """What a fold knows of cells: the tails of features among negative controls, and what is new."""
+    """What a fold has learned about cells: the tails of features among negative controls, and what is novel."""
 
     tails: Cells | None
     novelty: Novelty | None
@@ -338,8 +339,8 @@ def _score(method: str, phenotype: str, seen: _Seen, wells: _Wells, seed: int) -
             fewest = min(int((train & known & side).sum()) for side in (negative, positive))
             if fewest < _FEWEST_WELLS:
                 log(
-                    f"baseline: {method}, {phenotype}: fold {k} is left out: of one class it has {fewest} wells "
-                    f"with nuclei to learn from, and needs {_FEWEST_WELLS}"
+                    f"baseline: {method}, {phenotype}: fold {k} is left out: one class has {fewest} training wells "
+                    f"with nuclei, {_FEWEST_WELLS} are needed"
                 )
                 continue
             by_fold[k] = np.full(len(known), np.nan)
@@ -347,21 +348,21 @@ def _score(method: str, phenotype: str, seen: _Seen, wells: _Wells, seed: int) -
             by_fold[k][known] = forest_scores(profiles, train[known], positive[known], seed + k, cpus())
     scores = [values for values in by_fold.values() if np.isfinite(values).any()]
     if not scores:
-        log(f"baseline: {method}, {phenotype}: left out, for no well can be scored for want of nuclei or control wells")
+        log(f"baseline: {method}, {phenotype}: left out: no well can be scored, for lack of nuclei or control wells")
         return None
     return _combined(by_fold, wells)
 
 
 def _count_scores(density: Array, positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> Array:
-    """Return nuclei per field, negated unless positive controls that teach have more of them than negative ones."""
+    """Return nuclei per field, negated unless positive training controls have more of them than negative ones."""
     known = np.isfinite(density)
     return density if auc(density[negative & known], density[positive & known]) > 0.5 else -density
 
 
 def _combined(by_fold: Mapping[int, Array], wells: _Wells) -> pd.DataFrame:
-    """Return the scores of wells: of controls by the fold that tests them, of others the mean of the folds.
+    """Return the scores of wells: of controls by their test fold, of others the mean of the folds.
 
-    Before that the folds are brought to one median and median absolute deviation over the wells that all may score.
+    Before that the folds are scaled to one median and median absolute deviation over the wells that all may score.
     """
     control = wells.negative | wells.positive()
     table = np.stack(list(by_fold.values()), axis=1)
@@ -378,8 +379,8 @@ def _combined(by_fold: Mapping[int, Array], wells: _Wells) -> pd.DataFrame:
     spread_of_folds = table.std(axis=1, ddof=1) if table.shape[1] > 1 else np.full(len(table), np.nan)
     return pd.DataFrame(
         {
-            "plate": wells.places["plate"],
-            "well": wells.places["well"],
+            "plate": wells.rows["plate"],
+            "well": wells.rows["well"],
             "score": score,
             "score_sd": np.where(control, np.nan, spread_of_folds),
             "score_max": np.nan,
@@ -389,7 +390,7 @@ def _combined(by_fold: Mapping[int, Array], wells: _Wells) -> pd.DataFrame:
 
 
 def _fold_auc(wells: pd.DataFrame) -> pd.DataFrame:
-    """Return how well each method tells held-out control wells apart, by fold."""
+    """Return how well each method separates held-out control wells, by fold."""
     shows = wells["role"].eq("positive") & wells["control_phenotype"].eq(wells["phenotype"])
     own = wells[(wells["role"].eq("negative") | shows) & wells["score"].notna()]
     rows = []

@@ -1,6 +1,6 @@
 """Textbook features of nuclei: shape, intensity, texture, granularity, radial distribution, surroundings.
 
-All nuclei of a field are measured together, by sums over their labels: one by one it takes many times as long.
+All nuclei of a field are measured together, by sums over their labels, which is many times as fast as one by one.
 """
 
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ _GRAINS = (1, 2, 3, 4)
 # The ring around a nucleus is this many typical radii wide; a spot has at most this many typical radii.
 _RING_WIDTH = 0.7
 _SPOT_RADIUS = 0.3
-# A peak of the top-hat above this part of the nucleus's mean is a bright spot.
+# A peak of the top-hat above this fraction of the nucleus's mean is a bright spot.
 _BRIGHT_SPOT = 0.15
-# What is divided by is at least this.
+# Lower bound of denominators.
 _LEAST = 1e-6
 # Neighbours are nuclei whose centres lie within this many typical radii.
 _NEAR = 4.0
@@ -38,7 +38,7 @@ def nucleus_features(image: Mapping[str, np.ndarray], labels: np.ndarray) -> dic
     """Return the features of the labelled nuclei of a field.
 
     Intensities are relative: 0 is the channel's background, 1 the mean of the field's median nucleus. So they do not
-    depend on the stain of a well. ``level_<channel>`` is that mean itself, above the background, in units of the image.
+    depend on the well's staining. ``level_<channel>`` is that mean itself, above the background, in units of the image.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class _Regions:
 
 
 def _depth(labels: np.ndarray) -> Floats:
-    """Return how deep each pixel lies in its nucleus, 1 at the border; nuclei that touch have a border, too."""
+    """Return the depth of each pixel in its nucleus, 1 at the border; nuclei that touch have a border, too."""
     border = np.zeros(labels.shape, dtype=bool)
     for axis in (0, 1):
         step = np.diff(labels, axis=axis) != 0
@@ -189,7 +189,7 @@ def _pair(array: np.ndarray, dy: int, dx: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hull_area(mask: np.ndarray) -> float:
-    """Return the area of the convex hull of a mask's pixels, taken as squares."""
+    """Return the area of the convex hull of a mask's pixels, treated as squares."""
     rows = np.flatnonzero(mask.any(axis=1))
     first = mask[rows].argmax(axis=1)
     last = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
@@ -208,14 +208,14 @@ def _neighbours(centre: Floats, radius: float) -> dict[str, Floats]:
 
 
 def _relative(pixels: Floats, regions: _Regions, far: np.ndarray) -> tuple[Floats, float]:
-    """Return a channel with its background at 0 and its median nucleus at 1, and how far apart these were."""
+    """Return a channel scaled to 0 at its background and 1 at its median nucleus, and the unscaled difference."""
     background = float(np.median(pixels[far] if far.any() else pixels))
     level = float(np.median(regions.mean(pixels))) - background
     return (pixels - background) / (level if level > 0 else 1.0), level
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
-    """Return `part` over `whole`, which is kept from 0."""
+    """Return `part` over `whole`, which is bounded away from 0."""
     return part / np.maximum(np.abs(whole), _LEAST)
 
 
@@ -298,7 +298,7 @@ def _texture(pixels: Floats, labels: np.ndarray, regions: _Regions) -> dict[str,
 
 
 def _granularity(pixels: Floats, regions: _Regions) -> dict[str, Floats]:
-    """Return which part of a nucleus's intensity openings of growing radius take away."""
+    """Return the fraction of a nucleus's intensity that openings of growing radius remove."""
     whole = regions.sum(pixels)
     found: dict[str, Floats] = {}
     before = pixels

@@ -18,10 +18,10 @@ from wscnn.plates.fields import read_quality
 from wscnn.plates.store import BOX, Plate
 from wscnn.staging.nuclei import label_cells
 
-#: What the names of the features begin with.
+#: Prefix of the names of the features.
 FEATURE = "feature_"
 
-# Wells under way at a time, at most, for each worker.
+# Most wells in flight per worker.
 _AHEAD = 2
 
 
@@ -35,7 +35,7 @@ def measure_plate(store: Path, qc: Path, output: Path, *, nuclei: str | None, da
     store, qc
         The staged plate and its table of fields.
     output
-        The table to write: one row per nucleus, with its place and its features. It has no row where no nucleus was
+        The table to write: one row per nucleus, with its position and its features. It has no row where no nucleus was
         found.
     nuclei
         The channel in which nuclei are found; None: the first one.
@@ -54,7 +54,7 @@ def measure_plate(store: Path, qc: Path, output: Path, *, nuclei: str | None, da
             f"{store}: has no channel {nuclei}, in which nuclei are to be found; it has {', '.join(channels)}"
         )
     if nuclei is None:
-        log(f"{plate.name}: acquisition.nuclei names no channel; nuclei are looked for in {channels[0]}")
+        log(f"{plate.name}: acquisition.nuclei names no channel; nuclei are searched for in {channels[0]}")
     quality = read_quality(plate, qc)
     used = quality.loc[quality["used"], ["well", "field"]].merge(plate.all_fields(), on=["well", "field"])
     wells = {str(well): rows for well, rows in used.groupby("well", sort=False)}
@@ -81,7 +81,7 @@ def _measured(client: Client, plate: Plate, wells: dict[str, pd.DataFrame], nucl
 
 
 def measure_well(plate: Plate, well: str, fields: pd.DataFrame, nuclei: str) -> pd.DataFrame:
-    """Return the nuclei of some fields of a well: ``well, field, y, x`` (in the mosaic) and a column for each feature.
+    """Return the nuclei of some fields of a well: ``well, field, y, x`` (in the mosaic) and one column per feature.
 
     Parameters
     ----------
@@ -100,13 +100,13 @@ def measure_well(plate: Plate, well: str, fields: pd.DataFrame, nuclei: str) -> 
         labels = label_cells(image[nuclei]).astype(np.int64)
         features = nucleus_features(image, labels)
         if features:
-            place = _places(labels, y, x)
+            position = _positions(labels, y, x)
             columns = {f"{FEATURE}{name}": values.astype(np.float32) for name, values in features.items()}
-            tables.append(pd.DataFrame({"well": well, "field": number, **place, **columns}))
+            tables.append(pd.DataFrame({"well": well, "field": number, **position, **columns}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _places(labels: np.ndarray, top: int, left: int) -> dict[str, np.ndarray]:
+def _positions(labels: np.ndarray, top: int, left: int) -> dict[str, np.ndarray]:
     rows, columns = np.nonzero(labels)
     of = labels[rows, columns]
     size = np.bincount(of)[1:]

@@ -1,7 +1,7 @@
-"""Simple methods by which wells are scored from features of their nuclei.
+"""Simple methods that score wells from features of their nuclei.
 
-All see the same cells, standardised on each plate by its negative controls, and the same folds: what judges a well was
-learned without it.
+All use the same cells, standardised on each plate by its negative controls, and the same folds: a well is scored by a
+model that was trained without it.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from wscnn.core.robust import MAD_TO_SD
 Array = NDArray[np.float64]
 Cells = NDArray[np.float32]
 
-# Standardised features are cut off here: single cells lie arbitrarily far out.
+# Standardised features are clipped here: single cells may be arbitrarily far out.
 _FARTHEST = 10.0
 # Quantiles of a feature over the cells of a well, and of the negative controls' cells, beyond which cells are counted.
 _QUANTILES = (0.05, 0.5, 0.95)
@@ -22,8 +22,8 @@ _TAILS = (0.01, 0.05, 0.95, 0.99)
 # Trees, and the fewest wells in a leaf.
 _TREES = 500
 _LEAF = 2
-# Neighbours to which the distance of a cell is taken, and the quantile of the held-out negative controls' cells beyond
-# which a cell is new.
+# Number of neighbours to which the distance of a cell is measured, and the quantile of the held-out negative controls'
+# cells beyond which a cell is new.
 _NEIGHBOURS = 5
 _NEW = 0.99
 # Cells whose distances are computed at a time.
@@ -32,14 +32,14 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Scale:
-    """What features are standardised by: median and robust standard deviation of the reference, shape (feature,)."""
+    """Scale of features: median and robust standard deviation of the reference, shape (feature,)."""
 
     centre: Array
     spread: Array
 
     @classmethod
     def of(cls, reference: Cells) -> "Scale":
-        """Return the scale of reference cells, shape (cell, feature); NaN is no value."""
+        """Return the scale of reference cells, shape (cell, feature); NaN is a missing value."""
         known = np.where(np.isfinite(reference), reference, np.nan)
         # Not `nanmedian`, which is slow where values are missing.
         order = np.sort(known, axis=0)  # NaN at the end
@@ -53,7 +53,7 @@ class Scale:
         return cls(centre.astype(float), spread.astype(float))
 
     def __call__(self, cells: Cells) -> Cells:
-        """Return standardised features; values that are missing are the reference's median."""
+        """Return standardised features; missing values become the reference's median."""
         with np.errstate(invalid="ignore"):
             standard = (cells - self.centre) / self.spread
         return np.nan_to_num(standard, nan=0.0).clip(-_FARTHEST, _FARTHEST).astype(np.float32)
@@ -70,7 +70,7 @@ def _middle(ordered: np.ndarray, count: np.ndarray) -> Array:
 
 
 def tails_of(negatives: Cells) -> Cells:
-    """Return the values of each feature beyond which few of the negative controls' cells lie: `_TAILS` quantiles."""
+    """Return the values of each feature beyond which few of the negative controls' cells are: `_TAILS` quantiles."""
     return np.quantile(negatives, _TAILS, axis=0).astype(np.float32)
 
 
@@ -97,9 +97,9 @@ def forest_scores(
     profiles
         Shape (well, number).
     train, positive
-        Which wells teach it, and which of these are positive.
+        The training wells, and which of them are positive.
     seed
-        Of the forest.
+        Seed of the forest.
     jobs
         Cores; results do not depend on it.
     """
@@ -107,15 +107,15 @@ def forest_scores(
 
     forest = RandomForestClassifier(_TREES, min_samples_leaf=_LEAF, random_state=seed, n_jobs=jobs)
     forest.fit(profiles[train], positive[train])
-    # By one thread: several would add up the trees in the order in which they end.
+    # By one thread: several would add up the trees in the order in which they finish.
     forest.n_jobs = 1
     share = forest.predict_proba(profiles)[:, 1]
-    # A tree more on each side, so that no log-odds are infinite.
+    # One more tree on each side, so that no log-odds are infinite.
     return np.log((share * _TREES + 1) / ((1 - share) * _TREES + 1))
 
 
 class Novelty:
-    """How far cells lie from the nearest ones of negative controls.
+    """Distance of cells from the nearest cells of negative controls.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def even_sample(of: NDArray[np.int64], most: int, random: np.random.Generator) -
     of
         Number of each cell's well.
     most, random
-        How many cells to keep; by which they are drawn.
+        Number of cells to keep, and the random generator.
     """
     order = random.permutation(len(of))
     order = order[np.argsort(of[order], kind="stable")]

@@ -18,27 +18,27 @@ T = TypeVar("T")
 
 # Seconds to wait for a given scheduler.
 _CONNECT_TIMEOUT = 30
-# What to do when workers end at work, as they do where the memory runs out, by kind of cluster.
+# What to do when workers die while at work, usually because memory ran out, by kind of cluster.
 _MORE_MEMORY = {
     "local": "set dask.workers lower, or give the job more memory (mem_mb in the profile)",
     "slurm": "raise dask.slurm.memory",
 }
 _SETTINGS = {
-    # The profiler looks at the frames of other threads a hundred times a second, in which Python 3.11 can crash or stop
-    # for ever: where garbage is collected meanwhile, or a thread starts or ends.
+    # The profiler inspects the frames of other threads a hundred times per second, which can crash or hang Python 3.11
+    # while garbage is collected or a thread starts or ends.
     "distributed.worker.profile.enabled": False,
     # Spawned, never forked: the parent holds threads (torch, zarr) that a fork would leave locked.
     "distributed.worker.multiprocessing-method": "spawn",
     # Arrays of a well travel as task arguments on purpose.
     "distributed.admin.large-graph-warning-threshold": "1GB",
-    # What a task raises is raised again where its result is asked for; the workers' own word of it, and of tasks that
-    # are dropped then, would bury the sentence that tells why.
+    # What a task raises is raised again where its result is requested; the workers' own messages about it, and about
+    # tasks dropped as a consequence, would bury the sentence that gives the reason.
     "logging.distributed": "critical",
 }
 
 
 def cpus() -> int:
-    """Return how many cores this job may use: the process's affinity, and Slurm's word where there is one."""
+    """Return how many cores this job may use: the process's affinity, limited by what Slurm granted."""
     granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(allowed, int(granted)) if granted.isdigit() and int(granted) > 0 else allowed
@@ -58,7 +58,7 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
     Raises
     ------
     UserError
-        When a given scheduler does not answer, Slurm cannot be asked, no worker comes, or workers end at work.
+        When a given scheduler does not answer, Slurm cannot be asked, no worker starts, or workers die while at work.
     """
     try:
         with _client(settings) as client:
@@ -66,8 +66,8 @@ def connect(settings: dict[str, Any]) -> Iterator[Client]:
     except KilledWorker:
         more = _MORE_MEMORY.get(settings["cluster"], "give its workers more memory")
         raise UserError(
-            f"dask.cluster: {settings['cluster']}: worker after worker ended while at one task, as they do when the "
-            f"memory runs out; {more}"
+            f"dask.cluster: {settings['cluster']}: several workers died at the same task, usually because memory ran "
+            f"out; {more}"
         ) from None
 
 
@@ -87,7 +87,7 @@ def _client(settings: dict[str, Any]) -> Iterator[Client]:
                     threads_per_worker=workers if in_threads else 1,
                     processes=not in_threads,
                     dashboard_address="127.0.0.1:0",
-                    # It would be most of the start; what threads do, the job's log tells.
+                    # It would be most of the start-up time; the job's log shows what threads do.
                     scheduler_kwargs={"dashboard": not in_threads},
                     # Wells in flight are bounded by the caller; Dask's own limit would pause or kill workers.
                     memory_limit=None,
@@ -104,7 +104,7 @@ def _client(settings: dict[str, Any]) -> Iterator[Client]:
                 _wait_for_worker(
                     client,
                     settings["wait_s"],
-                    "look with squeue --me for why its jobs do not start, and mend dask.slurm",
+                    "see with squeue --me why its jobs do not start, and correct dask.slurm",
                 )
                 yield client
         else:
@@ -125,11 +125,11 @@ class Promise(Protocol):
     """A future, of Dask or of the standard library."""
 
     def result(self) -> Any:
-        """Return what was asked for, once it is there."""
+        """Return the result, waiting until it is available."""
 
 
 def in_flight(futures: Iterable[tuple[T, Promise]], window: int) -> Iterator[tuple[T, Any]]:
-    """Yield each item with its future's result, in order, while the next ones are under way.
+    """Yield each item with its future's result, in order, while the next ones are computed.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def in_flight(futures: Iterable[tuple[T, Promise]], window: int) -> Iterator[tup
         Pairs of an item and its future. Drawn only as far as the window reaches, so that an iterable that submits as
         it is drawn has no more than `window` tasks waiting.
     window
-        How many are under way at most.
+        Most futures that are computed at one time.
     """
     waiting: deque[tuple[T, Promise]] = deque()
     for pair in futures:
@@ -164,7 +164,7 @@ def _slurm_cluster(settings: dict[str, Any]) -> Any:
         job_script_prologue=["export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False"],
         scheduler_options={"dashboard_address": ":0"},
     )
-    # A submission that Slurm refuses would otherwise be repeated for ever, out of sight.
+    # A submission that Slurm refuses would otherwise be repeated for ever, silently.
     try:
         test = subprocess.run(["sbatch", "--test-only"], input=cluster.job_script(), capture_output=True, text=True)
         refusal = test.stderr if test.returncode else ""

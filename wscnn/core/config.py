@@ -25,20 +25,20 @@ _PACKAGE = Path(__file__).parent.parent
 #: Kinds of JSON Schema that are numbers.
 _NUMBERS = {"integer", "number"}
 
-#: Numbers in YAML 1.2 and JSON that YAML 1.1, which Python and Snakemake read, takes for text.
+#: Numbers in YAML 1.2 and JSON that YAML 1.1, which Python and Snakemake read, treats as text.
 _EXPONENT = re.compile(r"[-+]?[0-9]+([.][0-9]*)?[eE][-+]?[0-9]+")
 
-#: Categories of characters that stand in no name or path: controls, surrogates, separators of lines.
+#: Categories of characters that no name or path may contain: controls, surrogates, separators of lines.
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 
-#: What is said of names that are equal but for case.
+#: What errors say of names that are equal but for case.
 SAME = "the same name where case does not count, as on some file systems and in SQL"
 
 
 def shipped(name: str) -> Path:
     """Return a file or folder that ships with the package: below ``workflow``, ``envs`` or ``resources``.
 
-    In a wheel these folders lie inside the package, in a checkout beside it.
+    In a wheel these folders are inside the package, in a checkout beside it.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def shipped(name: str) -> Path:
     for folder in (_PACKAGE, _PACKAGE.parent):
         if (folder / name).exists():
             return folder / name
-    raise UserError(f"{_PACKAGE / name}: no such file: the installation is not whole; install wscnn again with pip")
+    raise UserError(f"{_PACKAGE / name}: no such file: the installation is incomplete; install wscnn again with pip")
 
 
 @cache
@@ -63,7 +63,7 @@ def load_config(path: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        When the file is missing, is no YAML mapping, or holds an unknown key or a wrong value.
+        When the file is missing, is not a YAML mapping, or holds an unknown key or a wrong value.
     """
     config, problems = draft_config(path)
     if problems:
@@ -72,7 +72,7 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def draft_config(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return a config file as far as it is right, and what is wrong with it.
+    """Return the valid part of a config file, and what is wrong with the rest.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def draft_config(path: Path) -> tuple[dict[str, Any], list[str]]:
     Raises
     ------
     UserError
-        When the file is missing or is no YAML mapping, so that nothing is known.
+        When the file is missing or is not a YAML mapping, so that nothing is known.
     """
     try:
         text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8-sig")
@@ -102,7 +102,7 @@ def draft_config(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that means what it shows: no key twice (the first would be lost), no aliases (a few grow beyond memory)."""
+    """Strict YAML: no key twice (the first would be lost), no aliases (a few grow beyond memory)."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Return the next node, which must not be an alias."""
@@ -142,7 +142,7 @@ def from_text(value: Any, rules: Mapping[str, Any]) -> Any:
     except (ValueError, RecursionError):
         return value
     valid = jsonschema.Draft202012Validator(rules).is_valid
-    # No text that is wanted anywhere is called "null".
+    # "null" is not a valid text for any key.
     return read if valid(read) and (read is None or not valid(value)) else value
 
 
@@ -154,7 +154,7 @@ def section(name: str, text: str) -> dict[str, Any]:
     name
         The section: ``acquisition``, ``mosaic``, ``train``, ...
     text
-        A JSON object, as a rule passes it to a verb.
+        A JSON object, as a rule passes it to a command.
     """
     try:
         given = json.loads(text)
@@ -166,8 +166,8 @@ def section(name: str, text: str) -> dict[str, Any]:
     return settings
 
 
-#: Keys that say where and how the work is done, or what to accept: no table and no weight depends on them. Of the
-#: table of images, the content counts, not the path (`wscnn.acquisitions.originals`).
+#: Keys that say where and how the work is done, or what to accept: no table and no weights depend on them. Of the table
+#: of images, the content counts, not the path (`wscnn.acquisitions.originals`).
 WITHOUT_EFFECT = {
     "acquisition": ("missing_fields", "table"),
     "encoder": ("device",),
@@ -215,7 +215,7 @@ def _complete(given: object, rules: Mapping[str, Any], source: str) -> tuple[dic
 
 
 def _unusable(value: Any, path: tuple[str, ...] = ()) -> Iterable[_Fault]:
-    """Yield what no rule of a schema can say: numbers that are none, text that cannot be shown, keys that are one."""
+    """Yield what no rule of a schema can express: NaN and infinite numbers, unprintable text, keys that coincide."""
     where = ".".join(path)
     if isinstance(value, Mapping):
         for key, n in Counter(map(str, value)).items():
@@ -237,7 +237,7 @@ def _unusable(value: Any, path: tuple[str, ...] = ()) -> Iterable[_Fault]:
 
 
 def _plain(value: Any, rules: Mapping[str, Any]) -> Any:
-    """Return `value` with every key as text, and numbers such as 1e-3 as numbers, which YAML reads the other way."""
+    """Return `value` with every key as text, and numbers such as 1e-3 as numbers, which YAML reads as text."""
     if isinstance(value, Mapping):
         known = rules.get("properties", {})
         return {str(key): _plain(item, known.get(str(key), {})) for key, item in value.items()}
@@ -307,7 +307,7 @@ def _with_defaults(value: Any, rules: Mapping[str, Any]) -> Any:
 
 
 def _acquisitions(given: Mapping[str, Any], rules: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], Mapping]]:
-    """Yield the section ``acquisition`` and the keys that lead to it, where `given` is or holds one."""
+    """Yield each section ``acquisition`` in `given`, with the keys that lead to it."""
     sections = schema("config")["properties"]
     if rules is sections["acquisition"]:
         yield (), given
@@ -341,7 +341,7 @@ def _acquisition_faults(given: Mapping[str, Any], path: tuple[str, ...]) -> list
 
 
 def same_but_for_case(names: Iterable[str]) -> list[list[str]]:
-    """Return the groups of names that are equal but for case: some file systems and SQL take them for one."""
+    """Return the groups of names that are equal but for case: some file systems and SQL treat them as one."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(name.casefold(), []).append(name)
@@ -363,7 +363,7 @@ def _is_name(value: object) -> bool:
 
 @FORMATS.checks("path", ValueError)
 def _is_path(value: object) -> bool:
-    """Return True, or raise a ValueError that says why a text is no path that every stage reads the same way."""
+    """Return True, or raise a ValueError that says why a text is not a path that every stage reads the same way."""
     if not isinstance(value, str):
         return True
     if not value.strip("/ ") or value != value.strip():

@@ -44,7 +44,7 @@ def first_problems(problems: Sequence[str], most: int, n: int | None = None, of:
 
 
 def merged(found: Iterable[tuple[Hashable, str, str]]) -> list[str]:
-    """Return one sentence for each kind of mistake, however often it was made.
+    """Return one sentence per kind of mistake, however often it was made.
 
     Parameters
     ----------

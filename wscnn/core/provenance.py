@@ -1,6 +1,6 @@
 """Where results come from: digests of settings and inputs, the run's own copies of them, and which version made what.
 
-Digests are part of the tables. Version and commit are not: they lie beside the results, so that a new version by
+Digests are part of the tables. Version and commit are not: they are stored beside the results, so that a new version by
 itself changes no table and reruns nothing.
 """
 
@@ -25,7 +25,7 @@ from wscnn.core.tables import read_notes
 
 
 def _outputs(screen: ScreenFolder) -> dict[str, Path]:
-    """Return the table, or model file, of each stage in the order of the data; a star stands for plate or fold."""
+    """Return the table, or model file, of each stage in the order of the data; ``*`` stands for the plate or fold."""
     return {
         "check": screen.table("layout"),
         "index": screen.index("*"),
@@ -42,7 +42,7 @@ def _outputs(screen: ScreenFolder) -> dict[str, Path]:
 
 
 def settings_digest(name: str, settings: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the config's section `name`, but for what cannot change results."""
+    """Return the SHA-256 of the config's section `name`, without the keys that cannot change results."""
     content = effective(name, settings)
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
@@ -124,7 +124,7 @@ def note_version(results: Path, stage: str, of: str, output: Path) -> None:
     stage, of
         The stage, and the plate or fold, else empty.
     output
-        The file that it made; its digest tells later whether it still is that file.
+        The file that it made; its digest shows later whether it is still that file.
     """
     screen = ScreenFolder(results)
     if not screen.config.is_file():

@@ -1,11 +1,11 @@
-"""Where the files of a screen's results folder lie: the one place that knows their names."""
+"""Paths of the files in a screen's results folder; no other module spells out their names."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Folds of the cross-validation: each trains on one part of the control wells, is chosen by another and tested on the
-#: last.
+#: Folds of the cross-validation: each trains on one part of the control wells; its weights are chosen on another and
+#: tested on the last.
 N_FOLDS = 3
 
 
@@ -40,7 +40,7 @@ class ModelFolder:
 
     @property
     def encoder(self) -> Path:
-        """The weights of the encoder; its card lies beside them."""
+        """The weights of the encoder; its card is stored beside them."""
         return self.path / "encoder.safetensors"
 
     @property
@@ -124,7 +124,7 @@ class ScreenFolder:
         return self.path / "cells" / f"{plate}.parquet"
 
     def of_plate(self, plate: str) -> list[Path]:
-        """Return all files of a plate, be they there or not."""
+        """Return all files of a plate, whether they exist or not."""
         tables = [
             self.index(plate),
             self.quality(plate),

@@ -43,7 +43,7 @@ def load_plates(path: Path) -> pd.DataFrame:
 
 
 def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = False) -> pd.DataFrame:
-    """Return the layout with a row for every plate and well, sorted; its index is the line of the file.
+    """Return the layout with one row per plate and well, sorted; its index is the line of the file.
 
     Columns are ``plate, well, well_row, well_column, perturbation, role, phenotype`` (empty but for positives) and any
     further ones, which become numbers where `wscnn.core.user_tables.typed` says so; wells are named as in ``B03``. Rows
@@ -57,7 +57,7 @@ def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = Fal
     plates
         Names of the plates; None where they are not known.
     checked
-        Whether the file may be one that `check` wrote: its columns ``well_row, well_column`` are derived anew, others
+        Whether the file may be one that `check` wrote: its columns ``well_row, well_column`` are derived again, others
         that the results have are kept, and it may name plates beyond `plates`. Positive wells without a phenotype keep
         none.
 
@@ -94,7 +94,7 @@ def load_layout(path: Path, plates: Sequence[str] | None, *, checked: bool = Fal
     if repeated := _repeated_wells(table, path):
         raise UserError(repeated)
     everywhere, own = table[table["plate"] == ""], table[table["plate"] != ""]
-    # A plate's own rows come first, so that they win over those that hold for every plate.
+    # A plate's own rows come first, so that they take precedence over those that hold for every plate.
     expanded = pd.concat([own, *(everywhere.assign(plate=plate) for plate in plates or [])])
     return expanded.drop_duplicates(["plate", "well"]).sort_values(["plate", "well_row", "well_column"], kind="stable")
 
@@ -136,7 +136,7 @@ def _repeated_wells(table: pd.DataFrame, path: Path) -> list[str]:
 
 
 def controls(layout: pd.DataFrame) -> pd.DataFrame:
-    """Return what training depends on in a layout: the control wells, their places, roles and phenotypes."""
+    """Return what training depends on in a layout: the control wells, their positions, roles and phenotypes."""
     chosen = layout[layout["role"].isin(["negative", "positive"])]
     return chosen[["plate", "well", "well_row", "well_column", "role", "phenotype"]].reset_index(drop=True)
 
@@ -146,7 +146,7 @@ def _read(path: Path, kind: str) -> pd.DataFrame:
     rules = schema(kind)
     properties = rules["properties"]
     table = read_user_table(path, rules["required"], properties)
-    # Cells of a text file may be numbers; a Parquet file says itself what they are.
+    # Cells of a text file may be numbers; a Parquet file declares its types.
     further = typed if table.index.name == "line" and kind == "layout" else lambda column: column
     own = {name: as_text(table[name]) if name in table else "" for name in properties}
     others = {name: further(table[name]) for name in table.columns if name not in properties}

@@ -33,7 +33,7 @@ class Column:
     unit: str = ""
 
 
-# What tells whether a file is still the one that was indexed. An OME-Zarr array is a folder.
+# Shows whether a file is still the one that was indexed. An OME-Zarr array is a folder.
 _ORIGINAL = {
     "size": Column("int64", "Size of the file; for `omezarr` the sum over the files of the array", "bytes"),
     "mtime_ns": Column(
@@ -458,7 +458,7 @@ FILES = {
 
 
 def types(table: str) -> dict[str, str]:
-    """Return the pandas type of each column of the table `table` of `TABLES`, but for families of columns."""
+    """Return the pandas type of each column of the table `table` of `TABLES`, without families of columns."""
     return {name: column.kind for name, column in TABLES[table].items() if name[-1] != "*"}
 
 
@@ -499,7 +499,7 @@ BASELINE_FOLDS = types("baseline_folds")
 
 # Rows per group of a Parquet file that is searched: what a reader skips or reads as one.
 _ROW_GROUP = 16_384
-# The key of a Parquet file's metadata under which a table's notes lie.
+# The key of a Parquet file's metadata that holds a table's notes.
 _NOTES = b"wscnn"
 
 
@@ -526,7 +526,7 @@ def write_table(
     path
         The file to write.
     notes
-        What is to be known of the table beside its rows, as JSON in the file's metadata (see `read_notes`).
+        Information about the table as a whole, stored as JSON in the file's metadata (see `read_notes`).
     kind
         Which of `TABLES` it is: name, and meaning and unit of every column, are added to the notes as ``table`` and
         ``columns``.
@@ -564,7 +564,7 @@ def read_notes(path: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        When the file is missing, is no Parquet file, or its notes are damaged.
+        When the file is missing, is not a Parquet file, or its notes are damaged.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -591,10 +591,10 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataF
     Raises
     ------
     UserError
-        When it is missing or is no Parquet file, lacks a column, or a column has another type or missing values.
+        When it is missing or is not a Parquet file, lacks a column, or a column has another type or missing values.
     """
     try:
-        # Not `pq.read_table`: it reads a folder as one table, and columns into names such as `screen=1`.
+        # Not `pq.read_table`: it reads a folder as one table, and makes columns of folder names such as `screen=1`.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             data = file.read()
         problems = [_type_problem(data, name, kind) for name, kind in (columns or {}).items()]

@@ -1,6 +1,6 @@
-"""Tables that users write (plates, layout, well scores): one reader for text and Parquet, which guesses nothing.
+"""Tables that users write (plates, layout, well scores): one reader for text and Parquet, which does not guess types.
 
-Cells of a text file are text, as written but for surrounding spaces; only `as_numbers` and `typed` make numbers of
+Cells of a text file are text, as written apart from surrounding spaces; only `as_numbers` and `typed` make numbers of
 them. Columns of a Parquet file have the types they were written with; `as_text` makes text of them.
 """
 
@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 
 from wscnn.core.errors import UserError, listed
 
-#: Files of tables are read whole; larger ones (bytes) are refused.
+#: Tables are read as a whole; larger files (in bytes) are refused.
 MAX_BYTES = 2**30
 
-#: How a folder's tables of well scores are told from its other files.
+#: How a folder's tables of well scores are distinguished from its other files.
 SUFFIXES = (".parquet", ".csv", ".tsv", ".txt")
 
-#: Cells of a column of numbers that say that there is no value, in lower case.
+#: Cells that mean a missing value in a column of numbers, in lower case.
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none"})
 
-# First bytes of files that are often given for tables, and what to do about them.
+# First bytes of other files that are often given as tables, and what to do about them.
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a spreadsheet (or another zip archive); save the sheet as CSV or TSV",
     b"\xd0\xcf\x11\xe0": "a spreadsheet (old Excel format); save the sheet as CSV or TSV",
@@ -39,7 +39,7 @@ _OTHER_FORMATS = {
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?", re.ASCII | re.IGNORECASE)
-# As programs write numbers. Not 007 or 1E1, which name something: plate 1, well E1.
+# Numbers as programs write them. Not 007 or 1E1, which may be names: plate 7, well E1.
 _PLAIN = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-][0-9]+)?"
 _WHOLE = r"-?[0-9]+"
 
@@ -65,7 +65,7 @@ def read_user_table(path: Path, required: Collection[str], known: Collection[str
     Raises
     ------
     UserError
-        When the file cannot be read, is no such table, or lacks a column.
+        When the file cannot be read, is not such a table, or lacks a column.
     """
     content = _content(path)
     table = _parquet(content, path) if content[:4] == b"PAR1" else _text(content, path)
@@ -105,8 +105,8 @@ def as_numbers(column: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool_
 def typed(column: pd.Series) -> pd.Series:
     """Return a column of a text file as numbers where every cell that is not empty is one, else unchanged.
 
-    A number is one as programs write it: ``12``, ``-0.5``, ``1e-05``; not ``007``, ``+5``, ``1E1`` or ``NaN``. Whole
-    numbers become integers, and empty cells are missing.
+    Numbers count as such in the form in which programs write them: ``12``, ``-0.5``, ``1e-05``; not ``007``, ``+5``,
+    ``1E1`` or ``NaN``. Whole numbers become integers, and empty cells are missing.
     """
     filled = column != ""
     cells = column[filled]
@@ -124,7 +124,7 @@ def typed(column: pd.Series) -> pd.Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines of a text file, or rows of a Parquet file; as text, the first few in words.
+    """Lines of a text file, or rows of a Parquet file; ``str`` lists the first few.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ class Lines:
 
 
 def by_value(column: pd.Series) -> list[tuple[str, Lines]]:
-    """Return each value of a column with the lines it stands in."""
+    """Return each value of a column with the lines in which it occurs."""
     every = Lines.of(column.index)
     found: dict[str, list[int]] = {}
     for line, value in zip(every.numbers, column.tolist(), strict=True):
@@ -159,12 +159,12 @@ def by_value(column: pd.Series) -> list[tuple[str, Lines]]:
 
 
 def at(value: str, lines: Lines) -> str:
-    """Return a value and the lines it stands in, in words."""
+    """Return a value and the lines in which it occurs, in words."""
     return f"{short(repr(value))} ({lines})"
 
 
 def _content(path: Path) -> bytes:
-    """Return the bytes of a regular file of bearable size."""
+    """Return the bytes of a regular file of at most `MAX_BYTES`."""
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
@@ -180,7 +180,7 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
-        raise UserError(f"{path!r}: no path of a file ({error})") from None
+        raise UserError(f"{path!r}: not the path of a file ({error})") from None
     for first, advice in _OTHER_FORMATS.items():
         if content.startswith(first):
             raise UserError(f"{path}: {advice}")
@@ -193,7 +193,7 @@ def read_cells(path: Path) -> dict[int, list[str]]:
     Raises
     ------
     UserError
-        When the file cannot be read or is no text.
+        When the file cannot be read or is not text.
     """
     return _cells(_content(path), path)
 
@@ -205,7 +205,7 @@ def _cells(content: bytes, path: Path) -> dict[int, list[str]]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; save the table as UTF-8 text (CSV or TSV) or as Parquet") from None
     if "\0" in text:
-        raise UserError(f"{path}: holds NUL characters, so is no text; save the table as UTF-8 text (CSV or TSV)")
+        raise UserError(f"{path}: holds NUL characters, so it is not text; save the table as UTF-8 text (CSV or TSV)")
     header = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     # A plate map may begin with a title.
     first = header if re.search(r"[\t,;]", header) else text
@@ -266,7 +266,7 @@ def _parquet(content: bytes, path: Path) -> pd.DataFrame:
         raise UserError(
             f"{path}: not a readable Parquet file ({short(error)}); write it again, or give CSV or TSV"
         ) from None
-    # A data frame's numbered index says nothing.
+    # A data frame's numbered index carries no information.
     data = data.select(
         [i for i, name in enumerate(data.column_names) if not re.fullmatch(r"__index_level_\d+__", name)]
     )
@@ -319,6 +319,6 @@ _NULLABLE = {
 
 
 def short(message: object) -> str:
-    """Return a text on one line and of bearable length."""
+    """Return a text on one line, shortened to about 300 characters."""
     text = " ".join(str(message).split())
     return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"

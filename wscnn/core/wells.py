@@ -2,16 +2,16 @@
 
 import re
 
-#: Rows and columns of the plates that are made, by number of wells.
+#: Rows and columns of standard plates, by number of wells.
 PLATE_FORMATS = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
 
 #: The phenotype of cells unlike those of any negative control, and all phenotypes that no control is made for: these
 #: are a family of tests of their own.
 NOVELTY = "novelty"
 DISCOVERED = (NOVELTY,)
-#: Parts into which a plate's negative controls are dealt for these, and the fewest wells that make them.
+#: Parts into which a plate's negative controls are divided for these, and the fewest wells that make them.
 N_PARTS, LEAST_NEGATIVES = 3, 6
-#: What the saliency's label image is called: the phenotype's name and this.
+#: Suffix of the saliency's label image, after the phenotype's name.
 SALIENCY = "_saliency"
 
 _WELL = re.compile(r"([A-Za-z]{1,2})0*(\d{1,3})", re.ASCII)
@@ -36,7 +36,7 @@ def parse_well(text: str) -> tuple[int, int]:
     Raises
     ------
     ValueError
-        When the text names no well of a plate of at most 32 x 48 wells.
+        When the text does not name a well of a plate of at most 32 x 48 wells.
     """
     match = _WELL.fullmatch(str(text).strip())
     if match:

@@ -19,9 +19,9 @@ from wscnn.network.weights import load_model, save_model
 from wscnn.plates.fields import draw_in_turns, open_plates, read_fields, read_quality, shared_channels
 from wscnn.plates.store import BOX, Plate
 
-#: The architecture that is learned this way, and the class of what was pasted.
+#: The architecture that is pretrained this way, and the class of pasted structures.
 ARCHITECTURE, PASTED = "encoder", "pasted"
-#: Side of the part of a field that is kept, in pixels: bounds the memory of large fields.
+#: Side of the part of a field that is kept, in pixels: limits the memory of large fields.
 _CROP = 256
 #: Steps between two lines of the log.
 _REPORTED = 50
@@ -43,12 +43,12 @@ def encode(
     stores, qcs
         Staged plates and, in the same order, their tables of fields; a field with ``used`` False is left out.
     output
-        The weights (safetensors); beside it comes the card. The last layer says what was pasted (see
+        The weights (safetensors); the card is written beside it. The last layer detects what was pasted (see
         `wscnn.encoder.pretext`).
     screen
         Its name, for the card.
     model, encoder
-        Sections of the config. With ``encoder.start_from``, the layers of that file are taken as they are.
+        Sections of the config. With ``encoder.start_from``, the layers of that file are used unchanged.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def encode(
     n_fields = 0
     if encoder["start_from"] is not None:
         _take(network, Path(encoder["start_from"]), channels)
-        log(f"encoder: the layers of {encoder['start_from']} are taken as they are")
+        log(f"encoder: the layers of {encoder['start_from']} are used unchanged")
     else:
         crops = _crops(_sample(plates, qcs, encoder), plates, channels, encoder["seed"])
         n_fields = len(crops)
@@ -74,7 +74,7 @@ def encode(
             if len(losses) % _REPORTED == 0:
                 log(f"  step {len(losses)}: loss {np.mean(losses[-_REPORTED:]):.3f}")
         if not np.isfinite(losses[-1]):
-            raise UserError("encoder: the training diverged; look at the table of quality for fields that are broken")
+            raise UserError("encoder: the training diverged; check the table of quality for broken fields")
     card = Card(
         architecture=network.architecture,
         pool=network.pool,
@@ -94,18 +94,19 @@ def encode(
 
 
 def load_encoder(path: Path, channels: Sequence[str] | None = None) -> tuple[WSCNN, Card]:
-    """Return the network that `encode` wrote, whose layers are learned, and its card.
+    """Return the pretrained network that `encode` wrote, and its card.
 
     Raises
     ------
     UserError
-        When the file is missing or broken, is no encoder, or was learned on other channels than those that are given.
+        When the file is missing or broken, is not an encoder, or was trained on other channels than `channels`.
     """
     network, card = load_model(path)
     wanted = card.channels if channels is None else list(channels)
     if not network.encoded or card.channels != wanted:
         raise UserError(
-            f"{path}: is no encoder for the channels {', '.join(wanted)}, but a network '{card.architecture}' for "
+            f"{path}: is not an encoder for the channels {', '.join(wanted)}, but a network '{card.architecture}' "
+            "for "
             f"{', '.join(card.channels)}; run `wscnn encode` again"
         )
     return network, card
@@ -136,7 +137,7 @@ def _sample(plates: Mapping[str, Plate], qcs: Sequence[Path], encoder: Mapping[s
     table = pd.concat(rows)
     if table.empty:
         raise UserError("no plate has a usable field; see the tables of quality in the folder qc")
-    # The first field of each well before any second one, and of each plate as many.
+    # The first field of each well before any second one, and equally many of each plate.
     drawn = draw_in_turns(table, encoder["max_fields"], [["plate", "well"], ["plate"]], encoder["seed"])
     return drawn.sort_values(["plate", "well", "field"], ignore_index=True)
 
@@ -155,7 +156,7 @@ def _crops(table: pd.DataFrame, plates: Mapping[str, Plate], channels: Sequence[
     for (plate, well), rows in table.groupby(["plate", "well"]):
         images = torch.from_numpy(read_fields(plates[str(plate)], str(well), channels, rows[BOX].to_numpy()))
         if not bool(torch.isfinite(images).all()):
-            raise UserError(f"plate {plate}, well {well}: holds pixels that are no numbers; exclude the well")
+            raise UserError(f"plate {plate}, well {well}: holds pixels that are not numbers; exclude the well")
         for image in contrast(images):
             y, x = (int(random.integers(size - part + 1)) for size, part in zip(image.shape[1:], side, strict=True))
             crops[filled] = image[:, y : y + side[0], x : x + side[1]]

@@ -1,10 +1,10 @@
-"""What an encoder learns without labels: where something was pasted, and to describe a position alike in two views.
+"""The pretext tasks of the encoder: to find pasted structures, and to describe a position alike in two views.
 
-The first task is CutPaste (Li et al., CVPR 2021) made dense: small soft ellipses are cut from bright places of other
-tiles and pasted on or beside cells, and the network says where. So it learns what structures of a few pixels belong to
-ordinary cells, whatever the screen's phenotypes are. The second is VICReg (Bardes et al., ICLR 2022) over single
+The first task is CutPaste (Li et al., CVPR 2021) made dense: small soft ellipses are cut from bright regions of other
+tiles and pasted on or beside cells, and the network locates them. So it learns which structures of a few pixels belong
+to ordinary cells, whatever the screen's phenotypes are. The second is VICReg (Bardes et al., ICLR 2022) over single
 positions: the features of a position are the same in a turned and mirrored view, vary over positions and are not
-redundant. Neither knows a well's role.
+redundant. Neither uses the roles of wells.
 """
 
 from collections.abc import Iterator
@@ -17,28 +17,28 @@ from torch.nn import functional
 
 from wscnn.network.model import WSCNN
 
-#: Side of a tile, the least that is of use, and tiles of a step.
+#: Side of a tile, its minimum, and tiles per step.
 TILE, LEAST_TILE, BATCH = 96, 56, 32
 #: Contrast above which a pixel is of a cell; cut from and pasted near such pixels.
 _SIGNAL = 0.35
-#: Pixels of signal, so many at least, that a tile needs to be cut from or pasted into.
+#: Minimum number of signal pixels of a tile that is cut from or pasted into.
 _LEAST_SIGNAL = 20
-#: Ellipses of a tile, at most; their longer radius in pixels (even in its logarithm) and the ratio of their axes.
+#: Most ellipses per tile; their longer radius in pixels (log-uniform) and the ratio of their axes.
 _MOST, _RADIUS, _RATIO = 5, (1.4, 8.0), 0.6
 #: Pixels over which an ellipse's edge fades.
 _SOFT = 0.45
-#: How far from signal an ellipse lies, at most, in pixels; its gain; how often it replaces what is there (else the
-#: brighter of the two is seen); how often only one of several channels takes part.
+#: Largest distance of an ellipse from signal, in pixels; its gain; how often it replaces the image (else the brighter
+#: of the two is shown); how often only one of several channels is pasted.
 _OFF, _GAIN, _REPLACES, _ALONE = 22.0, (0.45, 1.15), 0.6, 0.3
-#: A paste that changes less than this on average is not seen and left out.
+#: A paste that changes less than this on average is invisible and left out.
 _LEAST_CHANGE = 0.1
 #: Pixels at a tile's border without a paste.
 _BORDER = 14
-#: Share of a position's pixels that are pasted above which the position is positive; its weight against negative ones.
+#: Fraction of pasted pixels above which a position is positive; weight of positive against negative positions.
 _PASTED, _POSITIVE_WEIGHT = 0.3, 6.0
-#: Weights of the two tasks, and of VICReg's terms: likeness and variance against covariance.
+#: Weights of the two tasks, and of VICReg's terms: invariance and variance against covariance.
 _CUTPASTE, _VICREG, _LIKENESS = 5.0, 1 / 25, 25.0
-#: Positions compared in a step, and the size of what they are compared as.
+#: Positions compared per step, and the dimension of their projections.
 _POSITIONS, _PROJECTED = 768, 128
 _RATE, _DECAY = 3e-3, 1e-4
 
@@ -92,7 +92,7 @@ def _ellipse(random: np.random.Generator) -> np.ndarray:
 
 
 def _blend(before: np.ndarray, piece: np.ndarray, shape: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return what is seen where `piece` is pasted over `before`, both (C, y, x), in the form of `shape`."""
+    """Return the image after `piece` is pasted over `before`, both (C, y, x), in the form of `shape`."""
     replaces = random.random() < _REPLACES
     after = before * (1 - shape) + piece * shape if replaces else np.maximum(before, piece * shape)
     if len(before) > 1 and random.random() < _ALONE:
@@ -107,13 +107,13 @@ def learn(network: WSCNN, crops: Tensor, steps: int, seed: int) -> Iterator[floa
     Parameters
     ----------
     network
-        Encoded, of two classes, on the device to train on.
+        An encoded network with two classes, on the device to train on.
     crops
         Parts of fields after `wscnn.network.model.contrast`, shape (n, C, y, x), at least `LEAST_TILE` high and wide.
     steps
-        Of `BATCH` tiles each.
+        Steps, of `BATCH` tiles each.
     seed
-        Of all draws.
+        Seed of all random draws.
 
     Yields
     ------
@@ -130,7 +130,7 @@ def learn(network: WSCNN, crops: Tensor, steps: int, seed: int) -> Iterator[floa
         nn.Linear(n_features, _PROJECTED), nn.BatchNorm1d(_PROJECTED), nn.ReLU(), nn.Linear(_PROJECTED, _PROJECTED)
     ).to(device)
     with torch.no_grad():
-        # Half of the usual distance from even odds: few positions are pasted.
+        # Half of the usual bias below even odds: few positions are pasted.
         network.classify.bias.copy_(torch.tensor([0.0, -3.0]))  # type: ignore[union-attr]
     weights = [*network.parameters(), *projector.parameters()]
     optimizer = torch.optim.AdamW(weights, _RATE, weight_decay=_DECAY)
@@ -170,7 +170,7 @@ def _draw(crops: Tensor, random: np.random.Generator) -> np.ndarray:
 
 
 def _seen(tiles: Tensor, turns: int, mirrored: bool, noise: torch.Generator) -> Tensor:
-    """Return a view of tiles: another gain, noise, turned by quarters and mirrored."""
+    """Return a view of tiles: another gain, noise, rotated by right angles and mirrored."""
     gain, level = torch.rand((2, len(tiles), 1, 1, 1), generator=noise)
     view = tiles * (0.8 + 0.4 * gain) + 0.04 * level * torch.randn(tiles.shape, generator=noise)
     view = torch.rot90(view, turns, (2, 3))
@@ -178,13 +178,13 @@ def _seen(tiles: Tensor, turns: int, mirrored: bool, noise: torch.Generator) -> 
 
 
 def _of_positions(network: WSCNN, pixels: Tensor, n: int) -> Tensor:
-    """Return the pixels (m, 1, n * stride, n * stride) in the middle of what each of n x n positions sees."""
+    """Return the pixels (m, 1, n * stride, n * stride) at the centres of the receptive fields of n x n positions."""
     first = (network.receptive_field - network.stride) // 2
     return pixels[..., first : first + n * network.stride, first : first + n * network.stride]
 
 
 def _cutpaste_loss(network: WSCNN, features: Tensor, share: Tensor) -> Tensor:
-    """Return how badly features (n, F, h, w) say where was pasted; positions beside a paste do not count."""
+    """Return the loss of locating the pastes from features (n, F, h, w); positions beside a paste do not count."""
     share = _of_positions(network, share, features.shape[-1])
     positive = functional.avg_pool2d(share, network.stride) > _PASTED
     near = functional.max_pool2d(functional.max_pool2d(share, network.stride), 3, 1, 1) > _PASTED
@@ -195,7 +195,7 @@ def _cutpaste_loss(network: WSCNN, features: Tensor, share: Tensor) -> Tensor:
 
 
 def _compared(network: WSCNN, signal: Tensor, share: Tensor, n: int, noise: torch.Generator) -> Tensor:
-    """Return positions to compare, mostly where there is signal and never where a paste of either view is seen."""
+    """Return positions to compare, mostly where there is signal and never where a paste of either view is visible."""
     stride, reach = network.stride, network.receptive_field // 2 - 1
     bright = functional.avg_pool2d(_of_positions(network, signal, n), stride) > 0.2
     touched = functional.max_pool2d(share, 2 * (reach // 2) + 1, 1, reach // 2) > _PASTED

@@ -1,6 +1,6 @@
-"""The card of a model: what one must know to apply it, as JSON beside its weights, verified key by key on reading.
+"""The card of a model: what is needed to apply it, as JSON beside its weights, verified key by key on reading.
 
-Apart from `wscnn.network.model`, and without torch, so that reports read cards quickly.
+Separate from `wscnn.network.model` and without torch, so that reports read cards quickly.
 """
 
 import json
@@ -20,13 +20,13 @@ from wscnn.core.wells import check_name, parse_well
 
 #: What to do about a model whose files cannot be right.
 ADVICE = "train again or copy the model folder again"
-#: What the parts of the control wells do in fold 0; in fold k each does it that is k further.
+#: Roles of the parts of the control wells in fold 0; in fold k the roles are shifted by k parts.
 PARTS = ("train", "select", "test")
 
 
 @dataclass
 class Card:
-    """What one must know to apply a model.
+    """What is needed to apply a model.
 
     Attributes
     ----------
@@ -41,26 +41,26 @@ class Card:
     screen, fold
         Where it was trained.
     parts
-        Wells as ``plate/well``: those it was trained on (``train``), those that chose its weights and thresholds
-        (``select``), and those it never saw (``test``).
+        Wells as ``plate/well``: those it was trained on (``train``), the validation wells, which chose its weights and
+        thresholds (``select``), and those it never saw (``test``).
     n_fields
         For each of these parts the number of fields used of each class.
     thresholds
-        For each phenotype: ``field``, the log-odds above which a field is positive, and ``place``, the detector's
-        value above which a place belongs to an object. Both chosen on the wells of ``select``.
+        For each phenotype: ``field``, the log-odds above which a field is positive, and ``place``, the detector's value
+        above which a position belongs to an object. Both are chosen on the validation wells.
     probabilities
         For each phenotype ``slope`` and ``offset``, by which a field's score becomes the probability that the field is
-        of a positive well (`wscnn.statistics.calibration.probability`); chosen on the wells of ``select``.
+        of a positive well (`wscnn.statistics.calibration.probability`); chosen on the validation wells.
     metrics
-        On the wells of ``select`` and ``test``, for each phenotype: ``field_auc`` and ``well_auc``, areas under the ROC
-        curve, and ``calibration``, rows of `wscnn.statistics.calibration.reliability` over fields.
+        On the validation (``select``) and ``test`` wells, for each phenotype: the AUCs ``field_auc`` and ``well_auc``,
+        and ``calibration``, rows of `wscnn.statistics.calibration.reliability` over fields.
     settings
         The sections ``model`` and ``train`` of the config.
     version
-        Of this program.
+        Version of this program.
     learned
         For each phenotype, whether the fold's detector did better than chance on wells of its training part that it was
-        not fitted to; one that did not scores nothing. Empty where that was not asked.
+        not fitted to; one that did not gives no scores. Empty where that was not tested.
     outlined
         Whether positions were pooled over cells found in the image, so that objects are these cells.
     recall
@@ -101,8 +101,8 @@ def read_card(path: Path) -> Card:
     Raises
     ------
     UserError
-        When the file is missing or no card, naming each key that is missing or holds what it may not; and when the
-        card is of another fold than the file's name says.
+        When the file is missing or not a card, naming each key that is missing or invalid, and when the card is of
+        another fold than the file's name says.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +111,7 @@ def read_card(path: Path) -> Card:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not the card of a model ({error}); {ADVICE}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: not the card of a model (no JSON object); {ADVICE}")
+        raise UserError(f"{path}: not the card of a model (not a JSON object); {ADVICE}")
     missing = [one.name for one in fields(Card) if one.default is one.default_factory is MISSING]
     if missing := [name for name in missing if name not in content]:
         raise UserError(f"{path}: not the card of a model (no key {', '.join(missing)}); {ADVICE}")
@@ -133,12 +133,12 @@ def read_cards(folder: Path) -> list[Card]:
 
 
 def card_text(card: Card, path: Path) -> str:
-    """Return the card as it is written to `path`: strict JSON, in which figures that are not known are null.
+    """Return the card as it is written to `path`: strict JSON, in which unknown figures are null.
 
     Raises
     ------
     UserError
-        When a key holds what it may not.
+        When a value is invalid.
     """
     _verify(card, path)
     content = asdict(card)
@@ -146,9 +146,9 @@ def card_text(card: Card, path: Path) -> str:
 
 
 def _verify(card: Card, path: Path) -> None:
-    """Raise a UserError that names file and key of everything that a card may not hold."""
+    """Raise a UserError that names file and key of every invalid value of a card."""
     problems = [problem for one in fields(Card) for problem in _wrong(getattr(card, one.name), one.type, one.name)]
-    # Values can be compared only where all have the types that they should.
+    # Values can be compared only once all have the right types.
     if problems := problems or list(_inconsistent(card)):
         raise UserError([f"{path}: {problem}; {ADVICE}" for problem in problems])
     if path.stem.startswith("fold-") and path.stem != ModelFolder(path.parent).card(card.fold).stem:
@@ -171,22 +171,22 @@ def _wrong(value: object, kind: Any, key: str) -> Iterator[str]:
     elif kind is float and type(value) in (int, float):
         # Not `isfinite`, which fails on whole numbers of hundreds of digits.
         if not abs(value) <= sys.float_info.max:  # type: ignore[arg-type]
-            yield f"{key}: {value} is no finite number"
+            yield f"{key}: {value} is not a finite number"
     elif type(value) is not (origin or kind):
-        yield f"{key}: {repr(value)[:60]} is no {_WORDS[origin or kind]}"
+        yield f"{key}: {repr(value)[:60]} is not a {_WORDS[origin or kind]}"
 
 
 _WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number", list: "list", dict: "mapping"}
 
 
 def _inconsistent(card: Card) -> Iterator[str]:
-    """Yield what cannot be in a card whose values all have the right types."""
+    """Yield the inconsistencies of a card whose values all have the right types."""
     if card.pixel_size_um is not None and card.pixel_size_um <= 0:
         yield f"pixel_size_um: {card.pixel_size_um} is not above 0"
     if not 0 <= card.fold < 128:
         yield f"fold: {card.fold} is not from 0 to 127"
     if card.digest is not None and not re.fullmatch("[0-9a-f]{64}", card.digest):
-        yield "digest: no SHA-256"
+        yield "digest: not a SHA-256"
     if not card.channels or len(set(card.channels)) < len(card.channels):
         yield "channels: none, or one twice"
     if len(card.classes) < 2 or card.classes[0] != "negative" or len(set(card.classes)) < len(card.classes):
@@ -198,7 +198,7 @@ def _inconsistent(card: Card) -> Iterator[str]:
             yield f"classes: {error}"
     for key, entries in (("thresholds", ("field", "place")), ("probabilities", ("slope", "offset"))):
         values = getattr(card, key)
-        # Cards of the first versions tell no probabilities.
+        # Cards of the first versions hold no probabilities.
         wanted = set(card.phenotypes) if values or key == "thresholds" else set()
         if set(values) != wanted:
             yield f"{key}: of {', '.join(values) or 'no phenotype'}, not of {', '.join(sorted(wanted))}"
@@ -209,23 +209,23 @@ def _inconsistent(card: Card) -> Iterator[str]:
         if (values := getattr(card, key)) and set(values) != set(card.phenotypes):
             yield f"{key}: of {', '.join(values)}, not of {', '.join(card.phenotypes)}"
     if unknown := [part for part in card.parts if part not in PARTS]:
-        yield f"parts.{unknown[0]}: no part is called so; there are {', '.join(PARTS)}"
+        yield f"parts.{unknown[0]}: no such part; there are {', '.join(PARTS)}"
     wells = [well for part in card.parts.values() for well in part]
     if len(set(wells)) < len(wells):
         twice = next(well for well in wells if wells.count(well) > 1)
-        yield f"parts: well {twice} is there twice, but each well has one part"
+        yield f"parts: well {twice} is listed twice, but each well has one part"
     for well in wells:
         plate, _, name = well.rpartition("/")
         try:
             check_name(plate)
             parse_well(name)
         except ValueError as error:
-            yield f"parts: '{well}' is no plate/well ({error})"
+            yield f"parts: '{well}' is not plate/well ({error})"
             break
 
 
 def _with_null(value: Any) -> Any:
-    """Return figures with null for those that are not known (NaN), as strict JSON has it."""
+    """Return figures with null for unknown ones (NaN), as strict JSON requires."""
     if isinstance(value, dict):
         return {key: _with_null(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -234,7 +234,7 @@ def _with_null(value: Any) -> Any:
 
 
 def _with_nan(value: Any) -> Any:
-    """Return what `_with_null` was given."""
+    """Return the figures that `_with_null` was given."""
     if isinstance(value, dict):
         return {key: _with_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -243,9 +243,9 @@ def _with_nan(value: Any) -> Any:
 
 
 def folds_of(well: str, cards: Sequence[Card]) -> list[int]:
-    """Return which folds, as places in `cards`, may score a well named ``plate/well``.
+    """Return which folds, as indices into `cards`, may score a well named ``plate/well``.
 
-    Those it tested where it has any part in a model, else all.
+    Those that held it out for testing where it has any part in a model, else all.
     """
     known = any(well in wells for card in cards for wells in card.parts.values())
     return [k for k, card in enumerate(cards) if not known or well in card.parts.get("test", [])]

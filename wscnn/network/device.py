@@ -1,4 +1,4 @@
-"""The device that networks run on, and what it computes quickly."""
+"""The device that networks run on, and its fast number format."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ def pick_device(name: str) -> torch.device:
     Raises
     ------
     UserError
-        When a GPU is asked for and there is none.
+        When a GPU is requested and there is none.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise UserError("train.device: 'cuda' is asked for but torch finds no GPU; use auto or cpu")
+        raise UserError("train.device: 'cuda' is set but torch finds no GPU; use auto or cpu")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 

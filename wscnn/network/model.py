@@ -1,4 +1,4 @@
-"""The network: fully convolutional, one map a class, pooled over places to one score a class.
+"""The network: fully convolutional, one map per class, pooled over positions to one score per class.
 
 Follows Sailem, Arias-Garcia, Bakal, Zisserman and Rittscher, "Discovery of Rare Phenotypes in Cellular Images Using
 Weakly Supervised Deep Learning" (ICCV Workshops 2017). A model file is safetensors, beside it a card in JSON; loading
@@ -17,14 +17,14 @@ from wscnn.plates.fields import BACKGROUND, BRIGHT
 
 
 class Layer(NamedTuple):
-    """A convolution, batch norm and ReLU, which as a rule halve the image.
+    """A convolution, batch norm and ReLU, which usually halve the image.
 
     Attributes
     ----------
     filters, kernel, padding
         Of the convolution.
     halve
-        ``pool``: a 2 x 2 max pool. It stands before the ReLU, which gives the same from a quarter of the work.
+        ``pool``: a 2 x 2 max pool. It precedes the ReLU, which gives the same result with a quarter of the work.
         ``stride``: the convolution is made at every second pixel only. Empty: not at all.
     """
 
@@ -54,9 +54,9 @@ class Architecture(NamedTuple):
 
 
 #: By name. The paper gives `wscnn4` (simulated data) and `wscnn4_cells`; of its network of six convolutions it gives
-#: the number only: here the 3 x 3 layers that follow the first and second layer are our choice. `compact` and
-#: `compact6` are ours, of four and six convolutions, for a seventeenth of the work. `encoder` sees 28 px at a stride of
-#: 4, little enough that a structure of 5 px fills a good part of a position's features.
+#: only the number: the 3 x 3 layers after the first and second layer are our choice. `compact` and `compact6` are ours,
+#: of four and six convolutions, at a seventeenth of the cost. `encoder` has a receptive field of 28 px at a stride of
+#: 4, small enough that a structure of 5 px makes up a good part of a position's features.
 ARCHITECTURES = {
     "encoder": Architecture(
         (Layer(16, 6, halve="stride"), Layer(32, 3), Layer(48, 3, halve=""), Layer(64, 3, halve="")), 1, encoded=True
@@ -74,30 +74,30 @@ ARCHITECTURES = {
 
 #: A map of less than this sum of probabilities counts as empty (keeps logarithms finite).
 _TINY = 1e-30
-#: Places that the pool `topk` averages.
+#: Number of positions that the pool `topk` averages.
 _TOP = 8
 #: Sharpness of the pool `lse`.
 _SHARPNESS = 5.0
-#: Places along y and x that the pool `fc` has a weight for: those of the paper's 210 x 280 px under `wscnn4`.
+#: Positions along y and x that the pool `fc` has a weight for: those of the paper's 210 x 280 px under `wscnn4`.
 _DENSE = (21, 30)
-#: Where the detector of a noisy-or network starts, so that an empty image starts near "no".
+#: Initial bias of the detector of a noisy-or network, so that an empty image starts as negative.
 _EMPTY = -6.0
-#: Where the leak starts, in log-odds: one in four. Being one number that has far to go, it learns this many times as
-#: fast as the weights.
+#: Initial log-odds of the leak: one in four. A single number that has to change much, it has this many times the
+#: learning rate of the weights.
 _LEAK, _LEAK_PACE = -1.1, 10.0
 
 
-#: The least distance between background and bright pixels, in windows of the plate: an empty field stays empty.
+#: Minimum distance between background and bright pixels, in windows of the plate, so that an empty field stays empty.
 _LEAST_RANGE = 0.1
 #: Where the logarithmic part of the contrast begins, in such distances, and what it is divided by.
 _KNEE, _TOP_CONTRAST = 0.15, 2.6
 
 
 def contrast(images: Tensor) -> Tensor:
-    """Return fields (n, C, h, w) as a network that was learned without labels sees them.
+    """Return fields (n, C, h, w) normalised for a network that was pretrained without labels.
 
-    Of each field and channel the background is subtracted and the rest is divided by how far bright pixels stand out
-    from it; then dim structures are raised as a logarithm would: asinh(x / 0.15) / 2.6. So neither the exposure of a
+    In each field and channel the background is subtracted and the rest is divided by the distance of bright pixels from
+    it; then dim structures are amplified, similarly to a logarithm: asinh(x / 0.15) / 2.6. So neither the exposure of a
     field nor a single bright cell decides what is visible.
     """
     some = images.detach()[..., ::3, ::3].flatten(-2).float()
@@ -109,9 +109,9 @@ def contrast(images: Tensor) -> Tensor:
 
 
 def _noisy_or(maps: Tensor, leak: Tensor | None = None) -> Tensor:
-    """Return the log-odds of P = 1 - prod(1 - sigmoid(map)): any place is positive. In log space, never infinite.
+    """Return the log-odds of P = 1 - prod(1 - sigmoid(map)): any position is positive. In log space, never infinite.
 
-    A `leak` (C,), in log-odds, is one place more, which no image has.
+    A `leak` (C,), in log-odds, acts as one more position, outside the image.
     """
     total = functional.softplus(maps).sum((-2, -1))  # -log(1 - P)
     if leak is not None:
@@ -121,12 +121,12 @@ def _noisy_or(maps: Tensor, leak: Tensor | None = None) -> Tensor:
 
 
 def _count(maps: Tensor) -> Tensor:
-    """Return the logarithm of the expected number of positive places."""
+    """Return the logarithm of the expected number of positive positions."""
     return torch.log(torch.sigmoid(maps).sum((-2, -1)).clamp_min(_TINY))
 
 
 def topk(maps: Tensor) -> Tensor:
-    """Return the mean over the 8 highest places of maps (N, C, h, w), (N, C)."""
+    """Return the mean over the 8 highest positions of maps (N, C, h, w), (N, C)."""
     flat = maps.flatten(-2)
     return flat.topk(min(_TOP, flat.shape[-1])).values.mean(-1)
 
@@ -146,7 +146,7 @@ _POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 #: Pools to train with, and to score with.
 POOLS = (*_POOLS, "leaky_noisy_or", "fc", "attention")
-#: Pools of probabilities, by which phenotypes do not exclude each other.
+#: Pools of probabilities, with which phenotypes do not exclude each other.
 NOISY_OR = ("noisy_or", "leaky_noisy_or")
 SCORE_POOLS = ("same", *_POOLS, "count")
 
@@ -163,7 +163,7 @@ def _check_names(architecture: str, pool: str, score_pool: str) -> None:
 
 
 def _block(n_channels: int, layer: Layer) -> nn.Sequential:
-    """Return a layer of convolution, batch norm, pooling where it halves so, and rectification."""
+    """Return a layer of convolution, batch norm, pooling where it halves by pooling, and rectification."""
     stride = 2 if layer.halve == "stride" else 1
     return nn.Sequential(
         nn.Conv2d(n_channels, layer.filters, layer.kernel, stride, layer.padding, bias=False),
@@ -174,7 +174,7 @@ def _block(n_channels: int, layer: Layer) -> nn.Sequential:
 
 
 class WSCNN(nn.Module):
-    """A weakly supervised network: where is what tells a positive image from a negative one?
+    """A weakly supervised network, which locates what distinguishes positive images from negative ones.
 
     Parameters
     ----------
@@ -183,10 +183,10 @@ class WSCNN(nn.Module):
     pool
         How class maps become a score in training, one of `POOLS`: ``max``, ``avg`` and ``fc`` as in the paper,
         ``noisy_or``, ``lse`` (log-sum-exp), ``topk``, ``attention`` (gated attention of Ilse et al., ICML 2018, over
-        places). ``leaky_noisy_or`` learns beside it a leak for each phenotype (Henrion, Uncertainty in Artificial
-        Intelligence 1987): the chance that an image is of a positive well though no place shows it. Without, images of
-        positive wells that hold no such cell ask for one, which only learning them by heart can give; with it, a few
-        images are too easily explained by chance.
+        positions). ``leaky_noisy_or`` also learns a leak for each phenotype (Henrion, Uncertainty in Artificial
+        Intelligence 1987): the chance that an image is of a positive well though no position shows it. Without a leak,
+        the loss pushes the network to find a cell in positive images that contain none, so it overfits; with few
+        images, the leak alone can explain the labels and nothing is learned.
     n_channels, n_classes
         Of the images; class 0 is the negative one.
     score_pool
@@ -195,13 +195,13 @@ class WSCNN(nn.Module):
     Attributes
     ----------
     stride
-        Pixels between two places of a map.
+        Pixels between two positions of a map.
     receptive_field
-        Pixels along an axis that one place sees.
+        Pixels along an axis that one position sees.
     smallest
         Pixels along an axis that an image to train on needs.
     margin
-        Pixels by which `score_fields` widens a field at each side, at least.
+        Pixels by which `score_fields` pads a field at each side, at least.
     encoded
         As in `Architecture`.
     """
@@ -225,14 +225,15 @@ class WSCNN(nn.Module):
             self.attend = nn.Conv2d(widths[-1], 2 * 64, kernel, padding=padding)
             self.weigh = nn.Conv2d(64, 1, 1)
         if pool == "fc":
-            # It begins as the mean over places: with random signs neighbouring places pull the detector opposite ways.
+            # Initialised as the mean over positions: with random signs, neighbouring positions would push the detector
+            # in opposite directions.
             self.dense = nn.Parameter(torch.eye(n_classes)[:, :, None, None].repeat(1, 1, *_DENSE))
 
         self.stride = 2 ** sum(layer.halve != "" for layer in layers)
         self.receptive_field = self._pixels(1, padded=False)
         self.smallest = self._pixels(1, padded=True)
-        # The field is widened so that places that see a convolution's zero padding can be cut off, and so that place
-        # 0 is centred on the middle of the field's first `stride` pixels.
+        # The field is padded so that positions that see a convolution's zero padding can be cropped, and so that
+        # position 0 is centred on the middle of the field's first `stride` pixels.
         self._cut = self._tainted()
         self.margin = (self._pixels(1 + 2 * self._cut, padded=True) - self.stride) // 2
 
@@ -241,7 +242,7 @@ class WSCNN(nn.Module):
         return self._maps(x)[0]
 
     def detector(self, x: Tensor) -> Tensor:
-        """Return the log-odds of each phenotype against negative at each place, (N, K-1, h', w')."""
+        """Return the log-odds of each phenotype against negative at each position, (N, K-1, h', w')."""
         maps = self.class_map(x)
         return maps[:, 1:] - maps[:, :1]
 
@@ -257,15 +258,15 @@ class WSCNN(nn.Module):
         if not self.training and self.score_pool != "same":
             return _POOLS[self.score_pool](detector)
         if self.pool in NOISY_OR:
-            # How often an image of a positive well holds no such cell is of the wells, not of the image.
+            # The leak models the wells, so it enters the training loss only, not the scores.
             leaks = self.training and self.pool == "leaky_noisy_or"
             return _noisy_or(detector, _LEAK_PACE * self.leak if leaks else None)
         if attention is not None:
-            weights = attention.flatten(2).softmax(-1)  # (N, 1, places)
+            weights = attention.flatten(2).softmax(-1)  # (N, 1, positions)
             scores = (maps.flatten(2) * weights).sum(-1)
         elif self.pool == "fc":
-            places = functional.adaptive_avg_pool2d(maps, _DENSE)
-            scores = (places[:, None] * self.dense).mean((-2, -1)).sum(-1)
+            pooled = functional.adaptive_avg_pool2d(maps, _DENSE)
+            scores = (pooled[:, None] * self.dense).mean((-2, -1)).sum(-1)
         else:
             scores = _POOLS[self.pool](maps)
         return scores[:, 1:] - scores[:, :1]
@@ -282,7 +283,7 @@ class WSCNN(nn.Module):
         return functional.cross_entropy(functional.pad(logits, (1, 0)), labels)
 
     def _maps(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return class maps (N, K, h', w') and, for attention, the places' logits (N, 1, h', w')."""
+        """Return class maps (N, K, h', w') and, for attention, the positions' logits (N, 1, h', w')."""
         features = self.blocks(x)
         maps = self.classify(features).float()
         if self.pool != "attention":
@@ -290,31 +291,31 @@ class WSCNN(nn.Module):
         content, gate = self.attend(features).chunk(2, dim=1)
         return maps, self.weigh(torch.tanh(content) * torch.sigmoid(gate)).float()
 
-    def _pixels(self, places: int, padded: bool) -> int:
-        """Return the pixels along an axis from which a map of so many places comes, with or without zero padding."""
+    def _pixels(self, n: int, padded: bool) -> int:
+        """Return the input pixels along an axis that give a map of `n` positions, with or without zero padding."""
         for layer in reversed(self._steps):
-            # Every second place of a convolution reaches a pixel less far than the pairs of places that a pool takes.
-            places = places * (2 if layer.halve else 1) - (layer.halve == "stride")
-            places += layer.kernel - 1 - (2 * layer.padding if padded else 0)
-        return places
+            # A strided convolution needs one pixel less than a convolution followed by a pool over pairs.
+            n = n * (2 if layer.halve else 1) - (layer.halve == "stride")
+            n += layer.kernel - 1 - (2 * layer.padding if padded else 0)
+        return n
 
     def _tainted(self) -> int:
-        """Return how many places at a map's edge see zero padding."""
-        places = 0
+        """Return how many positions at a map's edge see zero padding."""
+        n = 0
         for layer in self._steps:
-            places += layer.padding
+            n += layer.padding
             if layer.halve:
-                places = -(-places // 2)
-        return places
+                n = -(-n // 2)
+        return n
 
 
 def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return log-odds (n, P) and detector maps (n, P, h', w') of fields (n, C, h, w).
 
-    Each field is widened by repeating its outermost pixels, so that its map covers it whole: h' = ceil(h / stride), and
-    place (i, j) is centred on pixel (i * stride + offset, j * stride + offset) with offset = (stride - 1) / 2. (Not by
-    reflection: a nucleus beside its mirror image looks like a cell of two.) Gradients flow where they are enabled, to a
-    field's own pixels, not through what it is widened by. P is the number of phenotypes.
+    Each field is padded by repeating its outermost pixels, so that its map covers all of it: h' = ceil(h / stride), and
+    position (i, j) is centred on pixel (i * stride + offset, j * stride + offset) with offset = (stride - 1) / 2. (Not
+    by reflection: a nucleus beside its mirror image looks like a cell of two.) Gradients flow where they are enabled,
+    to a field's own pixels, not through the padding. P is the number of phenotypes.
 
     Raises
     ------
@@ -342,7 +343,7 @@ def field_features(model: WSCNN, images: Tensor) -> Tensor:
 
 
 def _widened(model: WSCNN, images: Tensor) -> Tensor:
-    """Return fields as the network's layers take them, with a margin at each side."""
+    """Return fields prepared for the network's layers, with a margin at each side."""
     height, width = images.shape[-2:]
     if min(height, width) <= model.margin + model.stride:
         raise UserError(
@@ -352,8 +353,8 @@ def _widened(model: WSCNN, images: Tensor) -> Tensor:
     margin = model.margin
     sides = []
     for size in (width, height):
-        places = -(-size // model.stride) + 2 * model._cut
-        sides += [margin, model._pixels(places, padded=True) - size - margin]
+        positions = -(-size // model.stride) + 2 * model._cut
+        sides += [margin, model._pixels(positions, padded=True) - size - margin]
     if model.encoded:
         images = contrast(images)
     widened = functional.pad(images.detach(), sides, mode="replicate")

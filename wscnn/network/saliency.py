@@ -1,9 +1,10 @@
 """Where in an image the network sees a phenotype: the gradient of its detector, and a check of it by covering.
 
-The way of Sailem, Arias-Garcia, Bakal, Zisserman and Rittscher, "Discovery of Rare Phenotypes in Cellular Images Using
-Weakly Supervised Deep Learning" (ICCV Workshops 2017), who back-propagate the phenotype's score to the input. One thing
-differs. The gradient of the globally pooled score reaches one place, and so one cell, of an image; here the pass starts
-from the class map, at all places where the phenotype beats the negative class, and finds every instance at once.
+The method of Sailem, Arias-Garcia, Bakal, Zisserman and Rittscher, "Discovery of Rare Phenotypes in Cellular Images
+Using Weakly Supervised Deep Learning" (ICCV Workshops 2017), who back-propagate the phenotype's score to the input.
+with one difference: the gradient of the globally pooled score reaches one position, and so one cell, of an image; here
+the backward pass starts from the class map, at all positions where the phenotype exceeds the negative class, and finds
+all instances at once.
 """
 
 from collections.abc import Sequence
@@ -21,10 +22,10 @@ def saliency(
     thresholds: Sequence[float],
     learned: Sequence[Sequence[bool]] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return scores, detector maps and saliency of images, by one forward and one backward pass for each model.
+    """Return scores, detector maps and saliency of images, by one forward and one backward pass per model.
 
-    Several models are one detector: the mean of their maps. Its gradient starts from the sum over all places above the
-    threshold, so that all instances of an image are found together; a phenotype that is nowhere above it costs no
+    Several models form one detector: the mean of their maps. Its gradient starts from the sum over all positions above
+    the threshold, so that all instances of an image are found together; a phenotype that is nowhere above it costs no
     backward pass. With several phenotypes each has a backward pass of its own.
 
     Parameters
@@ -34,17 +35,17 @@ def saliency(
     images
         Shape (n, C, h, w).
     thresholds
-        One a phenotype: the detector's value above which a place belongs to an object.
+        One per phenotype: the detector's value above which a position belongs to an object.
     learned
-        Which phenotypes each model has learned, (models, P); its map of another one does not count. By default all.
+        Which phenotypes each model has learned, (models, P); its map of any other is ignored. By default all.
 
     Returns
     -------
     logits
         Log-odds of each phenotype, shape (models, n, P).
     maps
-        Detector, mean over models, shape (n, P, h', w'); place (i, j) is centred on pixel
-        ((i + 1/2) * stride - 1/2, (j + 1/2) * stride - 1/2).
+        Detector, mean over models, shape (n, P, h', w'); position (i, j) is centred on pixel ((i + 1/2) * stride - 1/2,
+        (j + 1/2) * stride - 1/2).
     gradients
         Magnitude over channels of the detector's gradient, shape (n, P, h, w).
     """
@@ -55,7 +56,7 @@ def saliency(
     if learned is None:
         maps = maps.mean(0)
     else:
-        # A phenotype that none has learned has an empty map.
+        # A phenotype that no model has learned has an empty map.
         weights = maps.new_tensor(learned)[:, None, :, None, None]
         maps = (maps * weights).sum(0) / weights.sum(0).clamp_min(1)
     fires = maps > maps.new_tensor(thresholds)[:, None, None]
@@ -69,10 +70,10 @@ def saliency(
 
 
 def occlusion(model: WSCNN, image: Tensor, size: int, step: int, fill: float | None = None) -> np.ndarray:
-    """Return by how much the score falls when a square of the image is covered: a check of what the gradient says.
+    """Return by how much the score falls when a square of the image is covered: a check of the gradient.
 
-    Nothing is differentiated, so the two agree only where both speak of the network (Zeiler and Fergus, ECCV 2014,
-    covered images so).
+    Nothing is differentiated, so agreement with the gradient is independent evidence. The method is that of Zeiler and
+    Fergus (ECCV 2014).
 
     Parameters
     ----------
@@ -85,14 +86,14 @@ def occlusion(model: WSCNN, image: Tensor, size: int, step: int, fill: float | N
     step
         Pixels between two squares.
     fill
-        What covers; None takes each channel's median, which is background.
+        Value of the covered pixels; None takes each channel's median, which is background.
 
     Returns
     -------
     np.ndarray
         Shape (P, rows, columns): the fall in log-odds where the square from (i * step, j * step) is covered, those of
         the last row and column moved back to end at the image's edge; positive where the square holds what the score
-        rests on.
+        depends on.
     """
     height, width = image.shape[-2:]
     background = image.flatten(1).median(1).values[:, None, None] if fill is None else fill
@@ -109,6 +110,6 @@ def occlusion(model: WSCNN, image: Tensor, size: int, step: int, fill: float | N
 
 
 def squares(length: int, size: int, step: int) -> list[int]:
-    """Return where along an axis of so many pixels the squares of `occlusion` begin; together they cover it whole."""
+    """Return where along an axis of `length` pixels the squares of `occlusion` begin; together they cover all of it."""
     last = max(length - size, 0)
     return [*range(0, last, step), last]

@@ -18,14 +18,14 @@ from wscnn.plates.fields import same_pixel_size
 
 
 def check_fits(card: Card, channels: Sequence[str], pixel_size_um: float | None, where: str = "the plate") -> None:
-    """Raise a UserError when a model does not fit the images that it shall be applied to.
+    """Raise a UserError when a model does not fit the images that it is to be applied to.
 
     Parameters
     ----------
     card
         The model's card.
     channels
-        Names of the channels that there are; more than the model needs is no error.
+        Names of the available channels; more than the model needs are allowed.
     pixel_size_um
         Of the mosaics; where it or the card's is not known, it is not compared.
     where
@@ -36,7 +36,7 @@ def check_fits(card: Card, channels: Sequence[str], pixel_size_um: float | None,
     if missing:
         problems.append(
             f"{where}: has no channel {', '.join(missing)}; the model was trained on {', '.join(card.channels)} and "
-            f"there is {', '.join(channels)}; name them alike in acquisition.channels"
+            f"the plate has {', '.join(channels)}; name them alike in acquisition.channels"
         )
     if not same_pixel_size(pixel_size_um, card.pixel_size_um):
         problems.append(
@@ -53,12 +53,12 @@ def save_model(path: Path, model: WSCNN, card: Card) -> None:
     Raises
     ------
     UserError
-        When the card holds what no card may, such as thresholds of a training that failed.
+        When a value of the card is invalid, such as the thresholds of a training that failed.
     """
     weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
     card_path = path.with_suffix(".json")
     text = card_text(replace(card, digest=sha256(weights).hexdigest()), card_path)
-    # The two renames follow each other, so that no card stands beside other weights for longer than that.
+    # The two renames follow each other directly, so that the card is beside other weights only for a moment.
     with atomic_path(path) as partial:
         partial.write_bytes(weights)
         with atomic_path(card_path) as partial_card:

@@ -1,7 +1,7 @@
-"""What a network's maps look like: beside the image that they are of, and their values over many images.
+"""Pictures of a network's maps beside their image, and charts of their values over many images.
 
 After figure 3 of Sailem et al. (ICCV Workshops 2017): where the phenotype is, the map of its class is high and the map
-of the negative class is low, and a few high places of an image tell positive from negative.
+of the negative class is low, and a few high positions of an image distinguish positive from negative.
 """
 
 from pathlib import Path
@@ -27,11 +27,11 @@ _BINS = 60
 
 
 def picture_maps(network: WSCNN, image: Tensor, threshold: float, path: Path) -> None:
-    """Write a PNG of three rows of three pictures, which show how the network comes to its answer.
+    """Write a PNG of three rows of three pictures, which show how the network arrives at its score.
 
     The image, its detector's map, its saliency; the maps of the negative class and of the phenotype, on one scale of
-    grey; the four maps of the last layer that raise the detector most, by their weights. But for the two classes each
-    picture has a contrast of its own.
+    grey; the four maps of the last layer that raise the detector most, by their weights. Except for the two class maps,
+    each picture has its own contrast.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def picture_maps(network: WSCNN, image: Tensor, threshold: float, path: Path) ->
 
 
 def map_values(network: WSCNN, fields: Tensor, labels: np.ndarray) -> pd.DataFrame:
-    """Return how the values of both classes' maps spread over all places of negative and of positive images.
+    """Return the distribution of both classes' map values over all positions of negative and of positive images.
 
     Parameters
     ----------
@@ -83,15 +83,15 @@ def map_values(network: WSCNN, fields: Tensor, labels: np.ndarray) -> pd.DataFra
     Returns
     -------
     pandas.DataFrame
-        A row a class, kind of image and bin of values that is not empty: ``map`` (negative, phenotype), ``image``
-        (negative, positive), ``low, high`` (the bin), ``share`` (of the places of these images, 0 to 1).
+        One row per class, kind of image and bin of values that is not empty: ``map`` (negative, phenotype), ``image``
+        (negative, positive), ``low, high`` (the bin), ``share`` (of the positions of these images, 0 to 1).
     """
     maps = torch.cat([_look(network, part.float())[0][:, :2].cpu() for part in fields.split(16)]).numpy()
     tables = []
     for number, name in enumerate(("negative", "phenotype")):
         edges = np.histogram_bin_edges(maps[:, number], _BINS)
         for image, chosen in (("negative", labels == 0), ("positive", labels != 0)):
-            # Counted here: the chart holds a row a bin, however many places there are.
+            # Counted here: the chart holds one row per bin, however many positions there are.
             places = np.histogram(maps[chosen, number], edges)[0]
             table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "share": places / max(places.sum(), 1)})
             tables.append(table[table["share"] > 0].assign(map=name, image=image))
@@ -99,7 +99,7 @@ def map_values(network: WSCNN, fields: Tensor, labels: np.ndarray) -> pd.DataFra
 
 
 def picture_values(network: WSCNN, fields: Tensor, labels: np.ndarray, path: Path) -> None:
-    """Write a PNG of `map_values`, the classes side by side. The vertical axis is logarithmic: few places tell.
+    """Write a PNG of `map_values`, the classes side by side. The vertical axis is logarithmic: few positions decide.
 
     Parameters
     ----------
@@ -113,9 +113,9 @@ def picture_values(network: WSCNN, fields: Tensor, labels: np.ndarray, path: Pat
         alt.Chart(values)
         .mark_rect(opacity=0.6)
         .encode(
-            x=alt.X("low:Q", title="value at a place", scale=alt.Scale(zero=False)),
+            x=alt.X("low:Q", title="value at a position", scale=alt.Scale(zero=False)),
             x2="high:Q",
-            y=alt.Y("share:Q", title="share of all places", scale=alt.Scale(type="log"), axis=alt.Axis(format="~e")),
+            y=alt.Y("share:Q", title="share of all positions", scale=alt.Scale(type="log"), axis=alt.Axis(format="~e")),
             y2=alt.value(300),
             color=alt.Color("image:N", title="images", scale=alt.Scale(range=["#0072B2", "#D55E00"])),
         )
@@ -133,7 +133,7 @@ def picture_values(network: WSCNN, fields: Tensor, labels: np.ndarray, path: Pat
 
 @torch.no_grad()
 def _look(network: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return class maps (n, K, h', w') and the maps of the last layer (n, F, h', w') where `score_fields` looks."""
+    """Return class maps (n, K, h', w') and last-layer maps (n, F, h', w') at the positions of `score_fields`."""
     seen: list[Tensor] = []
     handle = network.classify.register_forward_hook(lambda _, inputs, output: seen.extend([output, inputs[0]]))
     try:
@@ -143,7 +143,7 @@ def _look(network: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
     height, width = detector.shape[-2:]
     cuts = []
     for maps in seen:
-        # Fields are widened alike at both sides.
+        # Fields are padded equally at both sides.
         top, left = (maps.shape[-2] - height) // 2, (maps.shape[-1] - width) // 2
         cuts.append(maps[..., top : top + height, left : left + width].float())
     return cuts[0], cuts[1]

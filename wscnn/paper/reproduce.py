@@ -1,8 +1,8 @@
-"""The paper's tables, and harder ones, made again from nothing: images drawn, networks trained, figures side by side.
+"""The paper's tables, and harder ones, reproduced from scratch: images drawn, networks trained, results compared.
 
-"The paper" is Sailem et al., ICCV Workshops 2017. Its simulated data are drawn anew; its cells, never published, are
-stood in for by drawn ones; real nuclei are composed into fields. What was trained stays in a folder, so that a run
-that was stopped goes on, and a table that needs the same networks finds them.
+"The paper" is Sailem et al., ICCV Workshops 2017. Its simulated data are drawn again; its cells, never published, are
+replaced by drawn ones; real nuclei are composed into fields. Trained networks stay in a folder, so that an interrupted
+run resumes, and a table that needs the same networks reuses them.
 """
 
 import json
@@ -37,7 +37,7 @@ from wscnn.training.fit import Examples, evaluate, fit
 from wscnn.training.recipe import PRESETS, recipe_of
 from wscnn.training.thresholds import field_threshold, place_threshold
 
-#: What can be made again.
+#: Tables that can be reproduced.
 TABLES = ("1", "2", "3", "prevalence", "pools")
 
 #: The paper's figures, by table, pool (in table 2: convolutions), data and measure.
@@ -65,19 +65,19 @@ _PAPER = {
     ("3", "max", "Sim. Data 1", "recall"): 0.9719,
 }
 
-#: How the detector of networks trained by noisy-or becomes a score; the others score as they train. One circle or one
-#: multinucleate cell shall make an image positive, so that of these not the mean over some places counts, which is the
-#: default of the config.
+#: How the detector of networks trained by noisy-or becomes a score; the others score as they train. Here a single
+#: circle or multinucleate cell makes an image positive, so scores are not the mean over the eight highest positions,
+#: the default of the config.
 _SCORE_POOLS = {"circles": "max", "cells": "noisy_or"}
 #: Training images that are whole images, without the seams of a mosaic, which cut cells.
 _WHOLE: dict[str, Any] = {"tiles": 1, "crop": 280}
-#: Part of an object's box that lies under the mask where it counts as found, in the paper.
+#: Fraction of an object's box that must be under the mask for the object to count as found, as in the paper.
 _COVERED = 0.9
-#: Masks of Sim. Data: objects lie a good radius from each other, so that a mask may be wider than its object.
+#: Masks of Sim. Data: objects are more than a radius apart, so that a mask may be wider than its object.
 _MASKS = {"min_distance_px": None, "sigma_px": 4.0, "mask_fraction": 0.2}
 #: Share of cells that are mitotic, in the fields of positive wells.
 _PREVALENCES = (0.01, 0.02, 0.05)
-#: As many times larger is their test part: at 1 % few fields hold one, and more cost no training.
+#: Their test part is this many times as large: at 1 % few fields hold one, and more need no training.
 _TESTED = 3
 #: Raw pixels along the side of a field of nuclei, cells in it, fields of a well.
 _FIELD, _CELLS, _FIELDS_A_WELL = 540, 36, 4
@@ -94,7 +94,7 @@ class Figure(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How a table is made: `folder` keeps networks; None stands for a table's own default."""
+    """Settings of a table: `folder` keeps networks; None stands for the table's own default."""
 
     folder: Path
     images: int | None
@@ -119,7 +119,7 @@ def reproduce(
     downsample: int = 2,
     device: str = "auto",
 ) -> pd.DataFrame:
-    """Make one table again; write it to ``<folder>/table-<table>.tsv`` and return it.
+    """Reproduce one table; write it to ``<folder>/table-<table>.tsv`` and return it.
 
     Parameters
     ----------
@@ -127,18 +127,18 @@ def reproduce(
         One of `TABLES`. ``1``: accuracy on Sim. Data 1 by each pool, and of the same networks on Sim. Data 2 and on
         images with a single circle. ``2``: multinucleate cells, 5 % of the negative fields mislabelled, by truth.
         ``3``: objects of Sim. Data 1 found by the saliency, with pictures of the maps and of their values.
-        ``prevalence``: fields of real nuclei of which 1, 2 and 5 % are mitotic, trained on the labels of wells; area
-        under the curve for "this field holds a mitotic nucleus" by truth, on nuclei of other source plates. ``pools``:
-        the algorithmic unit tests of `wscnn.simulate.concepts`.
+        ``prevalence``: fields of real nuclei of which 1, 2 and 5 % are mitotic, trained on the labels of wells; AUC for
+        "this field holds a mitotic nucleus" by truth, on nuclei of other source plates. ``pools``: the algorithmic unit
+        tests of `wscnn.simulate.concepts`.
     folder
-        Keeps the trained networks, too: one that is there is not trained again.
+        Also keeps the trained networks: an existing one is not trained again.
     seeds
-        How many times all is drawn and trained anew.
+        Number of repetitions, each with new images and networks.
     images
-        Of each class, in three equal parts to train on, to select by and to test with; ``prevalence`` tests with three
-        times as many.
+        Images per class, in three equal parts for training, validation and test; ``prevalence`` tests with three times
+        as many.
     steps
-        Of each training.
+        Steps of each training.
     architecture, pools
         Of the networks.
     preset
@@ -151,13 +151,13 @@ def reproduce(
     Returns
     -------
     pandas.DataFrame
-        A row a figure: ``table, network, data, measure, paper`` (NaN where the paper has none), ``ours`` (mean over
+        One row per figure: ``table, network, data, measure, paper`` (NaN where the paper has none), ``ours`` (mean over
         seeds), ``lowest, highest, seeds, seconds`` (of one training, mean), ``device``.
 
     Raises
     ------
     UserError
-        When the table, the architecture or a pool is unknown, a setting is out of range, or a GPU is asked for and
+        When the table, the architecture or a pool is unknown, a setting is out of range, or a GPU is requested and
         there is none.
     """
     if table not in TABLES:
@@ -167,7 +167,7 @@ def reproduce(
     if downsample not in (1, 2):
         raise UserError(f"downsample: {downsample}; use 1 or 2")
     for pool in pools or ("noisy_or",):
-        WSCNN(architecture or "compact", pool, 1, 2)  # raises where a name is unknown
+        WSCNN(architecture or "compact", pool, 1, 2)  # raises if a name is unknown
     where = pick_device(device)
     folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(folder, images, steps, architecture, pools, preset, downsample, where.type)
@@ -195,16 +195,16 @@ def reproduce(
 
 
 def _keys(table: str, result: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
-    """Yield what the paper calls each row's network, data and measure."""
+    """Yield the paper's names of each row's network, data and measure."""
     for network, data, measure in result[["network", "data", "measure"]].itertuples(index=False):
         architecture, pool = network.split()
         convolutions = len(ARCHITECTURES[architecture].layers) + 1
-        # The network that this program takes by default stands where the paper has its own.
+        # The default network of this program replaces the paper's own.
         yield str(convolutions) if table == "2" else pool.replace("noisy_or", "max"), data, measure
 
 
 class Trained(NamedTuple):
-    """A network with the thresholds chosen on its selection part, and the seconds that training took."""
+    """A network with the thresholds chosen on its validation part, and the training time in seconds."""
 
     network: WSCNN
     field: float
@@ -215,7 +215,7 @@ class Trained(NamedTuple):
 def _train(
     settings: Settings, name: str, seed: int, architecture: str, pool: str, parts: Sequence[Examples], recipe: Mapping
 ) -> Trained:
-    """Train a network on the first of `parts` and select it by the second, or read it where it was trained before."""
+    """Train a network on the first of `parts` and validate it on the second, or read it where it was trained before."""
     path = settings.folder / f"{name}-{architecture}-{pool}-{seed}.safetensors"
     key = json.dumps([recipe, len(parts[0].labels)], default=str, sort_keys=True, allow_nan=False)
     card = load_model(path)[1] if path.exists() else None
@@ -257,14 +257,14 @@ def _train(
 
 
 def _recipe(settings: Settings, steps: int, default: Mapping[str, Any] = {}, **changes: Any) -> dict[str, Any]:
-    """Return the preset with so many steps, what a table changes of it, and of the preset ``default`` alone."""
+    """Return the preset with `steps`, the changes of a table, and those for the preset ``default`` alone."""
     recipe = recipe_of(section("train", json.dumps({"preset": settings.preset}, allow_nan=False)))
     own = default if settings.preset == "default" else {}
     return {**recipe, "steps": settings.steps or steps, **changes, **own}
 
 
 def _examples(images: np.ndarray, labels: np.ndarray) -> Examples:
-    """Return images (n, h, w) scaled to about 0..1 as examples, each a well of its own."""
+    """Return images (n, h, w) scaled to about 0..1 as examples, each as its own well."""
     fields = torch.from_numpy(images)[:, None].half()
     return Examples(fields, torch.from_numpy(np.asarray(labels)), [str(i) for i in range(len(labels))])
 
@@ -276,10 +276,10 @@ def _scores(trained: Trained, images: Examples) -> np.ndarray:
 
 
 def _decided(trained: Trained, data: str, images: Examples, truth: np.ndarray) -> Iterator[Figure]:
-    """Yield how well scores above the threshold tell the true."""
+    """Yield the measures of scores and calls against the truth."""
     scores = _scores(trained, images)
     called = scores > trained.field
-    figures = _rates(called, truth) | {"area under the curve": auc(scores[~truth], scores[truth])}
+    figures = _rates(called, truth) | {"AUC": auc(scores[~truth], scores[truth])}
     for measure, value in figures.items():
         yield Figure(_name(trained), data, measure, value, trained.seconds)
 
@@ -304,9 +304,9 @@ def _circles(settings: Settings, seed: int) -> tuple[list[Examples], pd.DataFram
     return parts, boxes
 
 
-def _drawn(n_per_class: int, fraction: float = 0.1, **knobs: Any) -> tuple[Examples, pd.DataFrame]:
+def _drawn(n_per_class: int, fraction: float = 0.1, **settings: Any) -> tuple[Examples, pd.DataFrame]:
     """Return images of `draw_circles` as examples, and their boxes."""
-    images, labels, boxes = draw_circles(n_per_class, fraction, **knobs)
+    images, labels, boxes = draw_circles(n_per_class, fraction, **settings)
     return _examples(images / np.float32(255), labels), boxes
 
 
@@ -340,7 +340,7 @@ def _table_2(settings: Settings, seed: int) -> Iterator[Figure]:
         truths.append(np.isin(np.arange(len(labels)), cells.loc[cells["rare"], "image"]))
     for architecture in [settings.architecture] if settings.architecture else ["compact", "compact6"]:
         for pool in settings.pools or ("noisy_or",):
-            # Four convolutions learn these cells faster at twice the usual rate.
+            # Networks of four convolutions learn these cells faster at twice the usual rate.
             recipe = _recipe(settings, 1200, {**_WHOLE, "batch": 32, "learning_rate": 2e-3})
             trained = _train(settings, "cells", seed, architecture, pool, parts, recipe)
             yield from _decided(trained, "multinucleate", parts[2], truths[2])
@@ -353,7 +353,7 @@ def _table_3(settings: Settings, seed: int) -> Iterator[Figure]:
         network = trained.network
         lengths = extent(network.receptive_field, _MASKS)
         covered = []
-        # Scored by its highest place, an image is positive for each place that stands above this.
+        # Scored by its highest position, an image is positive if any position exceeds this.
         threshold = min(trained.place, trained.field)
         # Counted on positive images, as in the paper.
         of_images = boxes.groupby("image")
@@ -379,7 +379,8 @@ def _table_3(settings: Settings, seed: int) -> Iterator[Figure]:
 def _prevalence(settings: Settings, seed: int) -> Iterator[Figure]:
     n, downsample = (settings.images or 300) // 3, settings.downsample
     augmentation = PRESETS["default"]["augmentation"]
-    # Whole fields, moved as far whatever the pixels; with four times the pixels half as many a step.
+    # Whole fields, shifted by the same distance whatever the pixel size; with four times the pixels half as many per
+    # step.
     own = {
         "tiles": 1,
         "crop": _FIELD // downsample,
@@ -399,7 +400,7 @@ def _prevalence(settings: Settings, seed: int) -> Iterator[Figure]:
             trained = _train(settings, name, seed, architecture, pool, parts, _recipe(settings, 1000, own))
             scores = _scores(trained, parts[2])
             figure = auc(scores[~truth], scores[truth])
-            yield Figure(_name(trained), f"{prevalence:.0%} mitotic", "area under the curve", figure, trained.seconds)
+            yield Figure(_name(trained), f"{prevalence:.0%} mitotic", "AUC", figure, trained.seconds)
 
 
 def _nuclei(
@@ -434,11 +435,11 @@ def _pools(settings: Settings, seed: int) -> Iterator[Figure]:
             trained = _train(settings, name, seed, settings.architecture or "compact", pool, parts, recipe)
             scores, truth = _scores(trained, test), test.labels.numpy() == 1
             figure = auc(scores[~truth], scores[truth])
-            yield Figure(_name(trained), concept, "area under the curve", figure, trained.seconds)
+            yield Figure(_name(trained), concept, "AUC", figure, trained.seconds)
 
 
 def _name(trained: Trained) -> str:
-    """Return architecture and pool, by which a row names a network."""
+    """Return architecture and pool, the name of a network in a row."""
     return f"{trained.network.architecture} {trained.network.pool}"
 
 

@@ -12,7 +12,8 @@ from wscnn.core.progress import log
 from wscnn.core.tables import QC, read_notes, read_table
 from wscnn.plates.store import Plate
 
-#: By how much two pixel sizes may differ and count as one: metadata of one objective differ in their last digits.
+#: By how much two pixel sizes may differ and still count as equal: metadata of one objective differ in their last
+#: digits.
 _TOLERANCE = 0.01
 #: Quantiles of a field's intensities that count as background, and as bright.
 BACKGROUND, BRIGHT = 0.20, 0.97
@@ -34,7 +35,7 @@ def open_plates(stores: Sequence[Path], qcs: Sequence[Path]) -> dict[str, Plate]
     Raises
     ------
     UserError
-        When there are more of the ones than of the others, or two plates have one name.
+        When their numbers differ, or two plates have the same name.
     """
     if len(stores) != len(qcs):
         raise UserError(f"{len(stores)} stores, but {len(qcs)} tables of fields; give one for each, in the same order")
@@ -51,7 +52,7 @@ def shared_channels(plates: Sequence[Plate], chosen: Sequence[str] | None) -> tu
     Parameters
     ----------
     plates
-        The plates, one at least.
+        The plates, at least one.
     chosen
         Names of channels; None takes those of the first plate.
 
@@ -79,7 +80,7 @@ def shared_channels(plates: Sequence[Plate], chosen: Sequence[str] | None) -> tu
 
 
 def read_quality(plate: Plate, path: Path) -> pd.DataFrame:
-    """Return the table of fields of a staged plate, verified to be of these pixels and settings.
+    """Return the table of fields of a staged plate, verified to belong to these pixels and settings.
 
     Parameters
     ----------
@@ -150,7 +151,7 @@ def draw_in_turns(fields: pd.DataFrame, n: int, turns: Sequence[Sequence[str]], 
         Columns whose groups take turns, one field each. The last grouping counts first: its groups give equally many
         fields, and within each of them the groups of the one before take turns.
     seed
-        Of the draw.
+        Seed of the random draw.
     """
     order = fields.sample(frac=1, random_state=seed)
     for columns in turns:
@@ -171,7 +172,7 @@ def read_fields(plate: Plate, well: str, channels: Sequence[str], boxes: np.ndar
     channels
         Those to return, in this order.
     boxes
-        Shape (n, 4): `wscnn.plates.store.BOX` of each field, one at least, as in ``plate.fields(well)``.
+        Shape (n, 4): `wscnn.plates.store.BOX` of each field, at least one, as in ``plate.fields(well)``.
 
     Raises
     ------

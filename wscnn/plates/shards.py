@@ -19,13 +19,12 @@ from zarr.storage import MemoryStore
 
 from wscnn.core.errors import UserError
 
-# Bit-shuffled lz4 packs images at twice the speed of zstd and unpacks them at three times it, for a tenth more bytes
-# (a fifth with 8 bits) of what is a fraction of the raw images; the checksum after it makes a flipped bit an error
-# instead of a wrong pixel.
+# Bit-shuffled lz4 packs images twice as fast as zstd and unpacks them three times as fast, at the cost of a tenth more
+# bytes (a fifth with 8 bits). The checksum makes a flipped bit an error instead of a wrong pixel.
 _CODECS = (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
 
 
-# What of an array's metadata says how its bytes lie.
+# Keys of an array's metadata that describe its layout in bytes.
 _LAYOUT = ["chunk_grid", "chunk_key_encoding", "codecs", "zarr_format", "node_type"]
 
 
@@ -39,7 +38,7 @@ def _broken(where: Path | str, what: str, stage: str = "stage") -> Iterator[None
         yield
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # whatever comes of broken metadata or pixels is the file's fault
+    except Exception as error:  # any exception here comes from broken metadata or pixels
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"{where}: damaged {what} ({reason}); {stage} the plate again") from None
 
@@ -64,20 +63,18 @@ def _read_planes(
     folder: Path,
     found: Mapping[str, Any],
     lead: tuple[int, ...],
-    places: Sequence[tuple[int, ...]],
+    indices: Sequence[tuple[int, ...]],
     digests: Sequence[str] | None,
 ) -> list[np.ndarray]:
-    """Return the (y, x) planes at `places` of the array at `folder`, of shape (*lead, y, x), as `_write_array` made it.
+    """Return the (y, x) planes at `indices` of an array of shape (*lead, y, x) that `_write_array` made.
 
-    Zarr's own reading spends several times the work of unpacking, and reads a missing shard as zeros without a word.
+    Zarr's own reader takes several times as long as unpacking, and silently reads a missing shard as zeros.
 
     Parameters
     ----------
     folder, found
         Of the array, and its metadata.
-    lead, places
-        See above.
-    digests
+    lead, indices See above. digests
         Of all shards of the array in order; None where they are not to be verified.
     """
     shape, dtype = tuple(found["shape"]), np.dtype(found["data_type"])
@@ -87,32 +84,32 @@ def _read_planes(
     if shape[:-2] != lead or dtype.kind != "u" or other:
         raise ValueError(f"not as it was written: {dtype}, shape {shape}{''.join(f', {key}' for key in other)}")
     planes = []
-    for place in places:
-        shard = folder.joinpath("c", *map(str, place), "0", "0")
+    for index in indices:
+        shard = folder.joinpath("c", *map(str, index), "0", "0")
         if not shard.is_file() or shard.stat().st_size == 0:
             raise UserError(f"{folder}: pixels are missing; delete the plate's folder and stage it again")
         plane, digest = _unshard(shard.read_bytes(), shape[-2:], dtype, (rows, columns))
-        if digests is not None and digests[list(np.ndindex(lead)).index(place)] != digest:
-            raise ValueError(f"the shard {shard.relative_to(folder)} is of other pixels, by its digest")
+        if digests is not None and digests[list(np.ndindex(lead)).index(index)] != digest:
+            raise ValueError(f"the shard {shard.relative_to(folder)} is of other pixels, according to its digest")
         planes.append(plane)
     return planes
 
 
 def _digest(content: object) -> str:
-    """Return a digest of what JSON can hold."""
+    """Return a digest of content that JSON can hold."""
     return sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
 
 
 def _write_array(folder: Path, image: np.ndarray, cell: tuple[int, int], owner: str) -> dict[str, Any]:
-    """Write an array with one chunk a cell and one shard for each (y, x) plane; return its attributes of ours.
+    """Write an array with one chunk per cell and one shard per (y, x) plane; return the attributes that wscnn adds.
 
     These are the `owner` (plate, well and, of a label, its name) and the digest of each shard in order.
     """
     digests = []
-    for place in np.ndindex(image.shape[:-2]):
-        shard = folder.joinpath("c", *map(str, place), "0", "0")
+    for index in np.ndindex(image.shape[:-2]):
+        shard = folder.joinpath("c", *map(str, index), "0", "0")
         shard.parent.mkdir(parents=True, exist_ok=True)
-        content, digest = _shard(image[place], cell)
+        content, digest = _shard(image[index], cell)
         shard.write_bytes(content)
         digests.append(digest)
     pixels = {"owner": owner, "shards": digests}
@@ -139,13 +136,12 @@ def _array_text(shape: tuple[int, ...], dtype: np.dtype, cell: tuple[int, int]) 
 
 
 def _shard(plane: np.ndarray, cell: tuple[int, int]) -> tuple[bytes, str]:
-    """Return a (y, x) plane as one Zarr shard: its chunks, each with a checksum, then the index of where they lie.
+    """Return a (y, x) plane as one Zarr shard: its chunks, each with a checksum, then the index of their positions.
 
-    Beside it stands the shard's digest, that of its checksums: pixels need no second pass.
+    Also return the shard's digest, which is computed from its checksums, without a second pass over the pixels.
 
-    Zarr's own writer spends several times the work of compression on each chunk; the layout is the specification's
-    (sharding codec 1.0, index at the end). Chunks that hold only zeros are written too: a missing shard then always
-    means lost data.
+    Zarr's own writer takes several times as long as compression; the layout follows the specification (sharding codec
+    1.0, index at the end). Chunks that hold only zeros are written too: a missing shard then always means lost data.
     """
     rows, columns = plane.shape[0] // cell[0], plane.shape[1] // cell[1]
     index = np.empty((rows, columns, 2), "<u8")
@@ -167,9 +163,9 @@ def _shard_digest(parts: Sequence[bytes]) -> str:
 
 
 def _unshard(shard: bytes, shape: tuple[int, int], dtype: np.dtype, cell: tuple[int, int]) -> tuple[np.ndarray, str]:
-    """Return the plane that `_shard` packed and the digest; ValueError where a checksum or a size is not right."""
+    """Return the plane that `_shard` packed and the digest; ValueError where a checksum or a size is wrong."""
     rows, columns = shape[0] // cell[0], shape[1] // cell[1]
-    size = rows * columns * 16 + 4  # of the index: two numbers a chunk, and a checksum
+    size = rows * columns * 16 + 4  # of the index: two numbers per chunk, and a checksum
     index = np.frombuffer(_checked(shard[-size:]), "<u8").reshape(rows, columns, 2)
     plane = np.empty(shape, dtype)
     checksums = []
@@ -191,8 +187,8 @@ def _checksummed(data: bytes) -> bytes:
 
 
 def _checked(data: bytes) -> bytes:
-    """Return what `_checksummed` was given."""
+    """Return the content that `_checksummed` was given."""
     content = data[:-4]
     if _checksummed(content) != data:
-        raise ValueError("a checksum is not right")
+        raise ValueError("a checksum is wrong")
     return content

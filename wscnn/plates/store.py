@@ -1,7 +1,7 @@
 """Plates as OME-Zarr 0.5: the one module that knows the storage format.
 
-A plate is an HCS plate group; a well holds one image, its mosaic (channel, y, x), with one shard a channel and one
-chunk a field. Fields lie in cells of one size; which field lies where is kept as attributes of the image, so that
+A plate is an HCS plate group; a well holds one image, its mosaic (channel, y, x), with one shard per channel and one
+chunk per field. Fields fill cells of one size; the positions of the fields are kept as attributes of the image, so that
 field scores need no second copy of the pixels. Masks and saliency are OME-Zarr labels of the image.
 
 What was staged is verified by digests at three levels, without a second pass over the pixels: an array's attributes
@@ -25,9 +25,9 @@ from wscnn.core.wells import parse_well, plate_format, row_letters, well_name
 from wscnn.plates.shards import _array_metadata, _broken, _digest, _read_planes, _shard_digests, _write_array
 
 _VERSION = "0.5"
-#: Where a field lies in its mosaic, in pixels: columns of the table of fields.
+#: A field's box in its mosaic, in pixels: columns of the table of fields.
 BOX = ["y", "x", "height", "width"]
-#: Where the stage stood: columns that the table may have.
+#: Stage position of a field: columns that the table may have.
 STAGE = ["y_um", "x_um"]
 
 
@@ -56,7 +56,7 @@ class PlateWriter:
     Parameters
     ----------
     path
-        The plate's folder, as a rule the partial path of `wscnn.core.atomic.atomic_path`.
+        The plate's folder, usually the partial path of `wscnn.core.atomic.atomic_path`.
     name
         The plate's name.
     wells
@@ -80,8 +80,8 @@ class PlateWriter:
         self.wells = list(wells)
         self.channels = list(channels)
         self.pixel_size_um = pixel_size_um
-        places = sorted(parse_well(well) for well in wells)
-        rows, columns = plate_format(places)
+        positions = sorted(parse_well(well) for well in wells)
+        rows, columns = plate_format(positions)
         plate = {
             "version": _VERSION,
             "name": name,
@@ -91,12 +91,12 @@ class PlateWriter:
             "columns": [{"name": f"{column + 1:02d}"} for column in range(columns)],
             "wells": [
                 {"path": _well_path(well_name(row, column)), "rowIndex": row, "columnIndex": column}
-                for row, column in places
+                for row, column in positions
             ],
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         _group(path, {"ome": {"version": _VERSION, "plate": plate}})
-        for row in sorted({row for row, _ in places}):
+        for row in sorted({row for row, _ in positions}):
             _group(path / row_letters(row), {})
 
     def write_well(self, well: str, mosaic: np.ndarray, fields: pd.DataFrame, cell: tuple[int, int]) -> list[str]:
@@ -109,7 +109,7 @@ class PlateWriter:
         mosaic
             Shape (channel, y, x); y and x are multiples of `cell`.
         fields
-            A row a field: ``field, y, x, height, width`` in pixels of the mosaic; further columns (such as stage
+            One row per field: ``field, y, x, height, width`` in pixels of the mosaic; further columns (such as stage
             positions) are kept; NaN becomes null, which strict JSON can hold.
         cell
             Height and width of a field's cell: the chunk.
@@ -143,7 +143,7 @@ class PlateWriter:
         return [_digest([well, layout]), _digest([well, pixels])]
 
     def set_windows(self, windows: Sequence[tuple[float, float]]) -> None:
-        """Give the channels the intensities they are shown with, which are known once every well is written."""
+        """Set the display windows of the channels, which are known once every well is written."""
         for well in self.wells:
             folder = self.path / _well_path(well) / "0"
             attributes = _attributes(folder)
@@ -184,7 +184,7 @@ class Plate:
     Raises
     ------
     UserError
-        When there is no such plate, or its metadata is broken or is not what was sealed.
+        When there is no such plate, or its metadata are broken or differ from what was sealed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -218,11 +218,11 @@ class Plate:
                 raise ValueError("name, channels, pixel size or wells are not those that were staged")
 
     def fields(self, well: str) -> pd.DataFrame:
-        """Return a row a field of `well`: ``field, y, x, height, width`` in pixels of the mosaic, and positions."""
+        """Return one row per field of `well`: ``field, y, x, height, width`` in pixels of the mosaic, and positions."""
         return pd.DataFrame(self._fields(well))
 
     def all_fields(self) -> pd.DataFrame:
-        """Return the rows of `fields` of all wells, with a column ``well``; what a well does not tell is missing."""
+        """Return the rows of `fields` of all wells, with a column ``well``; absent columns are missing."""
         tables = {well: self._fields(well) for well in self.wells}
         names = dict.fromkeys(name for own in tables.values() for name in own)
         wells = [well for well, own in tables.items() for _ in own["field"]]
@@ -245,7 +245,7 @@ class Plate:
             content = _array_metadata(folder)
             height, width = content["shape"][-2:]
             if content["chunk_grid"]["configuration"]["chunk_shape"][-2:] != [height, width]:
-                raise ValueError("a shard is no mosaic")
+                raise ValueError("a shard is not a mosaic")
             return int(height), int(width)
 
     def read(self, well: str, channels: Sequence[str] | None = None) -> np.ndarray:
@@ -263,9 +263,9 @@ class Plate:
             found = _array_metadata(folder)
             self._verify(well, 1, found.get("attributes", {}).get("wscnn"))
             shards = _shard_digests(found, f"{self.name}/{well}")
-            places = [(names.index(name),) for name in chosen]
+            indices = [(names.index(name),) for name in chosen]
             # A plate that is not sealed yet may still be written to.
-            return np.stack(_read_planes(folder, found, (len(names),), places, shards if self.digest else None))
+            return np.stack(_read_planes(folder, found, (len(names),), indices, shards if self.digest else None))
 
     def read_label(self, well: str, name: str) -> np.ndarray:
         """Return the label image (y, x) called `name` of `well`.
@@ -292,13 +292,13 @@ class Plate:
                 _write_array(partial / "0", image, cell, f"{self.name}/{well}/{name}")
         listed = self.labels(well)
         if not images.keys() <= set(listed):
-            # Last and whole: a job that is cut off leaves no list, or an earlier one.
+            # Written last and atomically: an interrupted job leaves no list, or the earlier one.
             self._list_labels(well, {*listed, *images})
 
     def remove_labels(self, well: str, names: Collection[str]) -> None:
-        """Remove those label images of `well` that are called so."""
+        """Remove the label images `names` of `well`, where they exist."""
         labels = self.path / _well_path(well) / "0" / "labels"
-        # The list first: a job that is cut off leaves no name in it without its image.
+        # The list first: an interrupted job leaves no name in it without its image.
         self._list_labels(well, [name for name in self.labels(well) if name not in names])
         for name in names:
             remove(labels / name)
@@ -322,9 +322,9 @@ class Plate:
             if not all(type(cells) is list and len(cells) == len(columns["field"]) for cells in columns.values()):
                 raise ValueError("columns of fields differ in length")
             if not all(type(cell) is int and 0 <= cell < 2**31 for name in ("field", *BOX) for cell in columns[name]):
-                raise ValueError("fields are not at whole pixels")
+                raise ValueError("fields are not at integer pixel positions")
             if not all(cell is None or type(cell) in (int, float) for name in STAGE for cell in columns.get(name, [])):
-                raise ValueError("the stage's positions are no numbers")
+                raise ValueError("the stage positions are not numbers")
         return {name: [np.nan if cell is None else cell for cell in cells] for name, cells in columns.items()}
 
     def _image(self, well: str) -> dict[str, Any]:
@@ -340,7 +340,7 @@ class Plate:
     def _verify(self, well: str, part: int, content: object) -> None:
         """Raise a ValueError where the seal has another digest of `content`: the table of fields (0), pixels (1)."""
         if self._digests is not None and _digest([well, content]) != self._digests[well][part]:
-            raise ValueError("this is not what was staged, by its digest")
+            raise ValueError("this is not what was staged, according to its digest")
 
     def _digest_with(self, seal: Mapping[str, Any]) -> str:
         """Return the digest of the plate as it is read under a `seal`."""
@@ -355,7 +355,7 @@ def _well_path(well: str) -> str:
 
 
 def _group(folder: Path, attributes: Mapping[str, Any]) -> None:
-    # Without parents: a worker that is late does not build anew what was given up and removed.
+    # Without parents: a late worker must not recreate a folder that was abandoned and removed.
     folder.mkdir(exist_ok=True)
     (folder / "zarr.json").write_bytes(_group_text(attributes))
 

@@ -30,7 +30,7 @@ from wscnn.statistics.cautions import Caution, tabulate
 
 T = TypeVar("T")
 
-#: Control wells of a class that three folds need: one to train on, one to select on, one to test on.
+#: Control wells of a class that three folds need: one each for training, validation and test.
 MIN_CONTROLS = N_FOLDS
 #: Height and width of a field, in pixels of the mosaic, that are enough for every network.
 LARGE_FIELD = 200
@@ -45,17 +45,17 @@ class Screen:
     config
         Complete with defaults.
     plates
-        A row a plate: ``plate, images, batch``.
+        One row per plate: ``plate, images, batch``.
     layout
-        A row a plate and well: ``plate, well, row, column, perturbation, role, phenotype, batch`` and the user's
+        One row per plate and well: ``plate, well, row, column, perturbation, role, phenotype, batch`` and the user's
         further columns; the index is the line of the layout file.
     warnings
-        A sentence each about what will run, but perhaps not tell what the user hopes for.
+        One sentence for each thing that will run, but perhaps not give useful results.
     cautions
         The same for the tables: without paths, one for each plate and kind.
     images
-        A row a plate: ``plate``; how many ``rows, wells, fields, images`` will be staged; ``path`` and ``page`` of the
-        first image.
+        One row per plate: ``plate``; how many ``rows, wells, fields, images`` will be staged; ``path`` and ``page`` of
+        the first image.
     """
 
     config: dict[str, Any]
@@ -79,7 +79,7 @@ def check_config(
     beside: Path | None = None,
     configs: Sequence[Path] = (),
 ) -> Screen:
-    """Return the screen that a config describes, after checking what names, headers and a few fields tell.
+    """Return the screen that a config describes, after checking names, headers and a few fields.
 
     Parameters
     ----------
@@ -186,8 +186,8 @@ def check_config(
 def write_screen(screen: Screen, layout: Path | None, controls: Path | None, warnings: Path | None = None) -> None:
     """Write the screen's layout, its control wells by themselves, and the warnings, as Parquet; None writes none.
 
-    Training depends on the control wells alone: a changed name of a sample does not ask for a new model. So equal
-    control wells are equal bytes, whatever layout they come from.
+    Training depends on the control wells alone: a changed name of a sample does not require a new model. So equal
+    control wells give equal bytes, whatever layout they come from.
     """
     if layout is not None:
         notes = made_from({}, [("run/layout", Path(screen.config["layout"]))])
@@ -249,7 +249,7 @@ def _column_problems(layout: pd.DataFrame, path: str) -> list[str]:
 
 
 class _PutAway(Acquisition):
-    """A folder that is gone: of a plate that was staged before, its index tells which images there were."""
+    """A folder that no longer exists: for a plate that was staged before, its index lists the images."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         super().__init__(folder, config.get("acquisition", {}))
@@ -257,7 +257,7 @@ class _PutAway(Acquisition):
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
-        # Of a path that cannot be looked at `open_acquisition` tells why.
+        # For a path that cannot be read, `open_acquisition` reports why.
         return entry_is(lambda: not folder.exists())
 
     def files(self, plate: str, excluded: Collection[str] = ()) -> pd.DataFrame:
@@ -269,7 +269,7 @@ class _PutAway(Acquisition):
 
 
 def _open(images: Path, config: Mapping[str, Any]) -> Acquisition | None:
-    """Return the reader of a folder, be it there or not; None where the config does not say how to read it."""
+    """Return the reader of a folder, whether it exists or not; None where the config does not say how to read it."""
     if _PutAway.recognises(images):
         return _PutAway(images, config)
     return open_acquisition(images, config["acquisition"]) if "acquisition" in config else None
@@ -318,7 +318,7 @@ def _read_names(
                 (
                     f"same images as {other}",
                     f"plates '{other}' and '{plate}' have the same images, in {images}; give each its own folder, or "
-                    "let the group (?P<plate>...) in acquisition.pattern tell them apart",
+                    "let the group (?P<plate>...) in acquisition.pattern distinguish them",
                     f"plate '{plate}'",
                 )
             )
@@ -382,13 +382,13 @@ def _plate_problems(
 
 
 def _stage_problems(plate: str, acquisition: Acquisition, table: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return which settings of the stage `stage` ask for what a plate's images cannot give."""
+    """Return which settings of the stage `stage` require what a plate's images cannot give."""
     where, problems = f"plate '{plate}'", []
     staged = choose(table, config["acquisition"]["z"], config["acquisition"]["time"], acquisition.projection)
     most, least = int(staged.groupby("well")["field"].nunique().max()), config["qc"]["min_fields"]
     if most < least:
         problems.append(
-            f"{where}: no well has more than {most} fields, but qc.min_fields asks for {least} good ones; lower it"
+            f"{where}: no well has more than {most} fields, but qc.min_fields requires {least} good ones; lower it"
         )
     unknown = staged["y_um"].isna().all() and not acquisition.positions_in_headers
     if config["mosaic"]["arrange"] == "positions" and unknown:
@@ -429,7 +429,7 @@ def _field_size_warnings(shape: tuple[int, int], config: Mapping[str, Any]) -> l
     height, width = (side // config["mosaic"]["downsample"] for side in shape)
     if min(height, width) >= LARGE_FIELD:
         return []
-    # torch takes seconds to import, and only this needs it.
+    # torch takes seconds to import and is needed only here.
     from wscnn.preflight.scale import smallest_field
 
     try:
@@ -451,7 +451,7 @@ def _cell_size_warnings(plates: pd.DataFrame, layout: pd.DataFrame, config: Mapp
     factor = config["mosaic"]["downsample"]
     if factor == "auto":
         return []
-    # torch takes seconds to import, and only this needs it.
+    # torch takes seconds to import and is needed only here.
     from wscnn.preflight.scale import given_factor_warning
 
     return given_factor_warning(factor, plates, layout, config["acquisition"], config["model"])
@@ -588,10 +588,10 @@ def _network_problems(layout: pd.DataFrame | None, config: Mapping[str, Any]) ->
         and len(classes) <= train["max_fields"]
     ):
         return problems
-    # torch takes seconds to import, and only this needs it.
+    # torch takes seconds to import and is needed only here.
     from wscnn.training.start import start_network
 
-    # What all three folds have in common is said once.
+    # Problems that all three folds share are reported once.
     found: dict[str, str] = {}
     for fold in range(N_FOLDS):
         try:
@@ -616,7 +616,7 @@ def _pixel_size_problems(pixel_sizes: Mapping[str, float | None]) -> list[str]:
 
 
 def _recipe_warnings(config: Mapping[str, Any]) -> list[str]:
-    """Return what keeps the preset ``paper`` from being the paper's way."""
+    """Return which settings make the preset ``paper`` differ from the paper."""
     model = config["model"]
     paper = {"architecture": ("wscnn4", "wscnn4_cells", "wscnn6"), "pool": ("max", "avg", "fc")}
     other = [
@@ -659,7 +659,7 @@ def _ignored(config: Mapping[str, Any]) -> list[str]:
 
 def _model_problems(config: Mapping[str, Any], pixel_sizes: set[float]) -> list[str]:
     """Return why the trained model that the config names cannot be applied to this screen."""
-    # torch takes seconds to import, and only this needs it.
+    # torch takes seconds to import and is needed only here.
     from wscnn.network.weights import check_fits, load_folds
     from wscnn.preflight.scale import factor_of_card
 

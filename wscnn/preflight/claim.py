@@ -39,7 +39,7 @@ def lock(folder: Path) -> TextIO:
                 f"{path}: another run is working in {folder} ({holder}); wait until it has ended, or stop it, and "
                 "start again. The lock ends with that process: the file need not be deleted"
             ) from None
-        # Some network file systems know no locks: then Snakemake's own lock of the working directory has to do.
+        # Some network file systems have no locks: then Snakemake's own lock of the working directory has to suffice.
         return file
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -53,7 +53,7 @@ def claim_problems(folder: Path, screen: str, configs: Sequence[Path]) -> list[s
     Parameters
     ----------
     folder
-        The results folder of the screen, as a rule ``results/<screen>``.
+        The results folder of the screen, usually ``results/<screen>``.
     screen
         The screen's name.
     configs

@@ -23,7 +23,7 @@ def make_layout(
     Parameters
     ----------
     found
-        What the images are.
+        What was found of the images.
     plate_map
         The lab's own map (`wscnn.preflight.plate_map.read_plate_map`); without one, perturbations and roles are left
         empty, to be filled in.
@@ -33,7 +33,7 @@ def make_layout(
     Raises
     ------
     UserError
-        When the map and the images do not go together, or a control is not in the map.
+        When the map and the images do not match, or a control is not in the map.
     """
     if plate_map is None:
         if negative or positive:
@@ -91,7 +91,7 @@ def start_screen(folder: Path, found: Found, layout: pd.DataFrame) -> list[str]:
     Raises
     ------
     UserError
-        When the folder holds files of these names, or lies in the images.
+        When the folder holds files of these names, or is inside the images.
     """
     folder = absolute(folder)
     plates = pd.DataFrame({"plate": list(found.plates), "images": map(str, found.plates.values()), "batch": ""})
@@ -102,7 +102,7 @@ def start_screen(folder: Path, found: Found, layout: pd.DataFrame) -> list[str]:
     if present := [name for name in names if (folder / name).exists()]:
         raise UserError(f"{folder}: holds {', '.join(present)} already, which stay as they are; give another folder")
     if inside := [path for path in found.plates.values() if path in (folder, *folder.parents)]:
-        raise UserError(f"{folder}: lies in the images, {inside[0]}; give a folder outside")
+        raise UserError(f"{folder}: is inside the images, {inside[0]}; give a folder outside")
     text = _config(folder, found)
     complete_config(yaml.safe_load(text), str(folder / "config.yaml"))
     # The config comes last: what has one is complete.

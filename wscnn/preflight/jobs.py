@@ -1,4 +1,4 @@
-"""What each job of a screen took: time, memory and rate, from Snakemake's benchmarks and from what the stages left."""
+"""Cost of each job of a screen: time, memory and rate, from Snakemake's benchmarks and from the stages' output."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ _NAME = re.compile(rf"({'|'.join(UNITS)})(?:-(?:fold-)?(.+))?")
 
 
 def read_jobs(results: Path) -> pd.DataFrame:
-    """Return a row a finished job of a screen, in the order of the data.
+    """Return one row per finished job of a screen, in the order of the data.
 
     Columns are ``stage``; ``of`` (the plate or fold, else empty); ``seconds`` of wall-clock time and ``core_seconds``
     of all its cores together; ``peak_mb``, the highest resident memory; ``amount`` of work in ``unit`` and ``rate``,
@@ -93,7 +93,7 @@ def _amount(screen: ScreenFolder, stage: str, of: str) -> float:
 
             return sum(load_novelty(screen.model.novelty).n_cells)
         case "train":
-            # torch takes seconds to import, and only this needs it.
+            # torch takes seconds to import and is needed only here.
             from wscnn.network.weights import load_model
             from wscnn.training.recipe import recipe_of
 
@@ -107,7 +107,7 @@ def _amount(screen: ScreenFolder, stage: str, of: str) -> float:
 
 
 def manifest(path: Path) -> dict[str, Any]:
-    """Return what `stage` noted of a plate: ``plate, wells, channels, fields, images, bytes``."""
+    """Return what `stage` recorded of a plate: ``plate, wells, channels, fields, images, bytes``."""
     try:
         done = json.loads(path.read_text())
         return {key: done[key] for key in ("plate", "wells", "channels", "fields", "images", "bytes")}

@@ -1,4 +1,4 @@
-"""Plates that left the screen: results hold what the screen holds, so theirs are put aside, whole."""
+"""Plates that left the screen: the results contain only plates of the screen, so theirs are moved aside as a whole."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -9,8 +9,8 @@ from wscnn.core.screen_folder import ScreenFolder
 def put_aside(results: Path, plates: Collection[str]) -> list[str]:
     """Move all files of plates that are not among `plates` to ``<results>/left/<plate>/``; return their names.
 
-    Times of modification stay, so that nothing is made again when a plate returns (`bring_back`). A move that was cut
-    off goes on where it stopped when this is called again.
+    Times of modification stay, so that nothing is made again when a plate returns (`bring_back`). An interrupted move
+    resumes when this is called again.
     """
     screen = ScreenFolder(results)
     gone = sorted(set(screen.plates_with_files()) - set(plates))

@@ -1,8 +1,8 @@
 """What a screen will cost: jobs, files, bytes and hours, from its size and measured rates, before anything runs.
 
-Each stage's cost is that of starting its jobs and a rate times its work. Work is counted in what the stage's time grows
-with: images to index, megabytes of raw pixels to stage, multiplications of the networks to train and score, wells to
-call and report.
+Each stage's cost is that of starting its jobs and a rate times its work. Work is measured in the unit that determines
+the stage's time: images to index, megabytes of raw pixels to stage, multiplications of the networks to train and score,
+wells to call and report.
 """
 
 from collections.abc import Mapping
@@ -31,16 +31,16 @@ PLANNED = ("mosaic", "model", "encoder", "discovery", "train")
 
 
 class Rate(NamedTuple):
-    """What a stage costs: seconds of a core that starting a job takes, and seconds a unit of work.
+    """Cost of a stage: core-seconds to start a job, and seconds per unit of work.
 
     Attributes
     ----------
     start
         Core-seconds of a job without work.
     core
-        Core-seconds a unit of work.
+        Core-seconds per unit of work.
     clock
-        Seconds by the clock a unit of work, with the cores (and GPU) that the measurement had.
+        Wall-clock seconds per unit of work, with the cores (and GPU) of the measurement.
     """
 
     start: float
@@ -49,12 +49,12 @@ class Rate(NamedTuple):
 
 
 #: Measured on two cores of an AMD EPYC without AVX-512 and without a GPU. `stage`, `train` and `score`: a demo screen
-#: by itself on the machine (`make demo SEED=1`: two plates of 96 wells x 4 fields of 540 x 540, one channel,
-#: illumination corrected, nuclei counted). `index`: 3,456 files whose headers are read; `hits`: 384,000 wells
-#: (bench_hits.py); `report`: 38,400 wells. The start of `stage` and `train` is where a line through such jobs and
-#: those of two plates of 24 wells x 2 fields of 200 x 200 meets no work; of `score`, one through plates of 24 and 384
-#: wells (bench_size.py). `novelty`: the same screen, by 10^6 pixels of fields whose cells are described; `score` has
-#: the same work for all fields where novelty is looked for.
+#: alone on the machine (`make demo SEED=1`: two plates of 96 wells x 4 fields of 540 x 540, one channel, illumination
+#: corrected, nuclei counted). `index`: 3,456 files whose headers are read; `hits`: 384,000 wells (bench_hits.py);
+#: `report`: 38,400 wells. Start-up costs are the intercepts of a line through jobs of two sizes: for `stage` and
+#: `train`, this screen and two plates of 24 wells x 2 fields of 200 x 200; for `score`, plates of 24 and 384 wells
+#: (bench_size.py). `novelty`: the same screen, by 10^6 pixels of fields whose cells are described; `score` has the same
+#: work for all fields if novelty is scored.
 RATES = {
     "index": Rate(0.5, 6e-4, 6e-4),
     "stage": Rate(2.4, 0.054, 0.041),
@@ -65,11 +65,11 @@ RATES = {
     "hits": Rate(1.0, 2e-5, 2e-5),
     "report": Rate(4.0, 8e-5, 8e-5),
 }
-#: Stages whose jobs ask for a GPU.
+#: Stages whose jobs request a GPU.
 GPU_STAGES = ("encode", "novelty", "train", "score")
 
-#: Measured on the same screens: how much smaller the store packs a mosaic's pixels, bytes of masks and saliency a
-#: pixel of the mosaic and phenotype, and bytes of the tables by what they have rows of.
+#: Measured on the same screens: compression of a mosaic's pixels in the store, bytes of masks and saliency per pixel of
+#: the mosaic and phenotype, and bytes of the tables per row, by kind of row.
 PACKED = 2.0
 LABEL_BYTES = 0.023
 TABLE_BYTES = {"image": 20, "field": 35, "field and channel": 65, "well": 350, "model": 70_000, "report": 1_100_000}
@@ -77,7 +77,7 @@ TABLE_BYTES = {"image": 20, "field": 35, "field and channel": 65, "well": 350, "
 
 @dataclass(frozen=True)
 class Size:
-    """What of a screen its cost grows with; counts are over all plates.
+    """Size of a screen, as far as it determines the cost; counts are over all plates.
 
     Attributes
     ----------
@@ -171,7 +171,7 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
     """Return what each stage will cost, and a last row ``total``.
 
     Columns: ``stage, jobs`` (those that go to the cluster), ``files`` (written, logs among them), ``read`` and
-    ``written`` (bytes), ``core_hours``, and ``gpu_hours``: how long the jobs that ask for a GPU hold one.
+    ``written`` (bytes), ``core_hours``, and ``gpu_hours``: how long the jobs that request a GPU hold one.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
     labels = 2 * n_phenotypes
     files = {
         "index": size.plates,
-        # Group of the plate and of each row; group of the well, group of its image, array, a shard a channel.
+        # Group of the plate and of each row; group of the well, group of its image, array, one shard per channel.
         "stage": 4 * size.plates + size.rows + size.wells * (3 + size.channels),
         "encode": 2 * jobs["encode"],
         "novelty": jobs["novelty"],
@@ -240,7 +240,7 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
             {
                 "stage": stage,
                 "jobs": jobs[stage],
-                # A log, a benchmark and a note of the version each.
+                # One log, one benchmark and one note of the version each.
                 "files": files[stage] + 3 * jobs[stage],
                 "read": round(read.get(stage, 0)),
                 "written": round(written.get(stage, 0)),
@@ -253,7 +253,7 @@ def plan(size: Size, config: Mapping[str, Any], rates: Mapping[str, Rate] = RATE
 
 
 def describe(table: pd.DataFrame, size: Size, rates: Mapping[str, Rate]) -> str:
-    """Return a plan in words, a line a stage.
+    """Return a plan in words, one line per stage.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def describe(table: pd.DataFrame, size: Size, rates: Mapping[str, Rate]) -> str:
     size
         Of the screen.
     rates
-        Those that were measured on the user's own machines.
+        Rates that were measured on the user's own machines.
     """
     text = table.assign(
         **{name: [f"{n:,.0f}" for n in table[name]] for name in ("jobs", "files")},
@@ -296,7 +296,7 @@ def _bytes(n: float) -> str:
 
 
 def _discovers(config: Mapping[str, Any]) -> bool:
-    """Return whether cells are looked for that no positive control shows."""
+    """Return whether cells that no positive control shows are searched for."""
     return bool(config["discovery"]["method"] != "none")
 
 
@@ -319,7 +319,7 @@ def work_of(size: Size, config: Mapping[str, Any]) -> dict[str, float]:
     crop = [min(recipe["crop"], recipe["tiles"] * side) for side in (height, width)]
     drawn = recipe["steps"] * recipe["batch"] * crop[0] * crop[1]
     if encoded:
-        # Each control field is seen twice, before its detectors are fitted and after.
+        # Each control field is processed twice, before its detectors are fitted and after.
         drawn = 2 * size.fields * share * height * width
     return {
         "index": size.images,
@@ -339,13 +339,13 @@ def work_of(size: Size, config: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _factor(config: Mapping[str, Any]) -> int:
-    """Return ``mosaic.downsample``; for ``auto`` without images to measure, what is taken where nothing is measured."""
+    """Return ``mosaic.downsample``; for ``auto``, without images to measure, its default."""
     factor = config["mosaic"]["downsample"]
     return FALLBACK if factor == "auto" else int(factor)
 
 
 def multiplications(architecture: str, channels: int, classes: int) -> float:
-    """Return how many multiplications of the convolutions a pixel of an image costs, borders left aside."""
+    """Return how many multiplications in convolutions one pixel of an image needs, ignoring borders."""
     layers, kernel, *_ = ARCHITECTURES[architecture]
     total, before, share = 0.0, channels, 1.0
     for layer in layers:

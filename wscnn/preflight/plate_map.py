@@ -47,7 +47,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}.*|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|
 
 
 def read_plate_map(path: Path, perturbation: str | None = None) -> pd.DataFrame:
-    """Return what a plate map says of each well, in its order.
+    """Return what a plate map says about each well, in its order.
 
     Parameters
     ----------

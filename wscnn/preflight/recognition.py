@@ -208,7 +208,7 @@ def _found(by: str, plates: Mapping[str, Path], keys: Mapping[str, Any]) -> Foun
     if images.empty:
         raise UserError(f"{next(iter(plates.values()))}: no plate has images of any channel; copy the whole export")
     if some := sorted(set(called) - set(channels)):
-        notes.append(f"left out, for not every plate has it: channel {listed(some)}")
+        notes.append(f"left out, because not every plate has it: channel {listed(some)}")
     nuclei = [name for key, name in channels.items() if _NUCLEI.search(f"{key} {name}")]
     acquisition["nuclei"] = nuclei[0] if nuclei else None
     if not sizes:
@@ -228,12 +228,12 @@ def _sorted(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plate_name(folder: Path) -> str:
-    """Return the name of a plate that is called as its folder is, as far as a file can be called so."""
+    """Return a plate's name from the name of its folder, made safe for files."""
     return safe_name(folder.name.removesuffix(".zarr"), "plate1")
 
 
 def _channel_names(called: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return a name for each channel by what the instrument calls it: ``DAPI`` for ``DAPI - DAPI``."""
+    """Return a name for each channel from the instrument's name for it: ``DAPI`` for ``DAPI - DAPI``."""
     names: dict[str, str] = {}
     for key, every in called.items():
         telling = next((name for name in every if not re.fullmatch(r"w?\d+", name)), key)
@@ -276,7 +276,7 @@ def describe(found: Found) -> str:
     ]
     notes = list(found.notes)
     if found.left_out:
-        notes.append(f"left out, for they do not fit: {listed(found.left_out, 3)}")
+        notes.append(f"left out, because they do not fit: {listed(found.left_out, 3)}")
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 

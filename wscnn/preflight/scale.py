@@ -1,4 +1,5 @@
-"""Verb `scale`: the scale of a screen is decided once, from the size of its cells or from the model that is applied."""
+"""Command `scale`: the scale of a screen is decided once, from the size of its cells or from the model that is
+applied."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,18 +1,18 @@
-"""The report's charts, as Vega-Lite specifications without data: the page hands each its rows."""
+"""The report's charts, as Vega-Lite specifications without data: the page passes the rows to each."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 
-#: Colours and marks of roles: from Okabe and Ito's palette, told apart by shape as well, so that print in grey works.
+#: Colours and marks of roles: from Okabe and Ito's palette, distinguished by shape as well, for printing in grey.
 ROLES = {"negative": "#0072B2", "positive": "#D55E00", "sample": "#8c8c8c", "exclude": "#cccccc"}
 _MARKS = {"negative": "circle", "positive": "cross", "exclude": "M-1,-1L1,1M-1,1L1,-1"}
 _HIT, _NO_HIT = "#D55E00", "#9aa0a6"
 _FOLDS = ["#0072B2", "#E69F00", "#009E73"]
 # Blue - white - orange, with ends light enough for a dark mark to show on them.
 _DIVERGING = ["#2b6ca3", "#8fbbdc", "#f7f7f7", "#f5b36b", "#d9730d"]
-# Two charts, or three plate maps, stand side by side.
+# Two charts, or three plate maps, fit side by side.
 _WIDTH = 420
 # Room for the labels of the y axis, so that charts over one another line up.
 _EXTENT = 44
@@ -25,7 +25,7 @@ def volcano(effects: Sequence[float], significances: Sequence[float]) -> dict[st
     Parameters
     ----------
     effects, significances
-        First and last of each axis; what lies beyond is drawn at its end, so that controls do not crowd out samples.
+        Range of each axis; values beyond it are drawn at its end, so that controls do not compress the samples.
     """
     tooltip = [_text("perturbation"), _number("effect"), _number("p"), _number("q"), _number("n_wells", "wells")]
     base = alt.Chart(alt.NamedData("rows")).transform_calculate(significance="-log(datum.p) / LN10")
@@ -56,7 +56,7 @@ def volcano(effects: Sequence[float], significances: Sequence[float]) -> dict[st
         .encode(**position, text="perturbation:N", tooltip=tooltip)
     )
     return _spec(
-        (points + names).properties(width=760, height=380), "Effect against significance, a point each perturbation."
+        (points + names).properties(width=760, height=380), "Effect against significance, one point per perturbation."
     )
 
 
@@ -68,11 +68,11 @@ def plate_map(
     Parameters
     ----------
     field
-        ``z`` is shown from blue by white to orange, anything else in viridis.
+        ``z`` is shown from blue through white to orange, anything else in viridis.
     title
-        Stands over the map.
+        Title above the map.
     domain
-        The values with the first and the last colour; the same for every plate, so that plates compare.
+        The values of the first and the last colour, the same for every plate, so that plates are comparable.
     rows, columns
         All of the plate's, also those without a well.
     """
@@ -128,7 +128,7 @@ def plate_map(
     chart = chart.properties(
         width=_MAP_WIDTH, height=height, title=title, view=alt.ViewConfig(fill="#eeeeee", stroke=None)
     )
-    return _spec(chart, f"{title}, a square each well of the chosen plate.")
+    return _spec(chart, f"{title}, one square per well of the chosen plate.")
 
 
 def control_strip(plates: Sequence[str], value: str) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def replicates() -> dict[str, Any]:
         .encode(x="low:Q", y="low:Q", x2="high:Q", y2="high:Q")
     )
     chart = alt.layer(same, points)
-    return _spec(chart.properties(width=420, height=360), "Replicate agreement, a point a pair of wells.")
+    return _spec(chart.properties(width=420, height=360), "Replicate agreement, one point per pair of wells.")
 
 
 def losses() -> dict[str, Any]:
@@ -223,20 +223,22 @@ def losses() -> dict[str, Any]:
             tooltip=[_text("fold"), _number("step"), _number("loss")],
         )
     )
-    return _spec(chart.properties(width=_WIDTH, height=220), "Loss during training, a line each fold.")
+    return _spec(chart.properties(width=_WIDTH, height=220), "Loss during training, one line per fold.")
 
 
 def selection() -> dict[str, Any]:
     """Return the AUC by which the weights were chosen; rows ``fold, step, select_auc, kept``."""
     base = alt.Chart(alt.NamedData("rows")).encode(
         x=alt.X("step:Q", title="training step"),
-        y=alt.Y("select_auc:Q", title="AUC over fields of the select part", scale=alt.Scale(zero=False)),
+        y=alt.Y("select_auc:Q", title="AUC over validation fields", scale=alt.Scale(zero=False)),
         color=_fold_color(),
         tooltip=[_text("fold"), _number("step"), _number("select_auc", "AUC")],
     )
     chosen = base.transform_filter("datum.kept").mark_point(filled=True, size=70)
     chart = alt.layer(base.mark_line(strokeWidth=1.6), chosen).properties(width=_WIDTH, height=220)
-    return _spec(chart, "AUC on the select part during training, a line each fold; the point is the one kept.")
+    return _spec(
+        chart, "Validation AUC during training, one line per fold; the point marks the weights that were kept."
+    )
 
 
 def roc() -> dict[str, Any]:
@@ -275,7 +277,7 @@ def calibration() -> dict[str, Any]:
 
 
 def _spec(chart: alt.Chart | alt.LayerChart | alt.FacetChart, description: str) -> dict[str, Any]:
-    """Return the specification in the report's look."""
+    """Return the specification in the report's style."""
     font = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
     chart = (
         chart.properties(description=description)

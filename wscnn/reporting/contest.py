@@ -1,4 +1,4 @@
-"""What simpler methods found beside the network, for the report."""
+"""Results of simpler methods beside those of the network, for the report."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from wscnn.core.provenance import file_digest
 from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.tables import BASELINE, BASELINE_FOLDS, read_notes, read_table
 
-# Perturbations that are listed, at most.
+# Most perturbations that are listed.
 _LISTED = 40
 _NETWORK = "network"
 
 
 def make_contest(folder: Path) -> dict[str, Any] | None:
-    """Return what the report says of simpler methods; None where none was run on these hits.
+    """Return what the report shows of simpler methods; None where none was run on these hits.
 
     Parameters
     ----------
@@ -36,9 +36,7 @@ def make_contest(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     if read_notes(path).get("inputs", {}).get("hits") != file_digest(screen.table("hits")):
-        log(
-            f"report: {path} was made beside other hits, so that simpler methods are left out; run wscnn baseline again"
-        )
+        log(f"report: {path} was made for other hits, so simpler methods are left out; run wscnn baseline again")
         return None
     table = read_table(path, BASELINE).query("role == 'sample'")
     folds = read_table(screen.table("baseline_folds"), BASELINE_FOLDS)

@@ -1,4 +1,4 @@
-"""What the networks saw in whole fields: class maps and saliency of the controls' highest fields, for the report."""
+"""The networks' view of whole fields: class maps and saliency of the controls' highest fields, for the report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from wscnn.reporting.results import Results
 
 #: Longest side of a picture in pixels.
 SIDE = 360
-# Log-odds below which a place is surely negative: how far below would only take colours from what matters.
+# Log-odds below which a position is surely negative: differences below it would only waste colours.
 _SURELY_NOT = -10.0
 #: Anchors of viridis, evenly spaced: https://bids.github.io/colormap, public domain (CC0).
 _VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], float)
@@ -23,24 +23,24 @@ _VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], 
 
 @dataclass(frozen=True)
 class Example:
-    """A field as it is, as the detector sees it, and what moved the detector.
+    """A field: its image, the detector's map and the saliency.
 
     Attributes
     ----------
     phenotype, role, plate, well, field
-        What was looked for, and where.
+        Phenotype that was searched for, and where.
     score
         The field's.
     low, high
         Log-odds shown in the map's darkest and brightest colour, the same for all examples of a phenotype.
     threshold
-        Log-odds above which a place belongs to a detected object.
+        Log-odds above which a position belongs to a detected object.
     height, width
         Of the pictures, pixels.
     image, class_map, saliency
         As ``data:`` addresses; the last is empty where nothing was detected.
     masks, above
-        Outlines of the masks, and of the places above the threshold: SVG paths in pixels of the pictures.
+        Outlines of the masks, and of the positions above the threshold: SVG paths in pixels of the pictures.
     """
 
     phenotype: str
@@ -64,7 +64,7 @@ class Example:
 def make_examples(results: Results) -> list[Example]:
     """Return for each phenotype the highest-scoring held-out field of its positive and of the negative controls.
 
-    Empty where the model's weights, the staged plates or the table of fields are not there.
+    Empty where the model's weights, the staged plates or the table of fields are missing.
     """
     fields = results.held_out_fields
     # What no positive control shows has no detector to draw a map of.
@@ -92,7 +92,7 @@ def _store(results: Results, plate: str) -> Path:
 
 
 def _class_maps(results: Results, rows: Sequence[Any]) -> tuple[list[np.ndarray], list[float]]:
-    """Return the detector's map of each row's field, one value a pixel of the field, and its place threshold.
+    """Return the detector's map of each row's field, one value per pixel of the field, and its position threshold.
 
     Both are the means over the folds that may score the well, as in scoring.
     """
@@ -102,7 +102,7 @@ def _class_maps(results: Results, rows: Sequence[Any]) -> tuple[list[np.ndarray]
     from wscnn.network.model import score_fields
     from wscnn.network.weights import load_folds
 
-    # A few fields: one thread sums in one order, whatever the machine has, so that equal results make equal reports.
+    # There are few fields: one thread always sums in the same order, so that equal results make equal reports.
     torch.set_num_threads(1)
     folds = load_folds(results.models.path)
     cards = [card for _, card in folds]
@@ -158,7 +158,7 @@ def _example(results: Results, row: Any, class_map: np.ndarray, threshold: float
 
 def _viridis(values: np.ndarray) -> np.ndarray:
     """Return the colours, uint8 (y, x, 3), of values between 0 and 1."""
-    # In 64 steps: a last bit that differs between machines changes no colour but at a step.
+    # In 64 steps: rounding differences between machines rarely change a colour.
     steps = np.round(values * 63) / 63
     anchors = np.linspace(0, 1, len(_VIRIDIS))
     channels = [np.interp(steps, anchors, _VIRIDIS[:, i]) for i in range(3)]

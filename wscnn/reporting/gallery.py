@@ -1,4 +1,4 @@
-"""Which cells the report shows: the best of each hit, beside negative-control cells of the same plates."""
+"""Cells that the report shows: the highest-scoring of each hit, beside negative-control cells of the same plates."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from wscnn.reporting.results import Results, concat
 HITS, CELLS = 8, 8
 #: Hits shown, whether called or not, where no perturbation is one.
 _NEAREST = 3
-#: Negative wells of a plate among whose cells the comparison is drawn.
+#: Number of negative wells per plate from which comparison cells are drawn.
 _COMPARISON_WELLS = 2
 
 
@@ -36,11 +36,11 @@ class Group:
     name
         The perturbation, or ``controls`` or ``suspects``.
     phenotype
-        What was looked for.
+        Phenotype that was searched for.
     hit
         Its row of the hit table; None for controls and suspects.
     rows
-        Those without a picture are left out.
+        Rows of pictures; those without a picture are left out.
     unseen
         Whether no cell of the hit was detected.
     """
@@ -78,7 +78,7 @@ def shown_hits(hits: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_gallery(results: Results) -> Gallery:
-    """Return the pictures for a screen; places whose plate is no longer there are left out."""
+    """Return the pictures for a screen; cells whose plate no longer exists are left out."""
     wells, hits = results.wells, shown_hits(results.hits)
     shown = wells["perturbation"].isin(hits["perturbation"]) | wells["role"].isin(["negative", "positive"])
     objects = _objects(results.folder, wells[shown])
@@ -87,8 +87,8 @@ def make_gallery(results: Results) -> Gallery:
     plans += [_hit_rows(wells, objects, hit) for _, hit in hits.iterrows()]
     plans += [_suspect_rows(objects, results.suspects, phenotype) for phenotype in results.phenotypes]
     plans = [_with_comparison(plan, results, side, seed) for seed, plan in enumerate(plans)]
-    places = concat(places for plan in plans for _, places in plan.rows)
-    pictures = iter(cut_pictures(results.folder, places, side) if len(places) else [])
+    cells = concat(cells for plan in plans for _, cells in plan.rows)
+    pictures = iter(cut_pictures(results.folder, cells, side) if len(cells) else [])
     scored = any(results.folder.objects(plate).is_file() for plate in wells["plate"].unique())
     staged = scored and bool(results.folder.plates())
     groups = []
@@ -105,7 +105,7 @@ def make_gallery(results: Results) -> Gallery:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A group before its pictures are cut: captions and places."""
+    """A group before its pictures are cut: captions and positions of cells."""
 
     name: str
     phenotype: str
@@ -123,7 +123,7 @@ def _control_rows(results: Results, objects: pd.DataFrame, phenotype: str, side:
         for role in ("positive", "negative")
     ]
     if rows[0][1].empty:
-        # Whoever asks why nothing was detected looks at the positive controls first.
+        # When nothing was detected, the positive controls are the first thing to check.
         own = wells[(wells["role"] == "positive") & (wells["phenotype"] == phenotype)]
         for name, on_plate in own.groupby("plate"):
             if (store := results.folder.plate(str(name))).is_dir():
@@ -178,7 +178,7 @@ def _of_wells(objects: pd.DataFrame, wells: pd.DataFrame, phenotype: str, **wher
 
 
 def _objects(folder: ScreenFolder, wells: pd.DataFrame) -> pd.DataFrame:
-    """Return the objects in these wells, from the plates whose table is there."""
+    """Return the objects in these wells, from the plates whose table exists."""
 
     def of_plates() -> Iterable[pd.DataFrame]:
         for plate, rows in wells.groupby("plate"):

@@ -1,4 +1,4 @@
-"""The model card: what a trained model is, how good it is and how it is applied, for a person to read."""
+"""The model card: what a trained model is, how good it is and how to apply it, in readable form."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from wscnn.core.progress import log
 from wscnn.network.card import Card, read_cards
 from wscnn.statistics.cautions import of_models
 
-#: Plates that are named; of more, the number is given.
+#: Most plates that are named; for others the number is given.
 _NAMED_PLATES = 12
 
 
@@ -27,18 +27,18 @@ def write_model_card(models: Path, output: Path) -> None:
     models
         Folder with ``fold-<k>.json``, as training writes them.
     output
-        The Markdown file, as a rule ``README.md`` in that folder.
+        The Markdown file, usually ``README.md`` in that folder.
 
     Raises
     ------
     UserError
-        When there is no fold's card, or one cannot be read or lacks a key.
+        When no fold has a card, or one cannot be read or lacks a key.
     """
     cards = read_cards(models)
     if not cards:
         raise UserError(f"{models}: holds no card of a fold (fold-*.json); train first")
     loader = jinja2.PackageLoader("wscnn.reporting")
-    # Markdown, so nothing is escaped: names stand between backquotes, which they cannot hold.
+    # Markdown, so nothing is escaped: names are between backquotes, which they cannot contain.
     environment = jinja2.Environment(
         loader=loader,
         undefined=jinja2.StrictUndefined,
@@ -49,7 +49,7 @@ def write_model_card(models: Path, output: Path) -> None:
     try:
         text = environment.get_template("model_card.md.j2").render(_content(cards))
     except (KeyError, TypeError, jinja2.UndefinedError) as error:
-        raise UserError(f"{models}: a fold's card is not complete ({error!r}); train again") from None
+        raise UserError(f"{models}: a fold's card is incomplete ({error!r}); train again") from None
     with atomic_path(output) as partial:
         partial.write_text(text, encoding="utf-8")
     log(f"card: {output}")
@@ -70,7 +70,7 @@ def _content(cards: Sequence[Card]) -> dict[str, Any]:
         "calibration": {phenotype: _calibration(cards, phenotype) for phenotype in phenotypes},
         "warnings": [caution.message for caution in of_models(cards)],
         "settings": json.dumps(cards[0].settings, indent=1, sort_keys=True, allow_nan=False),
-        "area": _area,
+        "auc": _auc,
         "mean": lambda phenotype, part, name: _mean([card.metrics[part][phenotype][name] for card in cards]),
     }
 
@@ -87,10 +87,10 @@ def _calibration(cards: Sequence[Card], phenotype: str) -> dict[str, Any]:
     return {"rows": table.reset_index().to_dict("records"), "error": float(error), "n": int(groups["n"].sum())}
 
 
-def _mean(areas: Sequence[float]) -> str:
-    known = [area for area in areas if math.isfinite(area)]
-    return _area(sum(known) / len(known)) if known else _area(math.nan)
+def _mean(values: Sequence[float]) -> str:
+    known = [value for value in values if math.isfinite(value)]
+    return _auc(sum(known) / len(known)) if known else _auc(math.nan)
 
 
-def _area(area: float) -> str:
-    return f"{area:.3f}" if math.isfinite(area) else "not known"
+def _auc(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "not known"

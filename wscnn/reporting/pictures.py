@@ -20,7 +20,7 @@ from wscnn.plates.store import Channel, Plate
 
 # Colour of the saliency layer; its opacity is the saliency.
 _SALIENCY_RGB = (255, 176, 0)
-# Share of a plate's cut-out pixels that may be shown as full brightness.
+# Fraction of a plate's cut-out pixels that may be shown at full brightness.
 _SATURATED = 0.001
 
 
@@ -33,9 +33,9 @@ class Picture:
     plate, well, field
         Where it was imaged.
     y, x
-        The cell's place in pixels of the well's mosaic.
+        The cell's position in pixels of the well's mosaic.
     score
-        Its detector score; None where it is no detected object.
+        Its detector score; None where it is not a detected object.
     image
         The picture as a ``data:`` address (JPEG).
     outline
@@ -56,7 +56,7 @@ class Picture:
 
 
 def picture_side(objects: pd.DataFrame) -> int:
-    """Return the side in pixels of pictures that show objects of these sizes with what is around them."""
+    """Return the side in pixels of pictures that show objects of these sizes with their surroundings."""
     if objects.empty:
         return 64
     sides = np.maximum(objects["y1"] - objects["y0"], objects["x1"] - objects["x0"])
@@ -64,21 +64,21 @@ def picture_side(objects: pd.DataFrame) -> int:
 
 
 def random_cells(store: Path, wells: Sequence[str], n: int, side: int, seed: int) -> pd.DataFrame:
-    """Return places of `n` cells drawn at random in `wells`: ``plate, well, field, y, x``.
+    """Return positions of `n` cells drawn at random in `wells`: ``plate, well, field, y, x``.
 
-    Cells are local maxima of the smoothed intensity above Otsu's threshold; the model has no part in it. A field
-    without any gives its centre.
+    Cells are local maxima of the smoothed intensity above Otsu's threshold; the model is not used. A field without any
+    gives its centre.
 
     Parameters
     ----------
     store
         The plate.
     wells
-        Where to look; every cell found is as likely to be drawn as any other.
+        Where to search; every cell found is equally likely to be drawn.
     n
-        How many, at most as many as are found.
+        Number of cells, at most as many as are found.
     side
-        Side of a picture in pixels; a cell is taken to fill about a third of it.
+        Side of a picture in pixels; a cell is assumed to fill about a third of it.
     seed
         Equal seeds draw equal cells.
     """
@@ -96,60 +96,60 @@ def random_cells(store: Path, wells: Sequence[str], n: int, side: int, seed: int
     return cells.iloc[np.sort(chosen)].reset_index(drop=True)
 
 
-def cut_pictures(screen: ScreenFolder, places: pd.DataFrame, side: int) -> list[Picture | None]:
-    """Return a picture for every place, in order; None where the plate is not there.
+def cut_pictures(screen: ScreenFolder, cells: pd.DataFrame, side: int) -> list[Picture | None]:
+    """Return one picture per cell, in order; None where the plate does not exist.
 
-    All pictures of a plate share one contrast: from the plate's display window, widened upwards where the brightest
-    of them would be cut off.
+    All pictures of a plate share one contrast: the plate's display window, widened upwards where the brightest of them
+    would be clipped.
 
     Parameters
     ----------
     screen
         The results folder with the staged plates.
-    places
+    cells
         ``plate, well, field, y, x, phenotype`` and, where known, ``score``.
     side
         Height and width of a picture in pixels of the mosaic.
     """
-    pictures: list[Picture | None] = [None] * len(places)
-    for name, numbers in places.groupby("plate", sort=True).indices.items():
+    pictures: list[Picture | None] = [None] * len(cells)
+    for name, numbers in cells.groupby("plate", sort=True).indices.items():
         store = screen.plate(str(name))
         if store.is_dir():
-            chosen = places.iloc[numbers].to_dict("records")
+            chosen = cells.iloc[numbers].to_dict("records")
             for number, picture in zip(numbers, _cut_plate(Plate(store), chosen, side), strict=True):
                 pictures[number] = picture
     return pictures
 
 
-def _cut_plate(plate: Plate, places: list[dict[Hashable, Any]], side: int) -> list[Picture]:
+def _cut_plate(plate: Plate, cells: list[dict[Hashable, Any]], side: int) -> list[Picture]:
     """Return the pictures of one plate; each well is read once."""
     cuts: dict[int, np.ndarray] = {}
     layers: dict[int, dict[str, np.ndarray]] = {}
-    for well in sorted({place["well"] for place in places}):
+    for well in sorted({cell["well"] for cell in cells}):
         mosaic, fields = plate.read(well), plate.fields(well).set_index("field")
-        own = [(number, place) for number, place in enumerate(places) if place["well"] == well]
-        wanted = {label for _, place in own for label in (place["phenotype"], place["phenotype"] + SALIENCY)}
+        own = [(number, cell) for number, cell in enumerate(cells) if cell["well"] == well]
+        wanted = {label for _, cell in own for label in (cell["phenotype"], cell["phenotype"] + SALIENCY)}
         labels = {label: plate.read_label(well, label) for label in plate.labels(well) if label in wanted}
-        for number, place in own:
-            box = _box(place["y"], place["x"], side, fields.loc[place["field"]])
+        for number, cell in own:
+            box = _box(cell["y"], cell["x"], side, fields.loc[cell["field"]])
             cuts[number] = _pad(mosaic[:, box[0], box[1]], side)
             layers[number] = {label: _pad(image[box], side) for label, image in labels.items()}
     ranges = _contrast(list(cuts.values()), plate.channels)
     return [
-        _picture(place, compose(cuts[number], plate.channels, ranges), layers[number])
-        for number, place in enumerate(places)
+        _picture(cell, compose(cuts[number], plate.channels, ranges), layers[number])
+        for number, cell in enumerate(cells)
     ]
 
 
-def _picture(place: dict[Hashable, Any], image: np.ndarray, layers: dict[str, np.ndarray]) -> Picture:
-    score = place.get("score")
-    mask, saliency = layers.get(place["phenotype"]), layers.get(place["phenotype"] + SALIENCY)
+def _picture(cell: dict[Hashable, Any], image: np.ndarray, layers: dict[str, np.ndarray]) -> Picture:
+    score = cell.get("score")
+    mask, saliency = layers.get(cell["phenotype"]), layers.get(cell["phenotype"] + SALIENCY)
     return Picture(
-        plate=place["plate"],
-        well=place["well"],
-        field=int(place["field"]),
-        y=float(place["y"]),
-        x=float(place["x"]),
+        plate=cell["plate"],
+        well=cell["well"],
+        field=int(cell["field"]),
+        y=float(cell["y"]),
+        x=float(cell["x"]),
         score=None if score is None or pd.isna(score) else float(score),
         image=jpeg_uri(image),
         outline="" if mask is None else svg_path(outlines(mask)),
@@ -193,7 +193,7 @@ def jpeg_uri(rgb: np.ndarray) -> str:
 
 
 def _box(y: float, x: float, side: int, field: pd.Series) -> tuple[slice, slice]:
-    """Return the square about (y, x), moved to lie inside its field, so that no unrelated neighbour shows."""
+    """Return the square about (y, x), moved to be inside its field, so that no unrelated neighbour is shown."""
     return (
         _span(y, side, int(field["y"]), int(field["height"])),
         _span(x, side, int(field["x"]), int(field["width"])),
@@ -230,7 +230,7 @@ def _find_cells(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def svg_path(lines: Sequence[np.ndarray]) -> str:
-    """Return outlines as an SVG path; half a pixel is added because a pixel's centre lies there in a drawing."""
+    """Return outlines as an SVG path; half a pixel is added because the centre of a pixel is there in SVG."""
     return "".join("M" + "L".join(f"{x + 0.5:.1f} {y + 0.5:.1f}" for y, x in line) + "Z" for line in lines)
 
 
@@ -238,7 +238,7 @@ def saliency_layer(saliency: np.ndarray) -> np.ndarray:
     """Return saliency (y, x) as one colour whose opacity it is, uint8 (y, x, 4)."""
     rgba = np.empty((*saliency.shape, 4), np.uint8)
     rgba[..., :3] = _SALIENCY_RGB
-    # In 16 steps: the eye sees no more, and the file packs to a third.
+    # In 16 steps: finer ones are invisible, and the file is a third as large.
     rgba[..., 3] = saliency // 16 * 14
     rgba[rgba[..., 3] == 0] = 0
     return rgba

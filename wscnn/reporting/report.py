@@ -27,14 +27,15 @@ from wscnn.reporting.results import Results, concat, read_results
 from wscnn.statistics.calibration import reliability
 from wscnn.statistics.roc import auc, roc_curve
 
-# How well a plate's controls separate: column, title, reference lines, and least and smallest greatest value shown.
+# How well a plate's controls separate: column, title, reference lines, lower limit and smallest upper limit of the
+# axis.
 _MEASURES: tuple[tuple[str, str, list[float], float, float], ...] = (
     ("z_prime", "Z′", [0, 0.5], -1, 1),
     ("ssmd", "SSMD", [3], 0, 5),
 )
-# Fewer pairs of replicates have no correlation worth naming.
+# Fewest pairs of replicates to report a correlation.
 _FEW_PAIRS = 5
-# Hits whose names are written into the chart of effects where there is room.
+# Most hits whose names are written into the chart of effects, where there is room.
 _LABELLED_HITS = 10
 
 #: Headings of the columns of the page's tables, in their order; what each means is in `wscnn.core.tables.TABLES`. Other
@@ -79,13 +80,13 @@ HEADINGS = {
     "model_sd": "model sd",
     "effect_sd": "effect sd",
 }
-#: Warnings that the page tells at the top by other words: failed plates, with a link to each.
-_TOLD_OTHERWISE = ["plate_failed"]
-#: So many warnings stand at the top of the page; there is one for each plate of some kinds.
+#: Warnings that the page shows at the top in other words: failed plates, with a link to each.
+_SHOWN_ABOVE = ["plate_failed"]
+#: Most warnings at the top of the page; some kinds have one for each plate.
 _SHOWN_WARNINGS = 12
-#: Columns left out: a well's name says row and column.
+#: Columns left out: a well's name contains row and column.
 _NOT_SHOWN = ["screen", "well_row", "well_column"]
-#: Columns left out where they hold one text alone.
+#: Columns left out where they hold a single value.
 _SHOWN_IF_VARIED = ["phenotype", "batch", "null_kind"]
 
 
@@ -97,7 +98,7 @@ def write_report(results: Path, output: Path, *, hits: Mapping[str, Any], models
     results
         The screen's results folder.
     output
-        The HTML file: whole in itself, with no timestamp, so that equal results give equal bytes.
+        The HTML file: self-contained, without a timestamp, so that equal results give equal bytes.
     hits
         The config's section ``hits``, complete, with which the hits were called.
     models
@@ -241,7 +242,7 @@ def page_data(results: Results, roc: pd.DataFrame) -> dict[str, Any]:
 def held_out_roc(controls: pd.DataFrame) -> pd.DataFrame:
     """Return the ROC of control wells that the scoring network never saw: ``phenotype, fold, step, fpr, tpr, auc``.
 
-    A row a point of a curve. ``fold`` is ``all`` where all folds of a model trained elsewhere scored the wells.
+    One row per point of a curve. ``fold`` is ``all`` where all folds of a model trained elsewhere scored the wells.
     """
     curves: list[pd.DataFrame] = []
     held_out = controls[controls["score"].notna() & controls["held_out"]]
@@ -250,8 +251,8 @@ def held_out_roc(controls: pd.DataFrame) -> pd.DataFrame:
         if positive.all() or not positive.any():
             continue
         scores = scored["score"].to_numpy()
-        area = auc(scores[~positive], scores[positive])
-        curves.append(roc_curve(scores, positive).assign(phenotype=str(phenotype), fold=str(fold), auc=area))
+        value = auc(scores[~positive], scores[positive])
+        curves.append(roc_curve(scores, positive).assign(phenotype=str(phenotype), fold=str(fold), auc=value))
     return concat(curves)
 
 
@@ -259,12 +260,12 @@ def calibration(results: Results) -> pd.DataFrame:
     """Return how often control fields of a predicted probability come from positive wells.
 
     Fields are those of control wells that the scoring network never saw, in ten groups of equal size by prediction.
-    There is none of fields that an earlier version scored.
+    Fields that an earlier version scored have no probability.
 
     Returns
     -------
     table
-        A row a group: ``phenotype, predicted`` (mean), ``observed`` (share from positive wells), ``n``.
+        One row per group: ``phenotype, predicted`` (mean), ``observed`` (share from positive wells), ``n``.
     """
     tables = []
     for phenotype, own in results.held_out_fields.dropna(subset="probability").groupby("phenotype"):
@@ -276,7 +277,7 @@ def calibration(results: Results) -> pd.DataFrame:
 def replicate_pairs(wells: pd.DataFrame) -> pd.DataFrame:
     """Return pairs of wells of one perturbation: ``phenotype, perturbation, role, z1, z2, well1, well2``.
 
-    Wells are taken in turn from the plates, so that a pair lies on two plates where it can; no well is in two pairs.
+    Wells are taken in turn from the plates, so that a pair is on two plates where possible; no well is in two pairs.
     """
     key = ["phenotype", "perturbation", "role"]
     usable = wells[wells["role"].isin(["sample", "positive"]) & wells["z"].notna() & wells["used"]]
@@ -341,15 +342,15 @@ def _meaning(kind: str, name: str) -> str:
 
 
 def _warnings(results: Results) -> list[dict[str, str]]:
-    """Return the warnings that stand at the top: what each is about, and its message."""
-    told = results.warnings[~results.warnings["code"].isin(_TOLD_OTHERWISE)]
+    """Return the warnings at the top of the page: what each is about, and its message."""
+    shown = results.warnings[~results.warnings["code"].isin(_SHOWN_ABOVE)]
     about = [
         ", ".join(text for text in (row["plate"] and f"Plate {row['plate']}", row["phenotype"]) if text)
-        for row in told.to_dict("records")
+        for row in shown.to_dict("records")
     ]
     return [
         {"stage": stage, "about": of, "message": message}
-        for stage, of, message in zip(told["stage"], about, told["message"], strict=True)
+        for stage, of, message in zip(shown["stage"], about, shown["message"], strict=True)
     ]
 
 
@@ -417,7 +418,7 @@ def _sample_ranges(hits: pd.DataFrame) -> tuple[list[float], list[float]]:
 
 
 def _uncrowded(ranked: pd.DataFrame, hits: pd.DataFrame) -> list[Any]:
-    """Return the labels of those rows of `ranked` whose names do not run into one before, in the chart of `hits`."""
+    """Return the labels of those rows of `ranked` whose names do not overlap an earlier one, in the chart of `hits`."""
     x, y = ranked["effect"], -np.log10(ranked["p"])
     width, height = (np.ptp(limits) for limits in _sample_ranges(hits))
     chosen: list[Any] = []
@@ -428,7 +429,7 @@ def _uncrowded(ranked: pd.DataFrame, hits: pd.DataFrame) -> list[Any]:
 
 
 def _map_wells(wells: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
-    """Return what the plate maps show and say about a well, a row each well and phenotype."""
+    """Return the values and texts of the plate maps, one row per well and phenotype."""
     table = wells[["plate", "well", "phenotype", "perturbation", "role", "z", "score", "n_objects"]].assign(
         row=[row_letters(row) for row in wells["well_row"]],
         column=wells["well_column"] + 1,

@@ -1,4 +1,4 @@
-"""What a finished screen left in its results folder."""
+"""Results of a finished screen, read from its results folder."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from wscnn.network.card import Card, read_cards
 
 @dataclass(frozen=True)
 class Results:
-    """What a finished screen left in its results folder; tables that a stage may leave out are empty."""
+    """Results of a finished screen; tables that a stage may leave out are empty."""
 
     folder: ScreenFolder
     models: ModelFolder
@@ -36,7 +36,7 @@ class Results:
 
     @property
     def control_fields(self) -> pd.DataFrame:
-        """The scored fields of control wells; no row where the stage `score` left none."""
+        """The scored fields of control wells; no row where the stage `score` wrote none."""
 
         def of_plates() -> Iterable[pd.DataFrame]:
             for plate, wells in self.controls.groupby("plate"):
@@ -105,10 +105,10 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
 
 
 def _held_out(wells: pd.DataFrame, cards: list[Card]) -> pd.Series:
-    """Return for each row of `wells` whether no network that scored it had learned from it or been chosen by it.
+    """Return for each row of `wells` whether no network that scored it had used it in training or validation.
 
-    So it is where one fold scored it, the one that tested it, and where it is in no part of a model that was trained
-    elsewhere. Of scores whose origin is not known nothing is said.
+    That is the case where a single fold, the one that held it out for testing, scored it, and where it is in no part of
+    a model that was trained elsewhere. Scores of unknown origin are treated as not held out.
     """
     seen = {well for card in cards for part in card.parts.values() for well in part}
     unseen = ~(wells["plate"] + "/" + wells["well"]).isin(seen) & bool(cards)

@@ -1,4 +1,4 @@
-"""One well to look at: in napari where it is installed, else as a picture; and a check of what the gradient says."""
+"""A view of one well: in napari where it is installed, else as a picture; and an occlusion check of the saliency."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ from wscnn.reporting.pictures import compose, outlines, png_uri, saliency_layer
 
 #: Pixels along the picture's longer side.
 PICTURE_SIDE = 1400
-# Points of napari's, in the colour of the outlines.
+# Style of napari's points, in the colour of the outlines.
 _YELLOW = "#ffd400"
 
 
 @dataclass(frozen=True)
 class Covered:
-    """What covering parts of a field does to its score.
+    """Effect of covering parts of a field on its score.
 
     Attributes
     ----------
     field, phenotype
-        Which field of the well, and whose score.
+        The field of the well, and the phenotype of the score.
     side
-        Of the squares that cover, in pixels of the mosaic.
+        Side of the covering squares, in pixels of the mosaic.
     falls
         Fall of the score in log-odds, shape (y, x) of the field: the mean over all squares that cover a pixel.
     """
@@ -59,7 +59,7 @@ def view_well(
     output
         PNG to write; None opens napari where it is installed, and else writes ``<plate>_<well>.png`` here.
     occlusion
-        Write the picture in any case, with what `cover` finds beside it.
+        Write the picture in any case, with the result of `cover` beside it.
     models
         For `occlusion`: folder of the folds that scored the well; None takes the screen's own.
 
@@ -97,8 +97,8 @@ def view_well(
 def cover(plate: Plate, well: str, fields: Path, models: Path) -> Covered:
     """Cover the well's field of the highest score part by part: where does the score fall?
 
-    No gradient has a part in it, so that it checks the saliency. Squares are as large as what a place of the network
-    sees and overlap by half; the score is the mean of the folds that scored the well.
+    It uses no gradient, so that it checks the saliency. Squares are as large as the network's receptive field and
+    overlap by half; the score is the mean of the folds that scored the well.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def cover(plate: Plate, well: str, fields: Path, models: Path) -> Covered:
     UserError
         When a file is missing, model and plate do not fit, or no field of the well has a score by these folds.
     """
-    # torch takes seconds to import, and only this needs it.
+    # torch takes seconds to import and is needed only here.
     import torch
 
     from wscnn.network.card import folds_of
@@ -212,7 +212,7 @@ def draw_well(
 
 
 def _checks(plate: Plate, well: str, mosaic: np.ndarray, covered: Covered) -> alt.VConcatChart:
-    """Return a field twice: with its saliency, and with the fall of the score where it was covered."""
+    """Return two views of a field: with its saliency, and with the fall of the score where it was covered."""
     fields = plate.fields(well).set_index("field")
     y, x, height, width = (int(fields[name][covered.field]) for name in ("y", "x", "height", "width"))
     box = np.s_[y : y + height, x : x + width]
@@ -232,10 +232,10 @@ def _checks(plate: Plate, well: str, mosaic: np.ndarray, covered: Covered) -> al
         rgba = saliency_layer(layer)
         part = rgba[..., 3:] / 255
         image = np.rint(shown * (1 - part) + rgba[..., :3] * part).astype(np.uint8)
-        place = alt.InlineData([{"x": 0.5, "y": 0.5, "image": png_uri(image)}])
+        data = alt.InlineData([{"x": 0.5, "y": 0.5, "image": png_uri(image)}])
         axes = {name: alt.value(size[side] / 2) for name, side in (("x", "width"), ("y", "height"))}
         title = alt.TitleParams(f"Field {covered.field}, {covered.phenotype}", subtitle=words, anchor="start")
-        charts.append(alt.Chart(place).mark_image(**size).encode(url="image:N", **axes).properties(**size, title=title))
+        charts.append(alt.Chart(data).mark_image(**size).encode(url="image:N", **axes).properties(**size, title=title))
     return alt.vconcat(*charts)
 
 
@@ -248,26 +248,27 @@ def _show(plate: Plate, well: str, objects: pd.DataFrame) -> None:
 
 
 def add_layers(viewer: Any, plate: Plate, well: str, objects: pd.DataFrame) -> None:
-    """Add a well's channels, masks, saliency and objects to a viewer of napari's; the last two are hidden at first."""
+    """Add a well's channels, masks, saliency and objects to a napari viewer; the last two are initially hidden."""
     import napari
 
     known = plate.pixel_size_um is not None
-    place = {"scale": [plate.pixel_size_um or 1.0] * 2, "units": ["um" if known else "pixel"] * 2}
+    scale = {"scale": [plate.pixel_size_um or 1.0] * 2, "units": ["um" if known else "pixel"] * 2}
     single = len(plate.channels) == 1
     for image, channel in zip(plate.read(well), plate.channels, strict=True):
         color: Any = "gray" if single else napari.utils.Colormap(["#000000", f"#{channel.color}"], name=channel.name)
         viewer.add_image(
-            image, name=channel.name, colormap=color, contrast_limits=channel.window, blending="additive", **place
+            image, name=channel.name, colormap=color, contrast_limits=channel.window, blending="additive", **scale
         )
     labels = plate.labels(well)
     phenotypes = _phenotypes(labels)
     for label in labels:
         image = plate.read_label(well, label)
         if label in phenotypes:
-            # One colour for all objects of a phenotype, as in the picture: what differs from cell to cell says nothing.
+            # One colour for all objects of a phenotype, as in the picture: differences from cell to cell would be
+            # meaningless.
             colors = {0: "transparent", None: _color(phenotypes.index(label))}
             outline = napari.utils.DirectLabelColormap(color_dict=colors)
-            layer = viewer.add_labels(image.astype(np.int32), name=label, colormap=outline, opacity=1, **place)
+            layer = viewer.add_labels(image.astype(np.int32), name=label, colormap=outline, opacity=1, **scale)
             layer.contour = 1
         else:
             viewer.add_image(
@@ -277,7 +278,7 @@ def add_layers(viewer: Any, plate: Plate, well: str, objects: pd.DataFrame) -> N
                 contrast_limits=(0, 255),
                 blending="additive",
                 visible=False,
-                **place,
+                **scale,
             )
     if len(objects):
         viewer.add_points(
@@ -288,7 +289,7 @@ def add_layers(viewer: Any, plate: Plate, well: str, objects: pd.DataFrame) -> N
             border_color=_YELLOW,
             size=30,
             visible=False,
-            **place,
+            **scale,
         )
     viewer.scale_bar.visible = known
 
@@ -311,7 +312,7 @@ def _treatment(path: Path, plate: str, well: str) -> str:
 
 
 def _shrink(mosaic: np.ndarray, step: int) -> np.ndarray:
-    """Return a mosaic (channel, y, x) brought down by `step`, by means over squares."""
+    """Return a mosaic (channel, y, x) downsampled by `step`, by means over squares."""
     n, height, width = mosaic.shape
     cut = mosaic[:, : height // step * step, : width // step * step].astype(np.float32)
     return cut.reshape(n, height // step, step, width // step, step).mean((2, 4))
@@ -325,7 +326,7 @@ def _borders(fields: pd.DataFrame, height: int, width: int) -> alt.Chart:
         for at in sorted({int(at) for at in fields[axis]} - {0, length})
         for end in (0, far)
     ]
-    # With one field there is no line; a chart needs a row all the same.
+    # With one field there is no line; a chart needs a row nevertheless.
     points = points or [{"line": "none", "x": 0, "y": 0}]
     return alt.Chart(alt.InlineData(points)).mark_line(color="#777", strokeWidth=0.8).encode(detail="line:N")
 

@@ -1,7 +1,7 @@
-"""Cells from the network's maps: the detector says how many and where, the saliency how far each reaches.
+"""Cells from the network's maps: the detector gives their number and positions, the saliency their extent.
 
 After Sailem et al. (ICCV Workshops 2017), who smooth the saliency with a Gaussian, keep local maxima and threshold.
-Nothing here needs the network itself, so that Dask's workers do without it.
+Nothing here needs the network itself, so that Dask's workers do not load torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from wscnn.staging.regions import regions
 #: Columns of the table of objects of one field: centroid, half-open box, area and peak of the detector.
 COLUMNS = ["y", "x", "y0", "x0", "y1", "x1", "area_px", "score"]
 
-# Neighbours of a place (map, row, column): the eight of its own map.
+# Neighbours of a position (map, row, column): the eight in its own map.
 _IN_A_MAP = np.zeros((3, 3, 3), bool)
 _IN_A_MAP[1] = True
 
@@ -32,7 +32,7 @@ class Extent:
     Attributes
     ----------
     distance
-        Of two maxima of the detector nearer than this, along both axes, only the higher one is an object.
+        Of two maxima of the detector that are closer than this along both axes, only the higher one is an object.
     reach
         An object's pixels lie no farther than this from its maximum, along both axes.
     sigma
@@ -50,9 +50,9 @@ class Extent:
 def extent(receptive_field: int, settings: dict[str, Any]) -> Extent:
     """Return the config's section ``score`` as lengths.
 
-    A place of the detector sees `receptive_field` pixels. It may be highest with the object's middle well off its own,
-    so the object may reach beyond half of that: three quarters. Where settings do not say how near two objects may be,
-    it is a quarter.
+    A position of the detector sees `receptive_field` pixels. It may be a maximum with the object's centre well off its
+    own, so objects may reach beyond half of that: three quarters. The minimum distance of two objects is a quarter,
+    where settings do not give it.
     """
     distance = settings["min_distance_px"]
     return Extent(
@@ -79,9 +79,9 @@ def find_objects(
     gradient
         Shape (h, w), as from `saliency`.
     threshold
-        The detector's value above which a place belongs to an object.
+        The detector's value above which a position belongs to an object.
     stride
-        Pixels between two places of the detector.
+        Pixels between two positions of the detector.
     extent
         How far objects reach.
 
@@ -92,15 +92,15 @@ def find_objects(
     smooth
         The smoothed saliency, shape (h, w).
     objects
-        `COLUMNS`, in pixels of the field, sorted by place.
+        `COLUMNS`, in pixels of the field, sorted by position.
     """
-    [places] = _maxima(detector[None], threshold, _radius(stride, extent))
-    labels, smooth, measures = _outlined(places, detector, gradient, stride, extent)
+    [positions] = _maxima(detector[None], threshold, _radius(stride, extent))
+    labels, smooth, measures = _outlined(positions, detector, gradient, stride, extent)
     return labels, smooth, pd.DataFrame(measures, columns=COLUMNS)
 
 
 class _Cells(NamedTuple):
-    """The cells of a field: their outlines (h, w), and which positions of the detector are theirs (h', w')."""
+    """The cells of a field: their outlines (h, w), and which positions of the detector belong to each (h', w')."""
 
     outlines: np.ndarray
     regions: np.ndarray
@@ -115,31 +115,31 @@ def _of_cells(cells: _Cells, detector: np.ndarray, threshold: float) -> np.ndarr
 
 
 def _outlined(
-    places: np.ndarray,
+    positions: np.ndarray,
     detector: np.ndarray,
     gradient: np.ndarray,
     stride: int,
     extent: Extent,
     cells: _Cells | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what `find_objects` does of the objects at `places` (n, 2) of the detector; the table as an array.
+    """Return the same as `find_objects` for the objects at `positions` (n, 2) of the detector; the table as an array.
 
     With `cells`, an object is the cell whose region holds its position.
     """
     labels = np.zeros(gradient.shape, np.uint32)
-    smooth = ndimage.gaussian_filter(gradient, extent.sigma) if len(places) else np.zeros_like(gradient)
-    centres = (places + 0.5) * stride - 0.5
+    smooth = ndimage.gaussian_filter(gradient, extent.sigma) if len(positions) else np.zeros_like(gradient)
+    centres = (positions + 0.5) * stride - 0.5
     rows: list[list[float]] = []
     boxes = [] if cells is None else ndimage.find_objects(cells.outlines.astype(np.int32))
-    for number, (place, centre) in enumerate(zip(places, centres, strict=True), 1):
+    for number, (position, centre) in enumerate(zip(positions, centres, strict=True), 1):
         if cells is None:
             window, mask = _mask(smooth, centre, np.delete(centres, number - 1, 0), stride, extent)
         else:
-            cell = cells.regions[tuple(place)]
+            cell = cells.regions[tuple(position)]
             window = (boxes[cell - 1][0], boxes[cell - 1][1])
             mask = cells.outlines[window] == cell
         labels[window][mask] = number
-        rows.append([*_measures(window, mask), detector[tuple(place)]])
+        rows.append([*_measures(window, mask), detector[tuple(position)]])
     return labels, smooth, np.array(rows, dtype=float).reshape(-1, len(COLUMNS))
 
 
@@ -160,16 +160,16 @@ def write_masks(
     The labels are ``<phenotype>`` (uint32, objects by number) and ``<phenotype>_saliency`` (uint8, 255 is the field's
     highest value, 0 where the field has no object).
 
-    An object that the seam of two fields cuts is found in both; of two maxima that are too near to each other across
-    a seam at which the stage's fields touched, the higher one stays.
+    An object that the seam of two fields cuts is found in both; of two maxima that are too close across a seam between
+    fields that touch by their stage positions, the higher one is kept.
 
     Parameters
     ----------
     plate, well
         Where the labels go.
     fields
-        A row for each of the n fields that were scored, with columns by name (a structured array): ``field``, ``y, x``
-        in pixels of the mosaic and ``y_um, x_um``, the stage's positions, NaN where not known.
+        One row per scored field, n in all, with columns by name (a structured array): ``field``, ``y, x`` in pixels of
+        the mosaic and ``y_um, x_um``, the stage positions, NaN where not known.
     shape
         Height and width of the mosaic.
     maps, gradients
@@ -180,8 +180,8 @@ def write_masks(
         As for `find_objects`.
     cells
         For a detector of cells, those that each field shows, (n, h, w): an object is then a whole cell, where the
-        highest of its positions is above the threshold. Without, an object is a maximum of the detector, and the
-        saliency says how far it reaches.
+        highest of its positions is above the threshold. Otherwise an object is a maximum of the detector, and the
+        saliency gives its extent.
 
     Returns
     -------
@@ -195,16 +195,16 @@ def write_masks(
     for p, (phenotype, threshold) in enumerate(thresholds.items()):
         masks, layer = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8)
         if shown is None:
-            places = _maxima(maps[:, p], threshold, _radius(stride, extent))
+            positions = _maxima(maps[:, p], threshold, _radius(stride, extent))
         else:
-            places = [_of_cells(*pair, threshold) for pair in zip(shown, maps[:, p], strict=True)]
-        places = _counted_once(places, maps[:, p], fields, plate.pixel_size_um, stride, extent)
-        counts = [len(own) for own in places]
+            positions = [_of_cells(*pair, threshold) for pair in zip(shown, maps[:, p], strict=True)]
+        positions = _suppress_across_seams(positions, maps[:, p], fields, plate.pixel_size_um, stride, extent)
+        counts = [len(own) for own in positions]
         found = [np.empty((0, len(COLUMNS)))]
         n = 0
         for at in np.flatnonzero(counts):
             labels, smooth, objects = _outlined(
-                places[at], maps[at, p], gradients[at, p], stride, extent, None if shown is None else shown[int(at)]
+                positions[at], maps[at, p], gradients[at, p], stride, extent, None if shown is None else shown[int(at)]
             )
             top, left = corners[at]
             box = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]
@@ -223,55 +223,55 @@ def write_masks(
 
 
 def _radius(stride: int, extent: Extent) -> int:
-    """Return within how many places of the detector only the highest maximum is an object."""
+    """Return the radius, in positions of the detector, within which only the highest maximum is an object."""
     return max(1, round(extent.distance / stride))
 
 
-def _counted_once(
-    places: Sequence[np.ndarray],
+def _suppress_across_seams(
+    positions: Sequence[np.ndarray],
     maps: np.ndarray,
     fields: np.ndarray,
     pixel_size_um: float | None,
     stride: int,
     extent: Extent,
 ) -> list[np.ndarray]:
-    """Return each field's places without those that have a higher one near them in a field that touches theirs.
+    """Return each field's positions without those close to a higher one in an adjacent field.
 
-    Two fields that lie side by side in the mosaic touch in the well, too, where the stage's positions put the one as
-    far from the other as the mosaic does. Where positions are not known, nothing is left out.
+    Two fields that are adjacent in the mosaic are adjacent in the well, too, if their stage positions are the same
+    distance apart. Where stage positions are not known, nothing is left out.
     """
     near = (_radius(stride, extent) + 0.5) * stride
     pixel = np.nan if pixel_size_um is None else pixel_size_um
     corners = np.stack([fields["y"], fields["x"]], axis=1)
-    # The same for fields that lie in the mosaic as they lay in the well.
+    # The same for fields that are placed in the mosaic as they were in the well.
     moved = corners - np.stack([fields["y_um"], fields["x_um"]], axis=1) / pixel
-    counts = [len(own) for own in places]
-    field = np.repeat(np.arange(len(places)), counts)
-    row, column = np.concatenate(places).T
+    counts = [len(own) for own in positions]
+    field = np.repeat(np.arange(len(positions)), counts)
+    row, column = np.concatenate(positions).T
     score = maps[field, row, column]
     at = np.stack([row, column], axis=1) * stride + corners[field]
     pairs = np.sort(KDTree(at).query_pairs(near, p=np.inf, output_type="ndarray"), axis=1)
     one, other = field[pairs].T
     first, second = pairs[(one != other) & (np.abs(moved[one] - moved[other]) <= near).all(axis=1)].T
     keep = np.ones(len(field), bool)
-    # Of two that are as high the first stays.
+    # Of two equally high ones the first is kept.
     keep[np.where(score[first] < score[second], first, second)] = False
-    return [own[kept] for own, kept in zip(places, np.split(keep, np.cumsum(counts)[:-1]), strict=True)]
+    return [own[kept] for own, kept in zip(positions, np.split(keep, np.cumsum(counts)[:-1]), strict=True)]
 
 
 def _maxima(maps: np.ndarray, threshold: float, radius: int) -> list[np.ndarray]:
-    """Return row and column of each map's maxima above the threshold, suppressing those within `radius` places.
+    """Return row and column of each map's maxima above the threshold, suppressing those within `radius` positions.
 
     Maps have shape (n, h', w'); all are searched at once, which costs little more than one.
     """
     highest = ndimage.maximum_filter(maps, (1, 2 * radius + 1, 2 * radius + 1), mode="nearest")
     pieces, n = ndimage.label((maps == highest) & (maps > threshold), _IN_A_MAP)
     at, piece = np.argwhere(pieces), pieces[pieces > 0] - 1
-    # A plateau is one maximum: the place in its middle.
+    # A plateau is one maximum: the position in its middle.
     sizes = np.bincount(piece, minlength=n)
     middles = np.stack([np.bincount(piece, axis, n) / sizes for axis in at.T], axis=1)
-    places = np.rint(middles).astype(int)
-    return [places[places[:, 0] == field, 1:] for field in range(len(maps))]
+    positions = np.rint(middles).astype(int)
+    return [positions[positions[:, 0] == field, 1:] for field in range(len(maps))]
 
 
 def _mask(
@@ -289,14 +289,15 @@ def _mask(
     values = np.where(own, smooth[window], 0)
     peak = np.unravel_index(values.argmax(), values.shape)
     if values[peak] == 0:
-        # A detector that is flat here (say, by its bias alone) has no gradient: the place itself is all that is known.
+        # A detector that is flat here (for instance, by its bias alone) has no gradient: only the position itself is
+        # known.
         return window, (np.abs(y - centre[0]) < stride / 2) & (np.abs(x - centre[1]) < stride / 2)
     pieces, _ = ndimage.label(values >= extent.fraction * values[peak])
     return window, ndimage.binary_fill_holes(pieces == pieces[peak]) & own
 
 
 def _measures(window: tuple[slice, slice], mask: np.ndarray) -> list[float]:
-    """Return centroid, half-open box and area of a mask that lies at `window`."""
+    """Return centroid, half-open box and area of a mask at `window`."""
     y, x = np.nonzero(mask)
     top, left = window[0].start, window[1].start
     box = [y.min() + top, x.min() + left, y.max() + 1 + top, x.max() + 1 + left]

@@ -37,17 +37,17 @@ from wscnn.scoring.summaries import _long, _objects, _summaries, summarise
 from wscnn.scoring.tasks import ScoredWell, finish_wells, read_wells
 
 # Pixels of fields in one pass, which takes one field at least: bounds the memory of activations. On CPUs few are best:
-# activations stay in the cache, and a field without a detection costs no backward pass.
+# activations stay in the cache, and a field without a detection needs no backward pass.
 _PIXELS = {"cpu": 2**16, "cuda": 2**21}
-# Wells of one task, which together have about so many pixels: a task costs Dask milliseconds, as much as a small well.
+# Pixels of the wells of one task, about: a task costs Dask milliseconds, as much as a small well.
 _TASK_PIXELS = 2**22
-# Tasks being read, and tasks being finished, at a time, at most.
+# Most tasks that are being read, and most that are being finished, at a time.
 _WINDOW = 8
-# Wells after which freed memory goes back to the system: glibc keeps some for each thread, and the process would grow
-# by a megabyte a well.
+# Number of wells after which freed memory is returned to the system: glibc keeps some per thread, and the process would
+# grow by a megabyte per well.
 _TRIM = 16
-# What is told of a used field to those who score it.
-_PLACES = ["field", *BOX, *STAGE]
+# Columns of a used field that scoring needs.
+_FIELD_COLUMNS = ["field", *BOX, *STAGE]
 
 
 def score_plate(
@@ -67,20 +67,20 @@ def score_plate(
 ) -> None:
     """Score a staged plate: tables of wells, fields and objects, and masks and saliency as labels in the plate.
 
-    **Which folds score a well.** A well that has any part in a model is scored only by the folds that it tested, so
-    that nothing that enters statistics comes from a network that has seen the well. Every other well is scored by all
-    folds, and its score is their mean. Wells are known by plate and name, whatever the screen: a model applied under
-    a new name to the plates it was trained on stays honest.
+    **Which folds score a well.** A well that has any part in a model is scored only by the folds that held it out for
+    testing, so that nothing that enters statistics comes from a network that has seen the well. Every other well is
+    scored by all folds, and its score is their mean. Wells are known by plate and name, whatever the screen: a model
+    applied under a new name to the plates it was trained on stays honest.
 
-    **Common scale of the folds.** Each fold is a network of its own, and what one adds or multiplies would look like
-    a difference between controls (one fold) and treated wells (all). So the folds are brought to one scale by the
+    **Common scale of the folds.** Each fold is a separate network, and its offset and scale would look like a
+    difference between controls (one fold) and treated wells (all). So the folds are brought to a common scale by the
     wells of the plate that all may score (see `align_folds`); objects and thresholds keep the detector's own scale.
 
     A well's score is the mean over its used fields of the log-odds that the field holds the phenotype. Fields that
-    quality control dropped, and wells without a used field or a fold that may score them, have none (NaN); the table
-    of wells says why. A field's probability is the mean over folds of what each makes, by its card, of its own score,
-    before the common scale; it is positive where the mean over folds of score minus the fold's threshold is above 0.
-    Objects of a well that several folds score come from the mean of their detectors.
+    quality control dropped, and wells without a used field or a fold that may score them, have none (NaN); the table of
+    wells gives the reason. A field's probability is the mean over folds of the probabilities that each fold's card
+    assigns to its own score, before the common scale; it is positive where the mean over folds of score minus the
+    fold's threshold is above 0. Objects of a well that several folds score come from the mean of their detectors.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def score_plate(
     models
         Folder of the trained folds; None where the screen has no positive controls to train on.
     wells, fields, objects
-        The tables to write, as in `wscnn.core.tables`; wells last, when all else is written.
+        The tables to write, as in `wscnn.core.tables`; wells last, when everything else is written.
     screen
         The screen's name.
     score, dask
@@ -165,27 +165,27 @@ def _by_detectors(
 
     todo = []
     used = quality[quality["used"]]
-    places = used[_PLACES].to_records(index=False)
+    boxes = used[_FIELD_COLUMNS].to_records(index=False)
     for name, rows in used.groupby("well", sort=False).indices.items():
         chosen = folds_of(f"{plate.name}/{name}", cards)
         if chosen:
-            todo.append(ScoredWell(str(name), places[rows], chosen, *_of_folds(chosen, scales)))
+            todo.append(ScoredWell(str(name), boxes[rows], chosen, *_of_folds(chosen, scales)))
     if len(todo) < len(plate.wells):
         n = len(plate.wells) - len(todo)
         log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
 
     logits, found = {}, {}
     lengths = extent(networks[0].receptive_field, score)
-    # On CPUs each core has a well of its own, and never waits for another in the middle of a layer; so scores are the
-    # same on any number of cores, too.
-    n_viewers = 1 if device.type == "cuda" else cpus()
-    with connect(dask) as client, one_thread(), ThreadPoolExecutor(n_viewers) as viewers:
-        seen = _see(client, viewers, n_viewers, plate, todo, networks, cards[0], lengths)
+    # On CPUs each core computes its own well and never waits for another in the middle of a layer; so scores are also
+    # the same on any number of cores.
+    n_threads = 1 if device.type == "cuda" else cpus()
+    with connect(dask) as client, one_thread(), ThreadPoolExecutor(n_threads) as pool:
+        seen = _infer(client, pool, n_threads, plate, todo, networks, cards[0], lengths)
         for n, (well, values, table) in enumerate(progress(seen, len(todo), "wells scored"), 1):
             if n % _TRIM == 0:
                 _trim_memory()
             if not np.isfinite(values).all():
-                raise UserError(f"{models}: scores {plate.path}, well {well.name}, with what is no number; train again")
+                raise UserError(f"{models}: produced NaN scores for well {well.name} of {plate.path}; train again")
             logits[well.name] = np.where(scales["learned"][well.folds][:, None], values, np.nan)
             found[well.name] = table
 
@@ -219,20 +219,20 @@ def _by_novelty(
 
 
 def _quality(plate: Plate, qc: Path) -> pd.DataFrame:
-    """Return a row a field in the plate's order: as in `ScoredWell`, and ``well, used, flags, n_cells``."""
+    """Return one row per field in the plate's order: as in `ScoredWell`, and ``well, used, flags, n_cells``."""
     table = read_quality(plate, qc)
     columns = ["well", "field", "used", "flags", "n_cells"]
-    places = plate.all_fields().reindex(columns=["well", *_PLACES]).astype(dict.fromkeys(STAGE, float))
-    judged = places.merge(table[columns], on=["well", "field"], how="left")
+    boxes = plate.all_fields().reindex(columns=["well", *_FIELD_COLUMNS]).astype(dict.fromkeys(STAGE, float))
+    judged = boxes.merge(table[columns], on=["well", "field"], how="left")
     unknown = judged[judged["used"].isna()]
-    if len(unknown) or len(judged) > len(places):
+    if len(unknown) or len(judged) > len(boxes):
         first = f", first well {unknown['well'].iloc[0]}, field {unknown['field'].iloc[0]}" if len(unknown) else ""
         raise UserError(f"{qc}: its rows are not the fields of {plate.path}{first}; stage the plate again")
     return judged.astype({"used": bool})
 
 
 def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
-    """Return what the cards say of scores, each of shape (folds, P).
+    """Return what the cards say about scores, each of shape (folds, P).
 
     These are the thresholds of ``place`` and ``field``, ``slope`` and ``offset`` of probabilities, NaN on cards of an
     earlier version, and whether a phenotype was ``learned``.
@@ -256,16 +256,16 @@ def _scales(cards: Sequence[Card], models: Path) -> dict[str, np.ndarray]:
 
 
 def _of_folds(chosen: Sequence[int], scales: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the thresholds of objects (P,) by folds, infinite where none has learned, and what each learned."""
+    """Return the thresholds of objects (P,) of some folds, infinite where none has learned, and what each learned."""
     learned = scales["learned"][chosen].astype(bool)
-    places = (scales["place"][chosen] * learned).sum(0) / np.maximum(learned.sum(0), 1)
-    return np.where(learned.any(0), places, np.inf), learned
+    thresholds = (scales["place"][chosen] * learned).sum(0) / np.maximum(learned.sum(0), 1)
+    return np.where(learned.any(0), thresholds, np.inf), learned
 
 
 def _remove_stale_labels(plate: Plate, found: Sequence[_Tables]) -> None:
     """Remove masks and saliency of an earlier scoring that this one did not replace.
 
-    A label without one of saliency beside it is the user's own.
+    A label without a saliency label beside it is the user's own.
     """
     wells = pd.concat([tables.wells for tables in found]).dropna(subset="score")
     kept = wells.groupby("well")["phenotype"].agg(set)
@@ -277,15 +277,15 @@ def _remove_stale_labels(plate: Plate, found: Sequence[_Tables]) -> None:
 
 
 def _trim_memory() -> None:
-    """Give memory that was freed back to the system, where the C library can be asked to (glibc)."""
+    """Return freed memory to the system, where the C library supports it (glibc)."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _see(
+def _infer(
     client: Client,
-    viewers: ThreadPoolExecutor,
-    n_viewers: int,
+    pool: ThreadPoolExecutor,
+    n_threads: int,
     plate: Plate,
     wells: Sequence[ScoredWell],
     networks: Sequence[WSCNN],
@@ -297,12 +297,12 @@ def _see(
     Each step pulls from the one before it, and no more than a window of tasks, each of a few wells, waits between two.
     """
     n_workers = sum(client.nthreads().values())
-    window, ahead = (min(_WINDOW, 1 + n) for n in (n_workers, n_viewers))
-    tasks = _tasks(wells, 2 * max(n_workers, n_viewers))
+    window, ahead = (min(_WINDOW, 1 + n) for n in (n_workers, n_threads))
+    tasks = _tasks(wells, 2 * max(n_workers, n_threads))
     stride = networks[0].stride
     reads = ((task, client.submit(read_wells, plate, task, card.channels, pure=False)) for task in tasks)
-    views = (
-        ((task, images if card.outlined else None), viewers.submit(_view_all, networks, task, images))
+    inferred = (
+        ((task, images if card.outlined else None), pool.submit(_infer_wells, networks, task, images))
         for task, images in in_flight(reads, window)
     )
 
@@ -312,41 +312,43 @@ def _see(
 
     finishing = (
         ((task, logits), finish(task, images, maps, gradients))
-        for (task, images), (logits, maps, gradients) in in_flight(views, ahead)
+        for (task, images), (logits, maps, gradients) in in_flight(inferred, ahead)
     )
     for (task, logits), tables in in_flight(finishing, window):
         yield from zip(task, logits, tables, strict=True)
 
 
 def _tasks(wells: Sequence[ScoredWell], fewest: int) -> list[list[ScoredWell]]:
-    """Return the wells in runs of about `_TASK_PIXELS` pixels of fields, but `fewest` runs where there are enough."""
+    """Return the wells in runs of about `_TASK_PIXELS` pixels, and at least `fewest` runs if there are enough wells."""
     pixels = sum(int((well.fields["height"] * well.fields["width"]).sum()) for well in wells)
     n_tasks = min(len(wells), max(fewest, -(-pixels // _TASK_PIXELS)))
     ends = [len(wells) * (i + 1) // n_tasks for i in range(n_tasks)]
     return [list(wells[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _view_all(
+def _infer_wells(
     networks: Sequence[WSCNN], wells: Sequence[ScoredWell], images: Sequence[np.ndarray]
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Return scores, detector maps and saliency of each well, by the folds that score it."""
-    views = [
-        _view([networks[k] for k in well.folds], fields, well.places, well.learned)
+    inferred = [
+        _infer_fields([networks[k] for k in well.folds], fields, well.thresholds, well.learned)
         for well, fields in zip(wells, images, strict=True)
     ]
-    logits, maps, gradients = map(list, zip(*views, strict=True))
+    logits, maps, gradients = map(list, zip(*inferred, strict=True))
     return logits, maps, gradients
 
 
-def _view(
-    networks: Sequence[WSCNN], images: np.ndarray, places: np.ndarray, learned: np.ndarray
+def _infer_fields(
+    networks: Sequence[WSCNN], images: np.ndarray, thresholds: np.ndarray, learned: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what `wscnn.network.saliency.saliency` does, as arrays, of any number of fields (n, C, h, w)."""
+    """Return the same as `wscnn.network.saliency.saliency`, as arrays, for any number of fields (n, C, h, w)."""
     device = next(networks[0].parameters()).device
     step = max(1, _PIXELS[device.type] // (images.shape[-2] * images.shape[-1]))
     parts = []
     for start in range(0, len(images), step):
         some = torch.tensor(images[start : start + step], device=device)
-        parts.append([values.cpu().numpy() for values in saliency(networks, some, places.tolist(), learned.tolist())])
+        parts.append(
+            [values.cpu().numpy() for values in saliency(networks, some, thresholds.tolist(), learned.tolist())]
+        )
     logits, maps, gradients = zip(*parts, strict=True)
     return np.concatenate(logits, axis=1), np.concatenate(maps), np.concatenate(gradients)

@@ -1,4 +1,4 @@
-"""Tables of objects, fields and wells from what the networks and the masks give."""
+"""Tables of objects, fields and wells from network outputs and masks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from wscnn.scoring.tasks import ScoredWell
 from wscnn.staging.field_qc import FEW_FIELDS
 from wscnn.statistics.calibration import probability
 
-#: Fewer wells than this that all folds may score tell too little to make the folds' scales common.
+#: Fewest common wells, which all folds may score, to align the folds.
 MIN_COMMON_WELLS = 8
 
 
@@ -22,16 +22,16 @@ def align_folds(logits: pd.DataFrame) -> pd.Series:
 
     Over the wells that all folds score, each fold's well means are brought to the same median and median absolute
     deviation: the mean of those of the folds, so that scores stay log-odds. Where fewer than `MIN_COMMON_WELLS` wells
-    are common, or a fold gives them all the same score, scores stay as they are.
+    are common, or a fold gives them all the same score, scores stay unchanged.
 
     The mean of several folds spreads less than a single fold. So that wells that only some folds may score, the
-    controls, are comparable with wells that all folds score, the scores of the former are drawn towards the centre by
-    the ratio of spreads that the common wells show.
+    controls, are comparable with wells that all folds score, the scores of the former are shrunk towards the centre by
+    the ratio of spreads in the common wells.
 
     Parameters
     ----------
     logits
-        Of one plate, a row a field, phenotype and fold: ``well, phenotype, fold, logit``.
+        Of one plate, one row per field, phenotype and fold: ``well, phenotype, fold, logit``.
     """
     aligned = logits["logit"].copy()
     for _, rows in logits.groupby("phenotype"):
@@ -61,7 +61,7 @@ def _objects(plate: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.Da
     """Return the objects of all wells, columns by name for each, as one table."""
     if not found:
         return conform(pd.DataFrame(columns=list(OBJECTS)), OBJECTS)
-    # Made at once: a table for each well would cost as much as to find its objects.
+    # Made at once: a table per well would cost as much as finding its objects.
     wells = np.repeat(list(found), [len(own["object"]) for own in found.values()])
     columns = {
         name: np.concatenate([own[name] for own in found.values()]) for name in OBJECTS.keys() - {"plate", "well"}
@@ -114,7 +114,7 @@ def _summaries(
     objects: pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the tables of fields and of wells."""
-    # A fold that has not learned a phenotype scores nothing.
+    # A fold that has not learned a phenotype gives no scores.
     long = long[long["logit"].notna()].copy()
     long["aligned"] = align_folds(long)
     held_out = {

@@ -1,6 +1,6 @@
-"""What Dask's workers do around the networks: read the fields of wells, write their masks and saliency.
+"""The tasks of Dask's workers around the networks: reading fields of wells, writing their masks and saliency.
 
-Apart from `wscnn.scoring.score`, and without torch, so that worker processes are there soon.
+Separate from `wscnn.scoring.score` and without torch, so that worker processes start quickly.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ class ScoredWell:
     name
         The well's.
     fields
-        A row a used field, with columns by name (a structured array: to take columns out of a data frame costs more
-        than to read a small well): ``field, y, x, height, width`` and ``y_um, x_um`` (NaN where not known).
+        One row per used field, with columns by name (a structured array: taking columns out of a data frame costs more
+        than reading a small well): ``field, y, x, height, width`` and ``y_um, x_um`` (NaN where not known).
     folds
-        Which folds score it, counted as they were loaded.
-    places
-        For each phenotype the detector's value above which a place belongs to an object.
+        Folds that score it, by their index in loading order.
+    thresholds
+        For each phenotype the detector's value above which a position belongs to an object.
     learned
         Which phenotypes each of the folds has learned, (folds, P).
     """
@@ -37,7 +37,7 @@ class ScoredWell:
     name: str
     fields: np.ndarray
     folds: list[int]
-    places: np.ndarray
+    thresholds: np.ndarray
     learned: np.ndarray
 
 
@@ -59,7 +59,7 @@ def finish_wells(
 ) -> list[dict[str, np.ndarray]]:
     """Write the labels of each well; return its table of objects.
 
-    With `images`, the fields (n, C, h, w) of each well, objects are the cells that are found in these.
+    With `images`, the fields (n, C, h, w) of each well, objects are the cells that are found in them.
     """
     cells = [None if images is None else list(map(_cells, images[k])) for k in range(len(wells))]
     return [
@@ -70,7 +70,7 @@ def finish_wells(
             plate.mosaic_shape(well.name),
             detector,
             gradient,
-            dict(zip(phenotypes, well.places.tolist(), strict=True)),
+            dict(zip(phenotypes, well.thresholds.tolist(), strict=True)),
             stride,
             lengths,
             found,

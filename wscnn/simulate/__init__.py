@@ -1,4 +1,4 @@
-"""Made-up images and screens whose truth is known."""
+"""Simulated images and screens whose truth is known."""
 
 from pathlib import Path
 
@@ -6,6 +6,6 @@ from wscnn.core.errors import UserError
 
 
 def check_new(folder: Path) -> None:
-    """Raise a UserError when `folder` exists: nothing of the user's is written over."""
+    """Raise a UserError when `folder` exists: no file of the user is overwritten."""
     if folder.exists():
         raise UserError(f"{folder}: exists already; name a folder that does not, or delete it")

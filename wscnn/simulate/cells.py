@@ -1,4 +1,4 @@
-"""Real nuclei to compose fields from: each cut out with a soft edge, then turned, mirrored and scaled anew."""
+"""Real nuclei to compose fields from: each cut out with a soft edge, then rotated, mirrored and scaled at random."""
 
 import csv
 from collections.abc import Sequence
@@ -23,33 +23,34 @@ NUCLEI_PHENOTYPES: dict[str, tuple[str, ...]] = {
 }
 
 _TILE = 64
-# Condensed chromatin is brighter: 1.9 times is what the mitotic crops show against the interphase nuclei beside them
-# (median of 22 neighbours of prometaphases and of 8 of metaphases, each near 2). The spread makes the classes overlap.
+# Condensed chromatin is brighter: mitotic nuclei in the crops are 1.9 times as bright as the interphase nuclei beside
+# them (median of 22 neighbours of prometaphases and of 8 of metaphases, each near 2). The spread makes the classes
+# overlap.
 _MITOTIC_LEVEL = 1.9
 _LEVEL_SPREAD = 0.3
-# Pixels between the two daughters of an anaphase, which is seen at any time of its course.
+# Range of pixels between the two daughters of an anaphase, early to late.
 _DAUGHTERS_APART = (14, 19, 24)
 
 
 class Drawn(NamedTuple):
     """One cell to paste."""
 
-    signal: np.ndarray  # (h, w) float32, zero at the border; an ordinary cell's brightness is about 1
+    signal: np.ndarray  # (h, w) float32, zero at the border; the brightness of an ordinary cell is about 1
     mask: np.ndarray  # (h, w) bool, where the cell is
     kind: str
     source: str
 
 
 class CellBank(Protocol):
-    """What a screen asks of a kind of cells."""
+    """Interface of a kind of cells."""
 
     #: Groups of sources that share no cell, to draw controls and samples from different cells; empty for drawn cells.
     groups: tuple[str, ...]
-    #: Mean side of the square that a cell has to itself, in pixels.
+    #: Mean side of the square that one cell occupies, in pixels.
     spacing: float
-    #: How far two neighbours keep apart, over the sum of their radii.
+    #: Minimum distance of two neighbours, over the sum of their radii.
     distance: float
-    #: How a cell's light meets what lies there.
+    #: How a cell's light is combined with what is already in the image.
     merge: np.ufunc
 
     def draw(self, rng: np.random.Generator, phenotype: str) -> Drawn:
@@ -58,7 +59,7 @@ class CellBank(Protocol):
 
 
 class Mixed:
-    """Ordinary cells of one bank, cells that show a phenotype of another of the same kind."""
+    """Ordinary cells from one bank, cells with a phenotype from another of the same kind."""
 
     def __init__(self, ordinary: CellBank, rare: CellBank) -> None:
         self._ordinary, self._rare = ordinary, rare
@@ -75,7 +76,7 @@ class Nuclei:
     ----------
     groups
         Halves of the source plates to take nuclei from: ``first``, ``second``; both if none is given. The halves share
-        no source, so that a network can be tested on nuclei that it never saw.
+        no source, so that a network can be tested on unseen nuclei.
 
     Raises
     ------
@@ -86,7 +87,7 @@ class Nuclei:
     groups: tuple[str, ...] = ("first", "second")
     spacing = 90.0
     distance = 1.0
-    # Nuclei shine through each other.
+    # Overlapping nuclei add up.
     merge: np.ufunc = np.add
 
     def __init__(self, *groups: str) -> None:
@@ -118,7 +119,7 @@ class _Nucleus(NamedTuple):
 
 @cache
 def _nuclei() -> list[_Nucleus]:
-    """Return all nuclei that are fit for use, cut out of their crops."""
+    """Return all usable nuclei, cut out of their crops."""
     images, rows = read_tiles("nuclei")
     nuclei = []
     for image, row in zip(images, rows, strict=True):
@@ -165,14 +166,14 @@ def cut_out(crop: np.ndarray) -> np.ndarray:
     np.ndarray
         (h, w) float32; 1 is the 80th percentile of the nucleus' brightness.
     """
-    # The light smoothing takes the noise of the source camera away: the field gets a noise of its own.
+    # Light smoothing removes the noise of the source camera: the field gets its own noise.
     smooth = ndimage.gaussian_filter(crop.astype(np.float32), 0.8)
     smooth -= np.percentile(smooth, 20)
     y, x = np.indices(crop.shape) - (np.array(crop.shape)[:, None, None] - 1) / 2
     centre = np.hypot(y, x)
     bright = smooth > 0.3 * np.percentile(smooth[centre < 7], 80)
     bright = ndimage.binary_fill_holes(ndimage.binary_closing(bright, iterations=2))
-    # Touching nuclei part at the waist between them, where it is at least half a pixel narrower than either.
+    # Touching nuclei are separated at the waist between them, where it is at least half a pixel narrower than either.
     depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(bright), 1.5)
     parts = watershed(-depth, ndimage.label(h_maxima(depth, 0.5))[0], mask=bright)
     own = parts == parts.flat[np.where(parts > 0, centre, np.inf).argmin()]
@@ -185,13 +186,13 @@ def cut_out(crop: np.ndarray) -> np.ndarray:
 def pair(daughter: np.ndarray, apart: float) -> np.ndarray:
     """Return a late anaphase: a daughter plate and its mirror image, `apart` pixels between them.
 
-    Crops of anaphases are centred on one daughter and cut the other off; alone it would pass for a metaphase.
+    Crops of anaphases are centred on one daughter and cut off the other; alone it would look like a metaphase.
     """
     y, x = np.indices(daughter.shape, dtype=np.float64)
     weight = daughter / daughter.sum()
     y -= (weight * y).sum()
     x -= (weight * x).sum()
-    # The long axis of the plate, by second moments, is turned upright.
+    # The long axis of the plate, by second moments, is rotated upright.
     angle = 0.5 * np.arctan2(2 * (weight * y * x).sum(), (weight * (x * x - y * y)).sum())
     cos, sin = np.cos(angle - np.pi / 2), np.sin(angle - np.pi / 2)
     middle = (np.array(daughter.shape) - 1) / 2
@@ -202,7 +203,7 @@ def pair(daughter: np.ndarray, apart: float) -> np.ndarray:
 
 
 def draw_transform(rng: np.random.Generator, scale: float) -> np.ndarray:
-    """Return a random transform for `transform`: turned, perhaps mirrored, scaled by about `scale`, a little stretched.
+    """Return a random transform for `transform`: rotation, mirroring, scaling by about `scale`, slight stretching.
 
     Returns
     -------
@@ -217,7 +218,7 @@ def draw_transform(rng: np.random.Generator, scale: float) -> np.ndarray:
 
 
 def transform(image: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """Return `image` as `inverse` (see `draw_transform`) turns and scales it about its middle, in the same frame."""
+    """Return `image` transformed by `inverse` (see `draw_transform`) about its centre, in the same frame."""
     middle = (np.array(image.shape) - 1) / 2
     return ndimage.affine_transform(image, inverse, middle - inverse @ middle, order=1)
 

@@ -11,7 +11,7 @@ from wscnn.core.errors import UserError
 from wscnn.core.tables import conform, write_table
 from wscnn.simulate import check_new
 
-#: A row an object: `circle` tells it from an ellipse; places in pixels, boxes half open.
+#: One row per object: `circle` is False for ellipses; positions in pixels, boxes half open.
 BOXES = {
     "image": "int32",
     "object": "int32",
@@ -29,7 +29,7 @@ _GRID = (6, 8)
 _OBJECTS = (30, 48)
 _SIZE = (15.0, 20.0)
 _MOVE = (1.0, 20.0)
-# Half a window that holds the longest ellipse of the smallest axis ratio.
+# Half the side of a window that holds the longest ellipse of the smallest axis ratio.
 _REACH = 24
 _SMALLEST_RATIO = 0.2
 
@@ -44,18 +44,18 @@ def draw_circles(
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Draw images of ellipses (negative) and of ellipses with some circles among them (positive).
 
-    As Sailem et al. draw "Sim. Data 1" (`fraction` 0.1) and "2" (0.2): 30 to 48 objects at places of a 6 x 8 grid, each
-    moved by 1 to 20 pixels in any direction, each ellipse turned by a random angle; bright and filled on black. Where
-    the paper is silent: an object's size, 15 to 20 pixels, is the diameter of the circle of its area, so that neither
-    area nor brightness tells circle from ellipse; the edge is antialiased; a move that takes an object over the border
-    or within a pixel of another is drawn again, up to 200 times.
+    As Sailem et al. draw "Sim. Data 1" (`fraction` 0.1) and "2" (0.2): 30 to 48 objects at positions of a 6 x 8 grid,
+    each moved by 1 to 20 pixels in any direction, each ellipse rotated by a random angle; bright and filled on black.
+    Where the paper does not say: an object's size, 15 to 20 pixels, is the diameter of the circle of its area, so that
+    neither area nor brightness distinguishes circles from ellipses; the edge is antialiased; a move that takes an
+    object over the border or within a pixel of another is drawn again, up to 200 times.
 
     Parameters
     ----------
     n_per_class
         Images of each class.
     fraction
-        Part of the objects of a positive image that are circles, rounded to a whole number but at least one.
+        Fraction of the objects of a positive image that are circles, rounded to a whole number but at least one.
     axis_ratio
         Lowest and highest ratio of an ellipse's short to its long axis, drawn uniformly.
     circles
@@ -70,7 +70,7 @@ def draw_circles(
     labels
         (2 * n_per_class,) int64: 0 negative, 1 positive.
     boxes
-        A row an object, columns `BOXES`.
+        One row per object, columns `BOXES`.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def simulate_circles(
     Parameters
     ----------
     folder
-        Folder to make. It gets ``negative.tif`` and ``positive.tif`` (a page an image), ``labels.tsv`` (image, file,
+        Folder to make. It gets ``negative.tif`` and ``positive.tif`` (one page per image), ``labels.tsv`` (image, file,
         page, label) and ``boxes.parquet`` (columns `BOXES`).
     n_per_class, fraction, axis_ratio, circles, seed
         As in `draw_circles`.
@@ -151,25 +151,25 @@ def _draw(
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Return one image of `n` objects and its boxes."""
     ratio = rng.uniform(*axis_ratio, n)
-    # Places are drawn in random order, so the first objects are as good as any.
+    # Positions are drawn in random order, so the first objects are a random choice.
     ratio[:n_circles] = 1
     radius = rng.uniform(*_SIZE, n) / 2
     long, short = radius / np.sqrt(ratio), radius * np.sqrt(ratio)
     angle = rng.uniform(0, np.pi, n)
     sin, cos = np.sin(angle), np.cos(angle)
-    # Half the box of a turned ellipse.
+    # Half the box of a rotated ellipse.
     tall, wide = np.hypot(long * sin, short * cos), np.hypot(long * cos, short * sin)
-    y, x = _place(rng, np.stack([tall, wide], 1), long).T
+    y, x = _positions(rng, np.stack([tall, wide], 1), long).T
     canvas = np.zeros((_SHAPE[0] + 2 * _REACH, _SHAPE[1] + 2 * _REACH))
     steps = np.arange(2 * _REACH + 1) - _REACH
     top, left = np.floor(y).astype(int), np.floor(x).astype(int)
-    # Pixel (0, 0) has its middle at (0.5, 0.5).
+    # The centre of pixel (0, 0) is at (0.5, 0.5).
     dy = (steps + (top - y + 0.5)[:, None])[:, :, None]
     dx = (steps + (left - x + 0.5)[:, None])[:, None, :]
     along = (dx * cos[:, None, None] + dy * sin[:, None, None]) / long[:, None, None]
     across = (dy * cos[:, None, None] - dx * sin[:, None, None]) / short[:, None, None]
     level = np.hypot(along, across) + 1e-9
-    # Distance to the edge in pixels, to first order; what lies within half a pixel of it is partly covered.
+    # Distance to the edge in pixels, to first order; pixels within half a pixel of it are partly covered.
     slope = np.hypot(along / long[:, None, None], across / short[:, None, None]) / level
     cover = np.clip(0.5 - (level - 1) / (slope + 1e-9), 0, 1)
     for i in range(n):
@@ -191,8 +191,8 @@ def _draw(
     return image, boxes
 
 
-def _place(rng: np.random.Generator, half_box: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Return centres (n, 2) near places of the grid, clear of the border and of each other."""
+def _positions(rng: np.random.Generator, half_box: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Return centres (n, 2) near positions of the grid, clear of the border and of each other."""
     pitch = np.array(_SHAPE) / _GRID
     grid = rng.permutation(_GRID[0] * _GRID[1])[: len(reach)]
     start = (np.stack(np.divmod(grid, _GRID[1]), 1) + 0.5) * pitch
@@ -205,7 +205,7 @@ def _place(rng: np.random.Generator, half_box: np.ndarray, reach: np.ndarray) ->
         inside = ((tries >= low[i]) & (tries <= high[i])).all(1)
         apart = np.hypot(*np.moveaxis(tries[:, None] - placed, 2, 0)) - reach[:i] - reach[i]
         clear = inside & (apart > 1).all(1)
-        # Between neighbours that left no room, the place with the smallest overlap.
+        # Between neighbours that left no room, the position with the smallest overlap.
         room = np.where(inside, apart.min(1, initial=np.inf), -np.inf)
         best = clear.argmax() if clear.any() else room.argmax()
         placed = np.vstack([placed, tries[best]])

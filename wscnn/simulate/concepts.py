@@ -1,8 +1,8 @@
-"""Images that tell whether a network has learnt what it should: that a rare thing is there.
+"""Images that show whether a network has learned the right concept: that a rare object is present.
 
 The algorithmic unit tests for learning from bags of Raff and Holt, "Reproducibility in Multiple Instance Learning: A
 Case For Algorithmic Unit Tests" (NeurIPS 2023), in image form: discs, rings and crosses stand for their instances.
-Training offers a short cut that the test takes away.
+Training offers a shortcut that is absent in the test.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: Side of an image, and of the square that an object has to itself, in pixels.
+#: Side of an image, and of the square that one object occupies, in pixels.
 SIDE, _PITCH = 64, 16
 
-#: Draws an object at a place (y, x) on an image's coordinates.
+#: Draws an object at a position (y, x) on an image's coordinates.
 Shape = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 #: How many of each shape an image holds.
 Contents = Mapping[Shape, int]
@@ -36,7 +36,7 @@ def cross(y: np.ndarray, x: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 class Concept(NamedTuple):
-    """What negative and positive images hold, in training and in the test; several contents are taken in turn."""
+    """What negative and positive images hold, in training and in the test; several contents are used in turn."""
 
     negative: Sequence[Contents]
     positive: Sequence[Contents]
@@ -45,9 +45,9 @@ class Concept(NamedTuple):
 
 
 #: By name. **Single concept**: a ring makes an image positive; in training only negative images hold crosses, so that
-#: "positive unless there is a cross" does as well, until the test, where only positive ones do. **Multi concept**: ring
-#: and cross together make an image positive, neither alone does. **False frequency**: a ring makes an image positive,
-#: and in training goes with more objects; in the test negative images hold many crosses.
+#: "positive unless there is a cross" works as well; in the test only positive images hold crosses. **Multi concept**:
+#: ring and cross together make an image positive, neither alone does. **False frequency**: a ring makes an image
+#: positive, and in training positive images hold more objects; in the test negative images hold many crosses.
 CONCEPTS = {
     "single concept": Concept(
         [{disc: 5, cross: 2}],
@@ -71,14 +71,14 @@ CONCEPTS = {
 
 
 def draw_objects(rng: np.random.Generator, contents: Contents, side: int = SIDE) -> np.ndarray:
-    """Return an image (side, side), float64, with so many of each shape, none on another, and noise."""
+    """Return an image (side, side), float64, with the given number of each shape, without overlaps, and noise."""
     y, x = np.mgrid[:side, :side]
-    places = [(row, column) for row in range(8, side, _PITCH) for column in range(8, side, _PITCH)]
-    chosen = rng.permutation(len(places))
+    positions = [(row, column) for row in range(8, side, _PITCH) for column in range(8, side, _PITCH)]
+    chosen = rng.permutation(len(positions))
     shapes = [shape for shape, number in contents.items() for _ in range(number)]
     image = rng.normal(0.1, 0.03, (side, side))
-    for shape, place in zip(shapes, chosen, strict=False):
-        at = np.array(places[place]) + rng.uniform(-2, 2, 2)
+    for shape, index in zip(shapes, chosen, strict=False):
+        at = np.array(positions[index]) + rng.uniform(-2, 2, 2)
         image += shape(y, x, at) * rng.uniform(0.7, 1.0)
     return image
 
@@ -91,11 +91,11 @@ def draw_concept(
     Parameters
     ----------
     rng
-        Of all that is drawn.
+        Source of all random draws.
     n_per_class
         Images of each class.
     negative, positive
-        What the images of each class hold, taken in turn.
+        Contents of the images of each class, used in turn.
     """
     images = [
         draw_objects(rng, contents[i % len(contents)]) for contents in (negative, positive) for i in range(n_per_class)

@@ -1,4 +1,4 @@
-"""One field of a simulated screen: cells placed, then seen by a microscope and its camera."""
+"""One field of a simulated screen: cells are placed, then imaged by a microscope and its camera."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -9,11 +9,11 @@ from scipy import ndimage
 
 from wscnn.simulate.cells import CellBank, Drawn
 
-#: What can be wrong with a field: out of focus, over the camera's range, without cells, crossed by a fibre, stained
-#: twelve times too strongly, a row or column of the camera dead.
+#: Faults of a field: out of focus, over the camera's range, without cells, crossed by a fibre, stained twelve times too
+#: strongly, a row or column of the camera dead.
 FAULTS = ("blurred", "saturated", "empty", "fibre", "stained", "line")
 
-# Camera units: a usual nucleus is about 26 times as bright as the noise on it, and the brightest stay below the limit.
+# Camera units: a typical nucleus is about 26 times as bright as its noise, and the brightest stay below the limit.
 _LEVEL = 1500.0
 _OFFSET = 100.0
 _UNITS_PER_ELECTRON = 2.0
@@ -22,22 +22,22 @@ _FULL_SCALE = 65535
 
 
 class Optics(NamedTuple):
-    """How one plate was lit and stained."""
+    """Illumination and staining of one plate."""
 
     flat: np.ndarray  # (size, size) float32, brightness over the field; 1 at its brightest
-    gain: float  # brightness of the cells, 1 as a rule
+    gain: float  # brightness of the cells, usually 1
     background: float  # camera units of the medium
 
 
 class Composed(NamedTuple):
-    """Cells of one field before the camera sees them."""
+    """Cells of one field before they are imaged."""
 
     signal: np.ndarray  # (size, size) float32
     cells: list[dict[str, object]]
 
 
 def optics(rng: np.random.Generator, size: int, nuisance: float) -> Optics:
-    """Draw how a plate is lit: vignetting about a point off the middle, gain and background of its own."""
+    """Draw a plate's illumination: vignetting about a point off the centre, its own gain and background."""
     middle = 0.5 + 0.08 * nuisance * rng.normal(size=2)
     along = (np.arange(size, dtype=np.float32) + 0.5) / size
     distance = np.add.outer((along - middle[0]) ** 2, (along - middle[1]) ** 2) / 0.5
@@ -52,22 +52,22 @@ def optics(rng: np.random.Generator, size: int, nuisance: float) -> Optics:
 def compose(
     rng: np.random.Generator, bank: CellBank, size: int, n_cells: int, prevalence: Mapping[str, float], planted: str
 ) -> Composed:
-    """Place cells in a field: clear of each other for the most part, denser here and thinner there.
+    """Place cells in a field: mostly without overlaps, at varying density.
 
     Parameters
     ----------
     rng
-        Source of every choice.
+        Source of all random draws.
     bank
         Kind of cells.
     size
         Side of the field, pixels.
     n_cells
-        Cells to place.
+        Number of cells.
     prevalence
-        Chance of a cell to show each phenotype.
+        Probability that a cell shows each phenotype.
     planted
-        A phenotype that the first cell shows for certain, far enough inside the field to be seen; empty for none.
+        A phenotype that the first cell shows with certainty, far enough inside the field to be seen; empty for none.
     """
     names = ["", *prevalence]
     chances = np.array([0.0, *prevalence.values()])
@@ -78,20 +78,20 @@ def compose(
     density = _density(rng, size)
     signal = np.zeros((size, size), np.float32)
     cells: list[dict[str, object]] = []
-    places = np.zeros((len(shown), 2))
+    positions = np.zeros((len(shown), 2))
     radii = np.zeros(len(shown))
     for i, phenotype in enumerate(shown):
         drawn = bank.draw(rng, phenotype)
         radii[i] = np.sqrt(drawn.mask.sum() / np.pi)
         keep = bank.distance * (radii[:i] + radii[i])
         inset = min(radii[i], size / 2) if planted and i == 0 else 0.0
-        # Where the field is full, a cell comes to lie on others after some tries, as cells do.
+        # In a full field, a cell may overlap others after some tries, as real cells do.
         for attempt in range(30):
-            y, x = places[i] = rng.uniform(inset, size - inset, 2)
-            free = ((places[:i] - places[i]) ** 2).sum(1) >= (keep * (1 - attempt / 60)) ** 2
+            y, x = positions[i] = rng.uniform(inset, size - inset, 2)
+            free = ((positions[:i] - positions[i]) ** 2).sum(1) >= (keep * (1 - attempt / 60)) ** 2
             if free.all() and rng.random() < density[int(y), int(x)]:
                 break
-        box = _paste(signal, drawn, places[i], bank.merge)
+        box = _paste(signal, drawn, positions[i], bank.merge)
         cells.append(
             {"class": drawn.kind, "phenotype": phenotype, "rare": bool(phenotype), "y": y, "x": x}
             | dict(zip(("y0", "x0", "y1", "x1"), box, strict=True))
@@ -100,10 +100,10 @@ def compose(
     return Composed(signal, cells)
 
 
-def _paste(signal: np.ndarray, drawn: Drawn, place: np.ndarray, merge: np.ufunc) -> tuple[int, int, int, int]:
-    """Put a cell's light, its middle at `place`, into `signal`; return its box there: y0, x0, y1, x1, half open."""
+def _paste(signal: np.ndarray, drawn: Drawn, position: np.ndarray, merge: np.ufunc) -> tuple[int, int, int, int]:
+    """Add a cell's light, centred at `position`, to `signal`; return its box: y0, x0, y1, x1, half open."""
     height, width = drawn.mask.shape
-    top, left = round(float(place[0])) - height // 2, round(float(place[1])) - width // 2
+    top, left = round(float(position[0])) - height // 2, round(float(position[1])) - width // 2
     y0, x0 = max(top, 0), max(left, 0)
     y1, x1 = min(top + height, signal.shape[0]), min(left + width, signal.shape[1])
     there = signal[y0:y1, x0:x1]
@@ -115,7 +115,7 @@ def _paste(signal: np.ndarray, drawn: Drawn, place: np.ndarray, merge: np.ufunc)
 
 
 def expose(rng: np.random.Generator, signal: np.ndarray, light: Optics, gain: float, fault: str = "") -> np.ndarray:
-    """Return the picture that a camera takes of a field.
+    """Return the camera's image of a field.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def expose(rng: np.random.Generator, signal: np.ndarray, light: Optics, gain: fl
 
 
 def fibre(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return a bright fibre lying across a field: (size, size) float32, brightness as of cells."""
+    """Return a bright fibre across a field: (size, size) float32, brightness as of cells."""
     along = np.linspace(-0.1, 1.1, 40)
     bend = sum(rng.normal(0, 0.12 / k) * np.sin(k * np.pi * along + rng.uniform(0, 6.3)) for k in (1, 2, 3))
     points = np.stack([rng.uniform(0.25, 0.75) + bend, along], 1) * size
@@ -175,7 +175,7 @@ def fibre(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _density(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return how readily cells settle at each place: (size, size) float32 in (0, 1], smooth."""
+    """Return the local density of cells at each position: (size, size) float32 in (0, 1], smooth."""
     along = np.arange(size, dtype=np.float32) / size
     waves = [
         np.cos(np.float32(np.pi) * (np.float32(rng.uniform(0, 2.5)) * along + np.float32(rng.uniform(0, 2))))
@@ -186,7 +186,7 @@ def _density(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _haze(signal: np.ndarray) -> np.ndarray:
-    """Return a faint wide glow about all that is bright, worked out on a grid of 8 x 8 pixels."""
+    """Return a faint wide glow around bright regions, computed on a grid of 8 x 8 pixels."""
     size = signal.shape[0]
     coarse = -(-size // 8)
     padded = np.pad(signal, (0, coarse * 8 - size))

@@ -14,7 +14,7 @@ MICRONUCLEI_PHENOTYPES: dict[str, tuple[str, ...]] = {"micronuclei": ("Micronucl
 _LEVEL = 120
 # Brightness varies as much with micronuclei as without.
 _LEVEL_SPREAD = 0.25
-# Room to turn a nucleus and to enlarge it by four standard deviations, pixels.
+# Room to rotate a nucleus and to enlarge it by four standard deviations, pixels.
 _ROOM, _MARGIN = 1.45, 2
 
 
@@ -36,10 +36,10 @@ class MicronucleatedNuclei:
     """
 
     groups: tuple[str, ...] = ("2022-03-18", "2022-04-14", "2022-05-25", "2022-05-26")
-    # Dense, as cultures are, with room for micronuclei between nuclei of 25 px.
+    # Dense, as in culture, with room for micronuclei between nuclei of 25 px.
     spacing = 45.0
     distance = 1.0
-    # Nuclei shine through each other.
+    # Overlapping nuclei add up.
     merge: np.ufunc = np.add
 
     def __init__(self, *groups: str) -> None:
@@ -73,7 +73,7 @@ class _Nucleus(NamedTuple):
 
 @cache
 def _nuclei() -> list[_Nucleus]:
-    """Return all nuclei, each in a frame that holds it however it is turned."""
+    """Return all nuclei, each in a frame that holds it at any rotation."""
     tiles, rows = read_tiles("micronuclei")
     return [
         _Nucleus(
@@ -88,7 +88,7 @@ def _nuclei() -> list[_Nucleus]:
 
 
 def _framed(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return `image` padded or cut about its middle, so that `mask` can turn about it: float32."""
+    """Return `image` padded or cropped about its centre, so that `mask` can be rotated about it: float32."""
     y, x = np.nonzero(mask)
     middle = image.shape[0] / 2
     radius = np.hypot(y + 0.5 - middle, x + 0.5 - middle).max()

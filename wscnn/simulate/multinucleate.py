@@ -11,28 +11,28 @@ from wscnn.simulate.fields import compose, expose, optics
 #: The phenotypes that drawn cells can show and the classes of cells that count as each.
 MULTINUCLEATE_PHENOTYPES: dict[str, tuple[str, ...]] = {"multinucleate": ("2 nuclei", "3 nuclei", "4 nuclei")}
 
-# How often multinucleate cells have two, three and four nuclei.
+# Probability that a multinucleate cell has two, three and four nuclei.
 _NUCLEI = np.array([0.6, 0.25, 0.15])
 _PATCH = 176
 _TEXTURE = 1024
-# Stain left where a nucleus is: light from above and below it.
+# Stain that remains where a nucleus is: light from above and below it.
 _HOLE = 0.28
 
 
 class MultinucleateCells:
-    """Cells as an antibody against the endoplasmic reticulum shows them at 40x: bright about the nuclei, a grainy
-    net that thins out towards the edge, dark nuclei. Multinucleate cells are somewhat larger, their nuclei smaller,
-    after the cells that fail to divide in Sailem et al. (ICCV Workshops 2017).
+    """Cells as an antibody against the endoplasmic reticulum shows them at 40x: bright around the nuclei, a grainy
+    network that thins out towards the edge, dark nuclei. Multinucleate cells are somewhat larger, their nuclei smaller,
+    after the cells that failed to divide in Sailem et al. (ICCV Workshops 2017).
     """
 
     groups: tuple[str, ...] = ()
     spacing = 120.0
     distance = 0.88
-    # Cells abut and do not shine through each other.
+    # Cells abut, and their light does not add up.
     merge: np.ufunc = np.maximum
 
     def __init__(self) -> None:
-        # One large sheet of grain, cut anew for each cell; the same for every screen.
+        # One large sheet of grain, from which each cell gets a random part; the same for every screen.
         rng = np.random.default_rng(0)
         fine, coarse = (_grain(rng, sigma) for sigma in (1.2, 4.0))
         self._texture = np.exp(0.22 * fine + 0.18 * coarse).astype(np.float32)
@@ -42,7 +42,7 @@ class MultinucleateCells:
         radius = 42 * rng.lognormal(0, 0.14) * (1.12 if n > 1 else 1.0)
         radius = min(radius, 0.36 * _PATCH)
         y, x = _axes()
-        # An outline of a few waves about an ellipse.
+        # An outline with a few waves around an ellipse.
         angle, stretch = rng.uniform(0, np.pi), rng.lognormal(0, 0.12)
         along = (x * np.cos(angle) + y * np.sin(angle)) / np.float32(stretch)
         across = (y * np.cos(angle) - x * np.sin(angle)) * np.float32(stretch)
@@ -58,7 +58,7 @@ class MultinucleateCells:
         edge = 1 / (1 + np.exp(np.clip((inside - 1) * 14, -30, 30)))
         centre = 0.1 * radius * rng.normal(size=2)
         holes = _nuclei(rng, n, 0.43 * radius, centre, y, x)
-        # The stain is densest about the nuclei and thins out where the cell is flat.
+        # The stain is densest around the nuclei and thins out where the cell is flat.
         body = (0.35 + 0.75 * np.exp(-1.6 * np.clip(holes - 1, 0, None))) * edge
         signal = body * self._cut(rng)
         nucleus = 1 / (1 + np.exp(np.clip((holes - 1) * 11, -30, 30)))
@@ -80,9 +80,9 @@ def _axes() -> tuple[np.ndarray, np.ndarray]:
 def _nuclei(
     rng: np.random.Generator, n: int, radius: float, centre: np.ndarray, y: np.ndarray, x: np.ndarray
 ) -> np.ndarray:
-    """Return how far each place lies from the nearest of `n` nuclei, in radii of it: below 1 is inside."""
+    """Return the distance of each position to the nearest of `n` nuclei, in radii of it: below 1 is inside."""
     radius *= n**-0.3
-    # Nuclei of one cell lie about its middle, side by side, a narrow seam of cytoplasm between.
+    # Nuclei of one cell are near its centre, side by side, with a narrow seam of cytoplasm between them.
     turn = rng.uniform(0, 2 * np.pi)
     spread = 0.0 if n == 1 else 1.12 * radius / np.sin(np.pi / n)
     nearest = np.full(np.broadcast_shapes(y.shape, x.shape), np.inf, np.float32)
@@ -107,8 +107,8 @@ def draw_multinucleate(
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Draw a stand-in for the cell images of Sailem et al. (ICCV Workshops 2017), which were never published.
 
-    Each field holds 5 to 30 cells. In a positive field each cell is multinucleate with chance `fraction`, and one is
-    for certain.
+    Each field holds 5 to 30 cells. In a positive field each cell is multinucleate with probability `fraction`, and one
+    always is.
 
     Parameters
     ----------
@@ -117,9 +117,9 @@ def draw_multinucleate(
     size
         Side of a field, pixels.
     fraction
-        Chance of a cell in a positive field to be multinucleate.
+        Probability that a cell in a positive field is multinucleate.
     label_noise
-        Part of the negative fields that hold one multinucleate cell all the same.
+        Fraction of the negative fields that hold one multinucleate cell nevertheless.
     seed
         The same seed gives the same fields.
 
@@ -130,7 +130,7 @@ def draw_multinucleate(
     labels
         (2 * n_per_class,) int64: 0 negative, 1 positive.
     boxes
-        A row a cell: ``image, class, rare, y, x, y0, x0, y1, x1`` (pixels, boxes half open).
+        One row per cell: ``image, class, rare, y, x, y0, x0, y1, x1`` (pixels, boxes half open).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A whole screen with known truth: plates of images, their tables, a config, and what is to be found."""
+"""A whole screen with known truth: plates of images, their tables, a config, and the expected hits."""
 
 import json
 from collections.abc import Iterator
@@ -26,20 +26,20 @@ from wscnn.simulate.multinucleate import MULTINUCLEATE_PHENOTYPES, Multinucleate
 
 
 class Kind(NamedTuple):
-    """A kind of cells, and what a screen of them is like."""
+    """A kind of cells, and the properties of a screen of them."""
 
     bank: type[Nuclei] | type[MultinucleateCells] | type[MicronucleatedNuclei]
-    phenotypes: dict[str, tuple[str, ...]]  # what can be rare, and the classes of cells that count as it
+    phenotypes: dict[str, tuple[str, ...]]  # the possible rare phenotypes, and the classes of cells that count as each
     channel: str
     nuclei: str = "DNA"  # channel in which nuclei are counted
     pixel_size_um: str = "null"
     downsample: str = "auto"
-    knobs: dict[str, Any] = {}  # noqa: RUF012 - where they differ from the defaults of `Knobs`
+    settings: dict[str, Any] = {}  # noqa: RUF012 - where they differ from the defaults of `ScreenSettings`
 
 
 #: By name.
 KINDS = {
-    # At 2 in a quarter of the time that auto would need, which takes 1.
+    # 2 takes a quarter of the time of auto, which chooses 1.
     "nuclei": Kind(Nuclei, NUCLEI_PHENOTYPES, channel="DNA", pixel_size_um="0.645", downsample="2"),
     "multinucleate": Kind(
         MultinucleateCells,
@@ -53,11 +53,11 @@ KINDS = {
         MicronucleatedNuclei,
         MICRONUCLEI_PHENOTYPES,
         channel="DNA",
-        knobs={"size": 270, "prevalence": 0.05, "background": 0.005},
+        settings={"size": 270, "prevalence": 0.05, "background": 0.005},
     ),
 }
 
-#: A row a cell of the truth; places in raw pixels of the field, boxes half open.
+#: One row per cell of the truth; positions in raw pixels of the field, boxes half open.
 CELLS = {
     "plate": "str",
     "well": "str",
@@ -78,19 +78,19 @@ CELLS = {
 # Plates with room for controls of both roles and for samples.
 _FORMATS = [wells for wells in PLATE_FORMATS if wells >= 12]
 
-# How often hits show the phenotype, over the positive controls' own: graded between these.
+# Prevalence of the phenotype in hits, relative to that in positive controls: graded between these.
 _STRONG = (1.35, 0.85)
 _WEAK = (0.5, 0.25)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knobs:
-    """What can be set on a simulated screen.
+class ScreenSettings:
+    """Settings of a simulated screen.
 
     Parameters
     ----------
     plates, wells, fields
-        Plates, wells a plate (12, 24, 48, 96, 384 or 1536) and fields a well.
+        Plates, wells per plate (12, 24, 48, 96, 384 or 1536) and fields per well.
     size
         Side of a field, pixels.
     cells
@@ -98,21 +98,21 @@ class Knobs:
         their nuclei as holes. ``micronuclei``: real nuclei, the rare ones with micronuclei.
     phenotypes
         What is rare: for nuclei ``mitotic``, or one or several of ``prometaphase``, ``metaphase``, ``anaphase``; for
-        the other cells ``multinucleate`` or ``micronuclei``. Positive controls and hits are shared out among them.
-        Empty: the first named here.
+        the other cells ``multinucleate`` or ``micronuclei``. Positive controls and hits are distributed evenly over
+        them. Empty: the first named here.
     prevalence
-        Part of the cells of a positive control that shows its phenotype. Strong hits lie between 0.85 and 1.35 times
+        Fraction of the cells of a positive control that show its phenotype. Strong hits are between 0.85 and 1.35 times
         this, weak ones between 0.25 and 0.5 times.
     background
-        Part of all other cells that shows a phenotype.
+        Fraction of all other cells that show a phenotype.
     negatives, positives
         Control wells of each role on a plate; None: a sixth of the wells.
     strong, weak
-        Perturbations that act. Both 0: a null screen.
+        Numbers of strong and weak hits. Both 0: a null screen.
     replicates
         Wells of each perturbation on a plate; wells left over repeat some perturbations.
     label_noise
-        Part of the fields of negative controls that hold one rare cell more.
+        Fraction of the fields of negative controls that hold one extra rare cell.
     nuisance
         Strength of all plate, edge, row, well and field effects: 0 for none, at most 3.
     faults
@@ -123,12 +123,12 @@ class Knobs:
         the other leaves; where both are, only the rare cells are: those of controls from half of the groups, which
         half changes with the seed, those of samples from the other half; ordinary cells come from all.
     seed
-        The same seed and knobs give the same bytes.
+        The same settings and seed give the same bytes.
 
     Raises
     ------
     UserError
-        Listing every knob out of range.
+        Listing every setting out of range.
     """
 
     plates: int = 2
@@ -186,8 +186,8 @@ class Knobs:
         if self.strong + self.weak > self.n_perturbations:
             problems.append(
                 f"strong, weak: {self.strong} and {self.weak} hits, but {self.wells} wells hold "
-                f"{self.n_perturbations} perturbations in {self.replicates} replicates; ask for fewer hits or "
-                "replicates, or more wells"
+                f"{self.n_perturbations} perturbations in {self.replicates} replicates; use fewer hits or replicates, "
+                "or more wells"
             )
         n_fields = self.plates * self.wells * self.fields
         if self.faults > n_fields:
@@ -217,7 +217,7 @@ class Knobs:
 def _shared_out(
     groups: tuple[str, ...], controls: tuple[str, ...], samples: tuple[str, ...], seed: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the groups of sources for control and for sample wells (see `Knobs`)."""
+    """Return the groups of sources for control and for sample wells (see `ScreenSettings`)."""
     if not controls and not samples:
         halves = list(combinations(groups, len(groups) // 2))
         controls = halves[seed % len(halves)]
@@ -240,16 +240,16 @@ class _Well:
     cells_per_field: float
     gain: float
     faults: dict[int, str] = field(default_factory=dict)  # by field
-    planted: dict[int, str] = field(default_factory=dict)  # by field: the phenotype of a cell that should not be there
+    planted: dict[int, str] = field(default_factory=dict)  # by field: the phenotype of an unexpected cell
 
 
-def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -> None:
-    """Write a screen of made-up fields, ready for `wscnn check` and the workflow, with its truth.
+def simulate_screen(folder: Path, *, workers: int | None = None, **settings: Any) -> None:
+    """Write a screen of simulated fields, ready for `wscnn check` and the workflow, with its truth.
 
     By default a sixth of each plate's wells are negative and a sixth positive controls; the others hold perturbations,
-    each in `replicates` wells of every plate, at positions drawn anew for each plate. Controls and samples show
-    different cells, where the cells have sources. Fields differ as real ones do: in density,
-    stain, background, vignetting and noise, by plate, row, edge and well.
+    each in `replicates` wells of every plate, at positions drawn for each plate. Controls and samples show different
+    cells, where the cells have sources. Fields differ as real ones do: in density, stain, background, vignetting and
+    noise, by plate, row, edge and well.
 
     Parameters
     ----------
@@ -259,18 +259,18 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
         `CELLS`), ``hits.tsv`` (perturbation, phenotype, prevalence, hit: none, weak or strong) and ``faults.tsv``
         (plate, well, field, fault). Paths in the tables and the config begin with `folder` as given.
     workers
-        Wells made at a time; by default one a core. The files do not depend on it.
-    knobs
-        Those of `Knobs`; where `cells` has other defaults (`Kind.knobs`), these.
+        Wells simulated in parallel; by default one per core. The files do not depend on it.
+    settings
+        Those of `ScreenSettings`; where `cells` has other defaults (`Kind.settings`), these.
 
     Raises
     ------
     UserError
-        When a knob is out of range or `folder` exists.
+        When a setting is out of range or `folder` exists.
     """
-    cells_shown = knobs.get("cells", Knobs.cells)
-    own = KINDS[cells_shown].knobs if cells_shown in KINDS else {}
-    chosen = Knobs(**(own | knobs))
+    cells_shown = settings.get("cells", ScreenSettings.cells)
+    own = KINDS[cells_shown].settings if cells_shown in KINDS else {}
+    chosen = ScreenSettings(**(own | settings))
     check_new(folder)
     try:
         check_name(folder.name)
@@ -279,7 +279,7 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
     kind = KINDS[chosen.cells]
     controls: CellBank = kind.bank(*chosen.controls_from)
     samples: CellBank = kind.bank(*chosen.samples_from)
-    if not (knobs.get("controls_from") or knobs.get("samples_from")):
+    if not (settings.get("controls_from") or settings.get("samples_from")):
         # Negative controls stand for inactive samples, so ordinary cells of both have the same sources.
         controls, samples = (Mixed(kind.bank(), rare) for rare in (controls, samples))
     rng = np.random.default_rng(chosen.seed)
@@ -313,15 +313,15 @@ def simulate_screen(folder: Path, *, workers: int | None = None, **knobs: Any) -
         (partial / "config.yaml").write_text(_config(folder, kind), encoding="utf-8")
 
 
-def _draw_hits(rng: np.random.Generator, knobs: Knobs) -> pd.DataFrame:
-    """Return a row a perturbation: perturbation, phenotype (empty where it does nothing), prevalence, hit."""
+def _draw_hits(rng: np.random.Generator, settings: ScreenSettings) -> pd.DataFrame:
+    """Return one row per perturbation: perturbation, phenotype (empty where it does nothing), prevalence, hit."""
     rows: list[tuple[str, float, str]] = []
-    for hit, n, (highest, lowest) in (("strong", knobs.strong, _STRONG), ("weak", knobs.weak, _WEAK)):
+    for hit, n, (highest, lowest) in (("strong", settings.strong, _STRONG), ("weak", settings.weak, _WEAK)):
         for part in np.linspace(highest, lowest, n):
-            phenotype = knobs.phenotypes[len(rows) % len(knobs.phenotypes)]
-            rows.append((phenotype, round(float(part) * knobs.prevalence, 6), hit))
-    rows += [("", knobs.background, "none")] * (knobs.n_perturbations - len(rows))
-    # Their order on the plate and in the table tells nothing.
+            phenotype = settings.phenotypes[len(rows) % len(settings.phenotypes)]
+            rows.append((phenotype, round(float(part) * settings.prevalence, 6), hit))
+    rows += [("", settings.background, "none")] * (settings.n_perturbations - len(rows))
+    # Their order on the plate and in the table carries no information.
     rows = [rows[i] for i in rng.permutation(len(rows))]
     table = pd.DataFrame(rows, columns=["phenotype", "prevalence", "hit"])
     table.insert(0, "perturbation", [f"siRNA{i + 1:03d}" for i in range(len(rows))])
@@ -329,29 +329,31 @@ def _draw_hits(rng: np.random.Generator, knobs: Knobs) -> pd.DataFrame:
 
 
 def _draw_plate(
-    rng: np.random.Generator, knobs: Knobs, plate: str, hits: pd.DataFrame, spacing: float
+    rng: np.random.Generator, settings: ScreenSettings, plate: str, hits: pd.DataFrame, spacing: float
 ) -> Iterator[_Well]:
-    """Yield the wells of one plate, row by row: what is in each, and how well, row and edge change it."""
-    rows, columns = PLATE_FORMATS[knobs.wells]
-    none = {phenotype: knobs.background / len(knobs.phenotypes) for phenotype in knobs.phenotypes}
+    """Yield the wells of one plate, row by row: their contents, and the effects of well, row and edge."""
+    rows, columns = PLATE_FORMATS[settings.wells]
+    none = {phenotype: settings.background / len(settings.phenotypes) for phenotype in settings.phenotypes}
     contents: list[tuple[str, str, str, dict[str, float]]]
-    contents = [("scrambled", "negative", "", none)] * knobs.n_negatives
-    for i in range(knobs.n_positives):
-        shown = knobs.phenotypes[i % len(knobs.phenotypes)]
-        contents.append((f"{shown}-control", "positive", shown, none | {shown: knobs.prevalence}))
+    contents = [("scrambled", "negative", "", none)] * settings.n_negatives
+    for i in range(settings.n_positives):
+        shown = settings.phenotypes[i % len(settings.phenotypes)]
+        contents.append((f"{shown}-control", "positive", shown, none | {shown: settings.prevalence}))
     samples = list(zip(hits["perturbation"], hits["phenotype"], hits["prevalence"], strict=True))
-    for i in range(knobs.wells - len(contents)):
+    for i in range(settings.wells - len(contents)):
         perturbation, shown, prevalence = samples[i % len(samples)]
         contents.append((perturbation, "sample", "", none | ({shown: prevalence} if shown else {})))
-    contents = [contents[i] for i in rng.permutation(knobs.wells)]
-    planted = _plant_label_noise(rng, knobs, [role == "negative" for _, role, _, _ in contents])
-    slope = 0.08 * knobs.nuisance * rng.normal()
+    contents = [contents[i] for i in rng.permutation(settings.wells)]
+    planted = _plant_label_noise(rng, settings, [role == "negative" for _, role, _, _ in contents])
+    slope = 0.08 * settings.nuisance * rng.normal()
     for i, (perturbation, role, phenotype, chances) in enumerate(contents):
         row, column = divmod(i, columns)
         # Wells at the edge dry out: fewer cells, brighter stain. A dispenser's rows differ steadily.
-        edge = knobs.nuisance * (row in (0, rows - 1) or column in (0, columns - 1))
-        crowd = rng.lognormal(0, 0.12 * knobs.nuisance) * (1 - 0.2 * edge)
-        gain = rng.lognormal(0, 0.06 * knobs.nuisance) * (1 + 0.12 * edge) * np.exp(slope * (2 * row / (rows - 1) - 1))
+        edge = settings.nuisance * (row in (0, rows - 1) or column in (0, columns - 1))
+        crowd = rng.lognormal(0, 0.12 * settings.nuisance) * (1 - 0.2 * edge)
+        gain = (
+            rng.lognormal(0, 0.06 * settings.nuisance) * (1 + 0.12 * edge) * np.exp(slope * (2 * row / (rows - 1) - 1))
+        )
         yield _Well(
             plate=plate,
             well=well_name(row, column),
@@ -359,39 +361,41 @@ def _draw_plate(
             role=role,
             phenotype=phenotype,
             prevalence=chances,
-            cells_per_field=(knobs.size / spacing) ** 2 * crowd,
+            cells_per_field=(settings.size / spacing) ** 2 * crowd,
             gain=float(gain),
             planted=planted.get(i, {}),
         )
 
 
-def _plant_label_noise(rng: np.random.Generator, knobs: Knobs, negative: list[bool]) -> dict[int, dict[int, str]]:
+def _plant_label_noise(
+    rng: np.random.Generator, settings: ScreenSettings, negative: list[bool]
+) -> dict[int, dict[int, str]]:
     """Return, by well and field, the phenotypes planted in a plate's negative controls."""
-    places = [(well, number) for well in np.flatnonzero(negative) for number in range(1, knobs.fields + 1)]
+    positions = [(well, number) for well in np.flatnonzero(negative) for number in range(1, settings.fields + 1)]
     planted: dict[int, dict[int, str]] = {}
-    for k, i in enumerate(rng.permutation(len(places))[: round(knobs.label_noise * len(places))]):
-        well, number = places[i]
-        planted.setdefault(well, {})[number] = knobs.phenotypes[k % len(knobs.phenotypes)]
+    for k, i in enumerate(rng.permutation(len(positions))[: round(settings.label_noise * len(positions))]):
+        well, number = positions[i]
+        planted.setdefault(well, {})[number] = settings.phenotypes[k % len(settings.phenotypes)]
     return planted
 
 
-def _plant_faults(rng: np.random.Generator, knobs: Knobs, wells: list[_Well]) -> None:
+def _plant_faults(rng: np.random.Generator, settings: ScreenSettings, wells: list[_Well]) -> None:
     """Give faults to fields drawn from the whole screen."""
-    for i, place in enumerate(rng.choice(len(wells) * knobs.fields, knobs.faults, replace=False)):
-        well, number = divmod(int(place), knobs.fields)
+    for i, position in enumerate(rng.choice(len(wells) * settings.fields, settings.faults, replace=False)):
+        well, number = divmod(int(position), settings.fields)
         wells[well].faults[number + 1] = FAULTS[i % len(FAULTS)]
 
 
 def _make_well(
-    rng: np.random.Generator, knobs: Knobs, well: _Well, light: Optics, bank: CellBank, images: Path
+    rng: np.random.Generator, settings: ScreenSettings, well: _Well, light: Optics, bank: CellBank, images: Path
 ) -> pd.DataFrame:
-    """Write the images of one well; return a row for each of its cells, columns `CELLS`."""
+    """Write the images of one well; return one row per cell, columns `CELLS`."""
     rows: list[dict[str, object]] = []
-    for number in range(1, knobs.fields + 1):
+    for number in range(1, settings.fields + 1):
         fault = well.faults.get(number, "")
         planted = well.planted.get(number, "")
-        n_cells = max(rng.poisson(well.cells_per_field * rng.lognormal(0, 0.25 * knobs.nuisance)), bool(planted))
-        composed = compose(rng, bank, knobs.size, 0 if fault == "empty" else n_cells, well.prevalence, planted)
+        n_cells = max(rng.poisson(well.cells_per_field * rng.lognormal(0, 0.25 * settings.nuisance)), bool(planted))
+        composed = compose(rng, bank, settings.size, 0 if fault == "empty" else n_cells, well.prevalence, planted)
         image = expose(rng, composed.signal, light, well.gain, fault)
         name = f"{well.plate}_{well.well}_s{number}_w1.tif"
         tifffile.imwrite(images / well.plate / name, image, photometric="minisblack", metadata=None)
@@ -422,7 +426,7 @@ layout: {layout}
 results: results
 
 acquisition:
-  # File names tell plate, well, field and channel.
+  # File names give plate, well, field and channel.
   format: pattern
   pattern: '(?P<plate>[^_]+)_(?P<well>[A-Z]{{1,2}}\\d{{2}})_s(?P<field>\\d+)_w(?P<channel>\\d+)\\.tif'
   # The instrument's channel: its name from here on.
@@ -447,6 +451,6 @@ baseline:
 hits:
   # Scores are compared with each plate's negative controls.
   normalize: auto
-  # Part of the called hits that may be false.
+  # Fraction of the called hits that may be false.
   fdr: 0.05
 """

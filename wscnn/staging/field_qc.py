@@ -1,7 +1,7 @@
 """Quality of each field and channel: numbers first, flags by thresholds afterwards.
 
-Numbers are taken from the field as it is staged (corrected and downsampled). Flags compare a field with its plate
-where no absolute number would do, leniently: a strong phenotype must not look like a fault.
+Numbers are taken from the field as it is staged (corrected and downsampled). Where no absolute limit exists, flags
+compare a field with its plate, leniently: a strong phenotype must not be flagged.
 """
 
 import math
@@ -23,25 +23,26 @@ NUMBERS = tuple(name.removesuffix("_*") for name in TABLES["qc"] if name.endswit
 
 #: What may be wrong with a field, in the order in which flags are listed.
 FLAGS = ("blurred", "saturated", "empty", "debris", "lines", "staining")
-#: The flag of good fields of a well that has too few of them.
+#: Flag of the good fields of a well that has too few of them.
 FEW_FIELDS = "few_fields"
 
-# Lines of pixels that are looked at along each axis: more tell nothing new about a field as a whole.
+# Lines of pixels that are measured along each axis: more add nothing about a field as a whole.
 _LINES = 135
-# Side of the coarse picture of a field on which bright things are measured.
+# Side of the coarse copy of a field on which bright objects are measured.
 _COARSE = 96
 
 
 def measure(field: np.ndarray) -> dict[str, float]:
-    """Return the numbers of one channel of a field but for ``saturated``, which needs the raw image.
+    """Return the numbers of one channel of a field except ``saturated``, which needs the raw image.
 
     - ``mean, median, low, high``: intensities; low and high are the 1st and 99.5th percentile
     - ``focus_slope``: slope of the power spectrum over spatial frequency, both logarithmic (steeper, more negative:
       less fine detail)
     - ``focus_gradient``: mean square difference of neighbouring pixels over the variance
-    - ``contrast``: 99.9th percentile less median of the field seen coarsely, about 100 x 100 blocks
-    - ``bright``: highest value of that coarse field less its median
-    - ``extent``: longest side of the largest thing brighter than a third of ``bright``, as part of the field's side
+    - ``contrast``: 99.9th percentile minus median of a coarse copy of the field, about 100 x 100 blocks
+    - ``bright``: highest value of that coarse copy minus its median
+    - ``extent``: longest side of the largest object brighter than a third of ``bright``, as a fraction of the field's
+    side
     - ``line_jumps``: rows and columns at which the whole line is darker or brighter than the one before
     """
     sample = _thinned(field, _LINES, _LINES).ravel()
@@ -68,9 +69,9 @@ def measure(field: np.ndarray) -> dict[str, float]:
 def at_limit(highest: pd.Series, low: pd.Series) -> pd.Series:
     """Return for each field of a plate whether the highest raw value of a channel is the camera's limit.
 
-    A camera saturates where the plate's highest value is; elsewhere the highest value is just that. And so it is where
-    the plate's highest value neither is that of a bit depth nor lies many grey levels above the dark: of a few levels
-    each, the highest too, has many pixels.
+    The plate's highest value counts as the camera's saturation level only if it equals the limit of a bit depth (255,
+    1023, ...) or is many grey levels above the dark level; otherwise it is merely the brightest value. With few grey
+    levels each of them has many pixels, the highest included.
 
     Parameters
     ----------
@@ -85,14 +86,14 @@ def at_limit(highest: pd.Series, low: pd.Series) -> pd.Series:
 
 
 def flag(numbers: pd.DataFrame, channels: Sequence[str], settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Return ``used`` (bool) and ``flags`` (names with commas between) for each row of a plate's numbers.
+    """Return ``used`` (bool) and ``flags`` (names separated by commas) for each row of a plate's numbers.
 
     Flags are those of `FLAGS`; good fields of a well that has fewer than ``min_fields`` get `FEW_FIELDS`.
 
     Parameters
     ----------
     numbers
-        Columns ``well`` and ``<number>_<channel>``, a row a field of the plate.
+        Columns ``well`` and ``<number>_<channel>``, one row per field of the plate.
     channels
         The plate's channels.
     settings
@@ -107,15 +108,15 @@ def flag(numbers: pd.DataFrame, channels: Sequence[str], settings: Mapping[str, 
         found["blurred"] |= of["focus_gradient"] < settings["blur_gradient"] * typical["focus_gradient"]
         saturated = of["saturated"] > settings["saturation"]
         found["saturated"] |= saturated
-        # A channel that shows nothing on the whole plate says nothing against it.
+        # A channel that shows nothing on the whole plate is no reason to flag its fields.
         empty &= of["contrast"] <= settings["empty"] * typical["contrast"]
         long = of["extent"] > _LONG * typical["extent"]
         found["debris"] |= long & (of["bright"] > settings["debris"] * typical["bright"])
         found["lines"] |= of["line_jumps"] > typical["line_jumps"]
-        # What is too bright for the camera is no matter of the stain alone.
+        # Saturation does not depend on the stain alone.
         found["staining"] |= (_outlying(np.log2(np.maximum(of["mean"], 1e-3))) > settings["staining"]) & ~saturated
     found["empty"] = empty
-    # Nothing is in focus where nothing is.
+    # An empty field has no focus to measure.
     found["blurred"] &= ~empty
     flags = pd.Series(
         [",".join(name for name in FLAGS if found[name][row]) for row in range(len(numbers))], numbers.index, dtype=str
@@ -125,43 +126,43 @@ def flag(numbers: pd.DataFrame, channels: Sequence[str], settings: Mapping[str, 
     return pd.DataFrame({"used": good & ~few, "flags": flags.mask(good & few, FEW_FIELDS)})
 
 
-# At a dead line this part more of its pixels change one way than the other, by this part of the field's mean, and by
-# so many robust standard deviations of all lines' steps.
+# At a dead line the fractions of pixels that become darker and brighter differ by this much, the step is at least this
+# fraction of the field's mean, and this many robust standard deviations of the steps between all lines.
 _AGREE, _JUMP, _STANDS_OUT = 0.8, 0.05, 6.0
 # The highest values of cameras of 8, 10, 12, 14 and 16 bits.
 _BIT_DEPTHS = (255, 1023, 4095, 16383, 65535)
-# A field of at least so many grey levels has less than the usual limit of `saturation` of its pixels at the highest
-# one unless the camera cuts off there.
+# In a field of at least this many grey levels, fewer pixels than the usual limit of `saturation` have the highest
+# value, unless the camera saturates.
 _LEVELS = 100
-# A field of fewer pixels along a side has no spectrum to speak of.
+# The spectrum of a field with fewer pixels along a side is not measured.
 _LEAST_SIDE = 32
-# Power below this part of the noise cannot be told from none.
+# Power below this fraction of the noise is indistinguishable from zero.
 _FLOOR = 0.05
-# Fibres and clumps of dye are longer than a plate's largest cells are as a rule, so many times.
+# Fibres and clumps of dye are usually this many times longer than a plate's largest cells.
 _LONG = 2.5
 
 
 def _outlying(values: np.ndarray) -> np.ndarray:
-    """Return how far each value lies from the median, in robust standard deviations of at least a quarter."""
+    """Return the distance of each value from the median in robust standard deviations, taken to be at least 0.25."""
     away = np.abs(values - np.median(values))
     return away / max(MAD_TO_SD * float(np.median(away)), 0.25)
 
 
 def _ranked(values: np.ndarray, *ranks: int) -> list[float]:
-    """Return the values of these ranks, counted from 0, the lowest."""
+    """Return the values of these ranks, counted from 0 for the lowest."""
     return [float(value) for value in np.partition(values, ranks)[list(ranks)]]
 
 
 def _thinned(field: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Return every so many rows and columns of `field`, so that about so many are left."""
+    """Return equally spaced rows and columns of `field`, about `_LINES` of each."""
     return field[:: max(1, field.shape[0] // rows), :: max(1, field.shape[1] // columns)]
 
 
 def _spectrum(field: np.ndarray) -> tuple[float, float]:
-    """Return the slope of log power over log frequency, 1/32 to 1/4 cycles a pixel, and the variance of the noise.
+    """Return the slope of log power over log frequency, 1/32 to 1/4 cycles per pixel, and the variance of the noise.
 
-    Along rows and columns. The camera's noise, whose power is that of the highest frequencies, is taken off first: it
-    would pass for detail in a blurred field.
+    Along rows and columns. The camera's noise, estimated by the power of the highest frequencies, is subtracted first:
+    it would look like detail in a blurred field.
     """
     n = min(field.shape)
     if n < _LEAST_SIDE:
@@ -191,7 +192,7 @@ def _bands(n: int) -> tuple[np.ndarray, list[tuple[int, int]], np.ndarray]:
 
 
 def _gradient(field: np.ndarray, noise: float) -> float:
-    """Return the mean square difference of neighbours in a row over the variance, both less the noise's part."""
+    """Return the mean square difference of neighbours in a row over the variance, both without the noise's part."""
     rows = _thinned(field, _LINES, field.shape[1]).astype(np.float32)
     variance = float(rows.var()) - noise
     return max(float((np.diff(rows, axis=1) ** 2).mean()) - 2 * noise, 0.0) / variance if variance > 0 else 0.0
@@ -208,8 +209,8 @@ def _extent(image: np.ndarray, threshold: float) -> float:
 def _line_jumps(field: np.ndarray) -> int:
     """Return at how many rows nearly every pixel is darker, or brighter, than in the row before.
 
-    The step must stand out from those between other rows and be a twentieth of the field's mean. The outermost rows
-    do not count: many cameras leave one dark, in every image.
+    The step must stand out from those between other rows and be at least a twentieth of the field's mean. The outermost
+    rows do not count: many cameras leave one dark in every image.
     """
     part = _thinned(field, field.shape[0], _LINES)[1:-1]
     if len(part) < 3:
@@ -221,7 +222,7 @@ def _line_jumps(field: np.ndarray) -> int:
     if not len(at):  # as in most fields
         return 0
     steps = np.diff(part.astype(np.int32), axis=0)
-    # Borders of cells are steps too: each counts as a few of the usual pixel's at most.
+    # Borders of cells are steps, too: each is clipped to a few times the typical pixel's step.
     most = 4 * max(int(np.median(np.abs(steps[::4]))), 1)
     size = np.abs(steps.clip(-most, most).mean(axis=1))
     return int((size[at] > _STANDS_OUT * MAD_TO_SD * float(np.median(size))).sum())

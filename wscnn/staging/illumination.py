@@ -1,11 +1,11 @@
 """Uneven illumination of the fields, estimated per plate and channel and divided out.
 
 The model is that of retrospective correction: a field is ``offset + gain * scene``, with a smooth gain (lamp and
-lens) common to all fields of a channel and the camera's offset, which the optics do not touch. It follows the idea of
-CIDRE (Smith et al., Nature Methods 12, 404-406, 2015): at each place of the field, the values that many fields show
-there are, sorted, the same distribution up to gain and offset. Background and cells of all densities take part that
-way: sparse fields tell the gain by their background, confluent ones by their cells, and what lies in few fields
-(dirt, fibres) only moves the highest values, which are left out.
+lens) common to all fields of a channel and the camera's offset, which does not depend on the optics. It follows the
+idea of CIDRE (Smith et al., Nature Methods 12, 404-406, 2015): at each position in the field, the values of many fields
+have, once sorted, the same distribution up to gain and offset. So background and cells of all densities contribute:
+sparse fields show the gain by their background, confluent ones by their cells, and what occurs in few fields (dirt,
+fibres) changes only the highest values, which are left out.
 """
 
 import numpy as np
@@ -17,17 +17,17 @@ from wscnn.core.robust import MAD_TO_SD
 _TILES = 20
 # Quantiles over fields that are compared between tiles. None above 0.9: one field in ten may hold dirt anywhere.
 _QUANTILES = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-# Fewer fields than this tell nothing apart from their cells: no correction.
+# With fewer fields than this the gain cannot be separated from the cells: no correction.
 _MIN_FIELDS = 4
-# With fewer fields than this only the coarsest shape (a paraboloid) is asked for.
+# With fewer fields than this only the coarsest shape (a paraboloid) is fitted.
 _MANY_FIELDS = 24
 _ROUNDS = 12
-# No optics leave less than this part of the mean light: a guard against dividing by next to nothing.
+# Lower bound of the gain as a fraction of its mean: a guard against division by almost zero.
 _MIN_GAIN = 0.1
-# Fewer fields than this cannot tell the camera's offset from their own unevenness: none is assumed.
+# With fewer fields than this the camera's offset cannot be separated from their own unevenness: no offset is assumed.
 _OFFSET_FIELDS = 64
-# How much better (twice the log likelihood) an offset must explain the fields than none to be believed. In simulated
-# plates chance reached 48, true offsets of a third of the background and more gave 110 to 380.
+# By how much (twice the log likelihood) an offset must improve the fit to be accepted. In simulated plates chance
+# reached 48; true offsets of at least a third of the background gave 110 to 380.
 _OFFSET_GAIN = 80.0
 _INDEPENDENT = 3
 
@@ -44,8 +44,8 @@ def estimate(grids: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, flo
     """Return gain map (y, x; float32, mean 1) and offset of a channel from a sample of its fields.
 
     The gain is estimated from two halves of the sample as well; what the halves do not agree on is noise, and the
-    whole estimate is drawn towards a flat one by that share. A plate that is flat already therefore stays as it is,
-    and so does one with too few fields.
+    estimate is shrunk towards a flat one by that fraction. A plate that is flat already therefore stays unchanged, as
+    does one with too few fields.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def _polynomials(y: np.ndarray, x: np.ndarray, degree: int) -> np.ndarray:
 def _offset(quantiles: np.ndarray, basis: np.ndarray) -> float:
     """Return the camera's offset that explains the quantiles (quantile, tile) best; 0 unless clearly better."""
     lowest = float(quantiles.min())
-    # The offset lies below the darkest place, perhaps closely: the medium may be all but black.
+    # The offset is below the darkest tile, perhaps only just: the medium may be almost black.
     offsets = lowest * (1 - np.geomspace(0.004, 1, 60))
     misfits = [_fit(quantiles - offset, basis)[1] for offset in offsets]
     best = int(np.argmin(misfits))
@@ -107,8 +107,8 @@ def _offset(quantiles: np.ndarray, basis: np.ndarray) -> float:
 def _fit(quantiles: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, float]:
     """Fit ``quantiles[q, tile] = level[q] * gain[tile]``; return the gain's coefficients (mean 1) and the misfit.
 
-    Each quantile is weighted by its own scatter about the fit (the background's tells more than the cells'), tiles
-    far off it (dirt on the optics) lose weight. The misfit is minus twice the logarithm of the likelihood.
+    Each quantile is weighted by its own scatter about the fit (the background is more informative than the cells);
+    tiles far from the fit (dirt on the optics) lose weight. The misfit is minus twice the logarithm of the likelihood.
     """
     levels = np.median(quantiles, axis=1)
     scatter = np.maximum(levels, 1e-9)
@@ -125,5 +125,5 @@ def _fit(quantiles: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, float]:
         scatter = np.maximum(MAD_TO_SD * np.median(np.abs(residual), axis=1), 1e-6 * np.maximum(levels, 1e-3))
         off = np.abs(ratio - gain) / max(MAD_TO_SD * float(np.median(np.abs(ratio - gain))), 1e-9)
         trusted = np.minimum(1.0, 3.0 / np.maximum(off, 1e-9)) ** 2
-    # Neighbouring quantiles are nearly copies of each other: together they count as a few.
+    # Neighbouring quantiles are strongly correlated: together they count as a few.
     return coefficients, quantiles.shape[1] * _INDEPENDENT * 2 * float(np.log(scatter).mean())

@@ -1,9 +1,9 @@
 """A well's fields laid out in one mosaic, at the model's resolution.
 
-Fields lie in cells of one size on a regular grid, the same for every well of a plate. Where the stage's positions are
-known, the grid's rows and columns are those of the stage; where fields overlap, the cell is what no two of them share
-and each field is cropped to it about its centre, so that no cell of the biology is counted twice. Places where the
-stage took no field stay empty; distances beyond a field are not kept.
+Fields fill cells of one size on a regular grid, the same for every well of a plate. Where stage positions are known,
+they give the grid's rows and columns; where fields overlap, each is cropped about its centre to the part that no two of
+them share, so that no biological cell is counted twice. Positions without a field stay empty; gaps larger than a field
+are not kept.
 """
 
 import math
@@ -15,20 +15,21 @@ import pandas as pd
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
 
-# Stage positions that differ by less than this part of a field lie in one row or column of the grid: stages repeat to
-# a few micrometres, fields are hundreds wide.
+# Stage positions that differ by less than this fraction of a field are in one row or column of the grid: stages repeat
+# to a few micrometres, fields are hundreds wide.
 _SAME_LINE = 0.1
-# A step this close to a field's size is a field's size; what is missing is the stage's inaccuracy, not an overlap.
+# A step this close to a field's size counts as a field's size: the difference is the stage's inaccuracy, not an
+# overlap.
 _TOUCHING = 0.995
-# A grid with more than this many places a field is no grid that an instrument was told to take.
+# Stage positions that imply more than this many grid cells per field are not treated as a grid.
 _MAX_SPARSE = 4
-# Cropping that loses more than this part of the area that the fields show is not done unasked.
+# Cropping that loses more than this fraction of the fields' area is an error, unless it was requested.
 _MAX_LOST = 0.4
 
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Where the fields of a plate's wells lie.
+    """Layout of the fields of a plate's wells.
 
     Attributes
     ----------
@@ -37,7 +38,7 @@ class Mosaic:
     shape
         Height and width of the mosaic.
     fields
-        A row a field: ``field, y, x, height, width`` in pixels of the mosaic and ``y_um, x_um``, the stage's
+        One row per field: ``field, y, x, height, width`` in pixels of the mosaic and ``y_um, x_um``, the stage's
         position of the field's centre (NaN where not known).
     """
 
@@ -59,23 +60,23 @@ def arrange(
     ----------
     fields
         Columns ``well, field, y_um, x_um``: the centres of all fields of the plate. A field's number stands for the
-        same place in every well; positions may be counted from the well's or the plate's origin.
+        same position in every well; positions may be counted from the well's or the plate's origin.
     field_shape
         Height and width of a raw field in pixels.
     pixel_size_um
         Size of a raw pixel, None where not known.
     downsample
-        Raw pixels a mosaic pixel along an axis; what remains at the right and lower border is dropped.
+        Raw pixels per mosaic pixel along an axis; what remains at the right and lower border is dropped.
     how
         ``positions`` at the stage positions, ``grid`` near-square in order of field numbers, ``auto`` at the stage
-        positions where they make a grid, else near-square where no fields overlap; the log says which, and what is
+        positions where they form a grid, else near-square where no fields overlap; the log reports which, and what is
         cropped.
 
     Raises
     ------
     UserError
-        With ``positions``, when stage positions or the pixel size are not known or make no grid; with ``auto``,
-        when fields overlap that make no grid, or cropping would lose more than two fifths; and when the field is
+        With ``positions``, when stage positions or the pixel size are not known or do not form a grid; with ``auto``,
+        when fields overlap that do not form a grid, or cropping would lose more than two fifths; and when the field is
         smaller than one mosaic pixel.
     """
     centres = _centres(fields)
@@ -111,7 +112,7 @@ def _stage_grid(
     pixel_size_um: float | None,
     how: str,
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]] | None:
-    """Return row and column of each field by its stage position, and its cell; None where these make no grid."""
+    """Return row and column of each field by its stage position, and its cell; None where these do not form a grid."""
     problem = _unusable(centres, field_shape, pixel_size_um)
     if problem is None:
         # Stage positions in sides of a field.
@@ -134,15 +135,15 @@ def _stage_grid(
             f"mosaic.arrange: {twice} overlap, but {problem}, so that the overlap cannot be cropped; set it to grid to "
             "lay the fields side by side without cropping: cells in overlaps are then counted twice"
         )
-    log(f"mosaic: fields lie side by side in the order of their numbers, because {problem}")
+    log(f"mosaic: fields are laid side by side in the order of their numbers, because {problem}")
     return None
 
 
 def _centres(fields: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a field number with its place relative to the well, the median over wells.
+    """Return one row per field number with its position relative to the well, the median over wells.
 
-    Wells are brought onto the well that has most fields, so that it does not matter whether the instrument counts
-    from the well's or from the plate's origin, nor that a well misses fields.
+    Wells are aligned to the well with the most fields, so that neither the origin of the positions (the well's or the
+    plate's) nor missing fields matter.
     """
     reference = fields[fields["well"] == fields["well"].value_counts(sort=False).idxmax()].set_index("field")
     axes = ["y_um", "x_um"]
@@ -157,16 +158,16 @@ def _centres(fields: pd.DataFrame) -> pd.DataFrame:
 def _unusable(centres: pd.DataFrame, field_shape: tuple[int, int], pixel_size_um: float | None) -> str | None:
     """Return why stage positions cannot be used, None when they can."""
     if centres[["y_um", "x_um"]].isna().any(axis=None):
-        return "the stage's positions are not known"
+        return "the stage positions are not known"
     if pixel_size_um is None:
         return "the pixel size is not known (acquisition.pixel_size_um)"
     if centres["spread_um"].max() > _SAME_LINE * min(field_shape) * pixel_size_um:
-        return "a field's number stands for different places in different wells"
+        return "a field's number stands for different positions in different wells"
     return None
 
 
 def _lines(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rank of each position's line among the grid's lines, and where that line lies; in sides of a field."""
+    """Return the rank of each position's line in the grid, and where that line is, in sides of a field."""
     order = np.argsort(positions, kind="stable")
     gaps = np.diff(positions[order], prepend=positions[order[0]])
     rank = np.empty(len(positions), dtype=np.int64)
@@ -177,12 +178,12 @@ def _lines(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _cropped(at: np.ndarray, numbers: np.ndarray, field_shape: tuple[int, int], how: str) -> tuple[int, int]:
     """Return what each field keeps, in raw pixels, so that no two show the same; raise where ``auto`` loses too much.
 
-    Two fields that overlap are parted along the axis along which they lie farther apart.
+    Two fields that overlap are separated along the axis along which they are farther apart.
 
     Parameters
     ----------
     at
-        Shape (n, 2): the fields' places in sides of a field, no two the same.
+        Shape (n, 2): the fields' positions in sides of a field, no two the same.
     numbers
         The fields' numbers.
     """
@@ -191,18 +192,18 @@ def _cropped(at: np.ndarray, numbers: np.ndarray, field_shape: tuple[int, int], 
         return field_shape
     along = steps.argmax(axis=1)
     part = [steps[along == axis, axis].min(initial=1.0) for axis in (0, 1)]
-    # What is a whole number of pixels stays one.
+    # A whole number of pixels stays exact.
     height, width = (int(size * kept + 1e-6) for size, kept in zip(field_shape, part, strict=True))
     lost = 1 - len(at) * part[0] * part[1] / _covered(at)
     nearest = numbers[pairs[steps.max(axis=1).argmin()]]
     what = (
-        f"fields overlap, {nearest[0]} and {nearest[1]} the most; so that none shows what another does, "
-        f"the central {height} x {width} of {field_shape[0]} x {field_shape[1]} pixels"
+        f"fields overlap (most: {nearest[0]} and {nearest[1]}); so that no cell is counted twice, the central {height} "
+        f"x {width} of {field_shape[0]} x {field_shape[1]} pixels"
     )
     if how == "auto" and lost > _MAX_LOST:
         raise UserError(
-            f"mosaic.arrange: {what} would be kept of each, and {lost:.0%} of the area lost; see whether the stage "
-            "positions are right, then set it to positions to crop all the same, or to grid to lay the fields side by "
+            f"mosaic.arrange: {what} would be kept of each, and {lost:.0%} of the area lost; check the stage "
+            "positions, then set it to positions to crop nevertheless, or to grid to lay the fields side by "
             "side without cropping: cells in overlaps are then counted twice"
         )
     log(f"mosaic: {what} are kept of each; {lost:.0%} of the area is lost")
@@ -222,10 +223,10 @@ def _overlaps(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _covered(at: np.ndarray) -> float:
     """Return the area that squares of side 1 at `at` (n, 2) cover together."""
-    edges = [np.unique(np.concatenate([place, place + 1])) for place in at.T]
+    edges = [np.unique(np.concatenate([start, start + 1])) for start in at.T]
     y, x = (
-        (line[:-1] >= place[:, None]) & (line[:-1] < place[:, None] + 1)
-        for line, place in zip(edges, at.T, strict=True)
+        (line[:-1] >= start[:, None]) & (line[:-1] < start[:, None] + 1)
+        for line, start in zip(edges, at.T, strict=True)
     )
     return float(np.diff(edges[0]) @ (y.T.astype(int) @ x > 0) @ np.diff(edges[1]))
 
@@ -233,7 +234,7 @@ def _covered(at: np.ndarray) -> float:
 def _overlapping(fields: pd.DataFrame, field_shape: tuple[int, int], pixel_size_um: float | None) -> str:
     """Return the first two fields that overlap by their positions, in words; empty where none do or nothing is known.
 
-    A well whose fields all have one position tells nothing: such a position stands for one that was not recorded.
+    A well whose fields all have one position gives no information: such a position was not recorded.
     """
     if pixel_size_um is None:
         return ""
@@ -250,8 +251,8 @@ def _overlapping(fields: pd.DataFrame, field_shape: tuple[int, int], pixel_size_
 def block_sums(image: np.ndarray, factor: int) -> np.ndarray:
     """Return the sums (uint32) of blocks of `factor` x `factor` pixels; what remains at the border is dropped.
 
-    Rows first, so that all but a part of the work runs over contiguous memory, in the narrowest type that holds their
-    sums: few cameras fill 16 bits, and half the bytes are half the time.
+    Rows first, so that most of the work runs over contiguous memory, in the narrowest type that holds their sums: few
+    cameras fill 16 bits, and half the bytes take half the time.
     """
     if factor == 1:
         return image.astype(np.uint32)

@@ -13,18 +13,18 @@ from wscnn.staging.mosaic import block_means
 _MIN_CONTRAST = 2.0
 # A cell is at least this bright, as a fraction of the brightness of the typical cell.
 _MIN_LEVEL = 0.15
-# A cell ends where it is this fraction as bright as its own bright parts.
+# A cell's edge is where its brightness falls to this fraction of that of its own bright parts.
 _EDGE = 0.35
 # Pieces smaller than this fraction of the typical cell are debris.
 _MIN_PART = 0.2
-# What is typically smaller than this (pixels) is noise.
+# Objects whose typical size is smaller than this (pixels) are noise.
 _MIN_AREA = 9
 # Larger cells (typical radius, pixels) are outlined in a smaller copy: as accurate and several times faster.
 _MAX_RADIUS = 10.0
-# Width of the smoothing that leaves one peak per cell, in typical radii, and the least distance of two peaks.
+# Width of the smoothing that leaves one peak per cell, and the least distance of two peaks, in typical radii.
 _PEAK_WIDTH = 0.25
 _MIN_DISTANCE = 0.7
-# Typical radius over the mean depth of what is bright, at most; 3 is a disc.
+# Upper bound of the typical radius over the mean depth of bright regions; a disc has 3.
 _MAX_DEPTH = 4.0
 # Cells of a smaller typical radius (pixels) are smoothed less before their edge is found.
 _SMALL_RADIUS = 5.0
@@ -51,10 +51,10 @@ def count_nuclei(image: np.ndarray) -> int:
 def label_cells(image: np.ndarray) -> np.ndarray:
     """Return the outline of every cell or nucleus of a field, as a label image.
 
-    Cells are brighter than what lies between them. What varies slowly over the field is taken away as background,
-    and seeds are the peaks of smoothed brightness and depth combined; a watershed gives each seed its surroundings,
-    in which the cell reaches to a fixed fraction of its own brightness, so that a bright cell does not hide a dim
-    one. The typical cell, the median of the pieces by area, sets every length.
+    Cells are brighter than their surroundings. What varies slowly over the field is subtracted as background, and seeds
+    are the peaks of smoothed brightness and depth combined; a watershed gives each seed its surroundings, in which the
+    cell reaches to a fixed fraction of its own brightness, so that a bright cell does not hide a dim one. The typical
+    cell, the median of the pieces by area, sets every length.
 
     Parameters
     ----------
@@ -78,15 +78,15 @@ def label_cells(image: np.ndarray) -> np.ndarray:
     signal = smooth - _background(smooth)
     if signal.max() <= _MIN_CONTRAST * noise:
         return none
-    # The root brings dim and bright cells closer together.
+    # The square root reduces the difference between dim and bright cells.
     root = np.sqrt(np.maximum(signal, 0))
     mask = _filled(signal > max(threshold_otsu(root[some]) ** 2, _MIN_CONTRAST * noise / 2))
     pieces, n = ndimage.label(mask)
     if n == 0:
         return none
     areas = np.sort(np.bincount(pieces.ravel())[1:])
-    # Weighted by area: specks are many but small. Where cells hang together, their depth limits it: a disc's mean depth
-    # is a third of its radius.
+    # Weighted by area: specks are many but small. Where cells touch, their depth limits it: a disc's mean depth is a
+    # third of its radius.
     radius = float(np.sqrt(areas[np.searchsorted(np.cumsum(areas), areas.sum() / 2)] / np.pi))
     coarse = mask[::2, ::2]
     radius = min(radius, _MAX_DEPTH * float(2 * ndimage.distance_transform_edt(coarse)[coarse].mean()))
@@ -113,7 +113,7 @@ def _trimmed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return `labels` cut back to each cell's own edge, and the brightness of each cell.
 
-    What is too faint or too small is left out, and the others are numbered anew.
+    What is too faint or too small is left out, and the others are renumbered.
     """
     inside = np.flatnonzero(labels)
     owner, light = labels.ravel()[inside], signal.ravel()[inside]
@@ -139,7 +139,7 @@ def _trimmed(
 def _paired(labels: np.ndarray, level: np.ndarray, radius: float) -> np.ndarray:
     """Return `labels` with the two daughters of each anaphase as one cell, the gap between them filled.
 
-    Daughters are small, alike in size and brightness, and lie closely face to face: the line between their centres
+    Daughters are small, similar in size and brightness, and close together face to face: the line between their centres
     runs across the length of both.
     """
     n = len(level)
@@ -183,7 +183,7 @@ def _paired(labels: np.ndarray, level: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _background(smooth: np.ndarray) -> np.ndarray:
-    """Return what varies slowly over a field: an opening over a quarter of it, on a coarse grid, about a quadric."""
+    """Return the slowly varying background of a field: an opening over a quarter of it, plus a quadric."""
     step = max(1, min(smooth.shape) // 64)
     small = ndimage.gaussian_filter(block_means(smooth, step), 1.0)
     side = max(3, min(small.shape) // 4)

@@ -13,9 +13,9 @@ from wscnn.acquisitions.originals import verified
 from wscnn.core.errors import UserError
 from wscnn.staging.mosaic import Mosaic, block_sums
 
-#: Files at fault that one run names, at most: a plate copied by half has thousands.
+#: Most broken files that one run reports: an incomplete copy of a plate has thousands.
 MAX_PROBLEMS = 20
-#: What a field is known by.
+#: Columns that identify a field.
 FIELD = ["well", "field"]
 
 
@@ -30,7 +30,7 @@ class Reading:
     highest
         The highest raw value of each channel.
     at_highest
-        The part of the raw pixels that have it.
+        The fraction of the raw pixels that have it.
     digests
         Of the content of each of its files.
     """
@@ -42,7 +42,7 @@ class Reading:
 
 
 class Source(NamedTuple):
-    """An image of the index: a page of a file, and what tells whether the file is the one that was indexed."""
+    """An image of the index: a page of a file, and what identifies the file that was indexed."""
 
     path: str
     page: int
@@ -85,7 +85,7 @@ def read_field(images: Mapping[str, Sequence[Source]], plan: Plan) -> Reading:
         projected: np.ndarray | None = None
         for source in images[channel]:
             try:
-                # Before it is read: one that is replaced in between has another digest when it is looked at again.
+                # Before it is read: a file replaced in between has another digest at the next check.
                 if source.path not in digests:
                     digests[source.path] = verified(source.path, source.size, source.mtime_ns, source.before)
                 image = _checked(plan, Path(source.path), source.page)
@@ -96,7 +96,7 @@ def read_field(images: Mapping[str, Sequence[Source]], plan: Plan) -> Reading:
         if problems or projected is None:
             continue
         sums.append(block_sums(projected, plan.downsample))
-        # Every few rows tell as well as all whether and how much the camera saturated.
+        # A sample of rows is enough to measure how much the camera saturated.
         some = projected[:: plan.downsample]
         top = some.max()
         highest.append(float(top))

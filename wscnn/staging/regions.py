@@ -5,12 +5,12 @@ from skimage.segmentation import expand_labels
 
 from wscnn.plates.fields import BACKGROUND, BRIGHT
 
-#: Positions farther than this from a cell's outline, in pixels, belong to no cell: room for what lies beside it.
+#: Positions farther than this from a cell's outline, in pixels, belong to no cell: a margin for structures beside it.
 REACH = 12.0
 
 
 def signal(image: np.ndarray) -> np.ndarray:
-    """Return where a field (C, y, x) is bright in any channel, (y, x): what cells are looked for in.
+    """Return the brightest channel at each pixel of a field (C, y, x), as (y, x): the image that is searched for cells.
 
     Of each channel the background is subtracted, and the rest is divided by how far bright pixels stand out from it.
     """
@@ -19,7 +19,7 @@ def signal(image: np.ndarray) -> np.ndarray:
 
 
 def regions(labels: np.ndarray, stride: int) -> np.ndarray:
-    """Return the cell of each position of a map, 0 where there is none near.
+    """Return the cell of each position of a map, 0 where none is near.
 
     Parameters
     ----------

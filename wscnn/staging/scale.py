@@ -17,17 +17,17 @@ from wscnn.core.progress import progress
 from wscnn.core.wells import parse_well
 from wscnn.staging.nuclei import label_cells
 
-#: Diameter in mosaic pixels that the typical cell has at least.
+#: Minimum diameter of the typical cell in mosaic pixels.
 MIN_DIAMETER = 18.0
 #: The factor where no cells can be measured.
 FALLBACK = 2
 #: The largest factor, as in the schema.
 MAX_FACTOR = 32
 
-# What is read: plates, wells of each, one field of a well.
+# What is read: plates, wells per plate, one field per well.
 _PLATES = 8
 _WELLS = 4
-# Cells that make a size: of a plate, and of the screen.
+# Minimum number of cells to measure a size: of a plate, and of the screen.
 _PLATE_CELLS = 5
 _SCREEN_CELLS = 10
 # A plate disagrees when its cells differ from the screen's by more than this fraction.
@@ -47,7 +47,7 @@ class Scale:
     diameter_px
         Diameter of the typical cell in raw pixels; None where no cells were measured.
     plates
-        The same for each plate that was looked at.
+        The same for each plate that was measured.
     """
 
     downsample: int
@@ -116,11 +116,11 @@ class Sample:
     Attributes
     ----------
     diameters
-        Of the cells of each plate that was looked at, raw pixels; cells cut by the border are left out.
+        Of the cells of each measured plate, raw pixels; cells cut by the border are left out.
     shape
         Height and width of a field, raw pixels; None where no field could be read.
     pixel_sizes
-        Of raw pixels, micrometres, where images tell them.
+        Of raw pixels, micrometres, where images state them.
     """
 
     diameters: dict[str, np.ndarray]
@@ -145,7 +145,7 @@ class Sample:
 
 
 def sample(plates: pd.DataFrame, layout: pd.DataFrame, acquisition: Mapping[str, Any]) -> Sample:
-    """Measure the cells of one field of up to 4 wells of up to 8 plates, drawn evenly and always the same.
+    """Measure the cells of one field of up to 4 wells of up to 8 plates, evenly spaced and always the same.
 
     Half of the wells are negative controls where there are any. What cannot be read is left out: `stage` reports it.
 

@@ -1,6 +1,6 @@
-"""Stage `stage`: a plate's raw images, read once, become an OME-Zarr plate with one mosaic a well.
+"""Stage `stage`: a plate's raw images, read once, become an OME-Zarr plate with one mosaic per well.
 
-Wells are tasks of a Dask cluster; a worker holds the pixels of one well. Flat-field correction is estimated before
+Wells are tasks of a Dask cluster; a worker holds the pixels of one well. Flat-field correction is estimated beforehand
 from a bounded, seeded sample of fields, the same on any number of workers.
 """
 
@@ -34,12 +34,12 @@ from wscnn.staging.mosaic import arrange, crop_centre
 from wscnn.staging.nuclei import count_nuclei
 from wscnn.staging.reading import FIELD, MAX_PROBLEMS, Plan, Reading, images_of, read_field
 
-# Pixels a field and channel that go into the plate's range of intensities.
+# Pixels per field and channel that are sampled for the plate's range of intensities.
 _WINDOW_PIXELS = 1024
 
 _WINDOW = (1.0, 99.5)
 
-# A channel alone is grey; of several the first, mostly DNA, is blue, the others are what viewers mix well.
+# A single channel is grey; of several the first, mostly DNA, is blue, and the others have colours that mix well.
 _GREY = "FFFFFF"
 
 _COLORS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF", "FFFFFF")
@@ -47,7 +47,7 @@ _COLORS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF", "FFFFFF")
 
 @dataclass(frozen=True)
 class Staged:
-    """What became of a well.
+    """Result of staging one well.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ def stage_plate(
     dask: dict[str, Any],
     layout: Path | None = None,
 ) -> None:
-    """Stage one plate; `store`, `qc` and `manifest` appear in this order, each whole, or not at all.
+    """Stage one plate; `store`, `qc` and `manifest` appear in this order, each atomically.
 
     Beside the manifest, ``<plate>.raw.parquet`` records the raw images that were read, with their digests.
 
@@ -127,7 +127,7 @@ def stage_plate(
     table = _chosen(table, channels, acquisition, reader.projection, index)
     _check_field_count(table, plate, quality["min_fields"])
     settings = {"acquisition": acquisition, "mosaic": mosaic, "illumination": illumination, "qc": quality}
-    # Workers end before what they failed to finish is removed.
+    # Workers are stopped before unfinished output is removed.
     with atomic_path(store) as partial, connect(dask) as client:
         plan = _plan(reader, table, channels, mosaic, acquisition["nuclei"])
         plan, kept = with_gains(client, reader, plan, table, illumination)
@@ -168,12 +168,12 @@ def _with_digests(index: pd.DataFrame, images: Path, manifest: Path) -> pd.DataF
 
 
 def _check_field_count(table: pd.DataFrame, plate: str, least: int) -> None:
-    """Raise a UserError where no well has as many fields as ``qc.min_fields`` asks for."""
+    """Raise a UserError where no well has as many fields as ``qc.min_fields`` requires."""
     most = table.groupby("well")["field"].nunique().max()
     if most < least:
         raise UserError(
-            f"qc.min_fields: {least} good fields are asked of each well, but no well of plate {plate} has more than "
-            f"{most}; ask for fewer"
+            f"qc.min_fields: {least} good fields are required of each well, but no well of plate {plate} has more than "
+            f"{most}; require fewer"
         )
 
 
@@ -198,7 +198,7 @@ def _numbers(staged: Sequence[Staged], plate: str, channels: Sequence[str]) -> p
         at_limit = quality_control.at_limit(highest, numbers[f"low_{channel}"])
         numbers[f"saturated_{channel}"] = numbers[f"saturated_{channel}"].where(at_limit, 0.0)
         if highest.max() == 0:
-            log(f"{plate}: channel {channel} is black in every field; look whether it was acquired")
+            log(f"{plate}: channel {channel} is black in every field; check whether it was acquired")
     return numbers
 
 
@@ -221,7 +221,7 @@ def _chosen(
     projection: int | None,
     source: Path,
 ) -> pd.DataFrame:
-    """Return the rows of the index that are staged: the channels, the time point and the planes that were asked for."""
+    """Return the rows of the index that are staged: the requested channels, time point and planes."""
     table = index[index["channel"].isin(channels)]
     if table.empty:
         raise UserError(f"{source}: has no image of the channels in acquisition.channels ({', '.join(channels)})")
@@ -233,9 +233,9 @@ def _chosen(
     problems += [f"{source}: {problem}, and index again" for problem in plane_problems(table, channels)]
     if problems:
         raise UserError(problems[:MAX_PROBLEMS])
-    places = table["well"].map({well: parse_well(well) for well in table["well"].unique()})
-    order = pd.DataFrame({"place": places, "field": table["field"], "z": table["z"]}).sort_values(
-        ["place", "field", "z"], kind="stable"
+    positions = table["well"].map({well: parse_well(well) for well in table["well"].unique()})
+    order = pd.DataFrame({"position": positions, "field": table["field"], "z": table["z"]}).sort_values(
+        ["position", "field", "z"], kind="stable"
     )
     return table.loc[order.index].reset_index(drop=True)
 
@@ -267,7 +267,7 @@ def _plan(
 
 
 def _pixel_size(table: pd.DataFrame) -> float | None:
-    """Return the size of a raw pixel in micrometres, None where no image tells it."""
+    """Return the size of a raw pixel in micrometres, None where no image states it."""
     sizes = table["pixel_size_um"].dropna()
     if sizes.empty:
         return None
@@ -284,7 +284,7 @@ def _stage_wells(
     kept: Mapping[tuple[str, int], Reading],
     writer: PlateWriter,
 ) -> list[Staged]:
-    """Return what became of each well, in order; raise when any file was bad."""
+    """Return the result of each well, in order; raise when any file was bad."""
     [shared] = client.scatter([plan], broadcast=True, hash=False)
     wells = list(table["well"].unique())
     parts = dict(iter(table.groupby("well")))
@@ -354,7 +354,7 @@ def stage_well(rows: pd.DataFrame, kept: Mapping[tuple[str, int], Reading], plan
             record |= {f"saturated_{channel}": reading.at_highest[i], f"highest_{channel}": reading.highest[i]}
             field_pixels.append(flat.ravel()[:: max(1, flat.size // _WINDOW_PIXELS)][:_WINDOW_PIXELS])
             if channel == plan.nuclei:
-                # As objects are: only where the mosaic shows them.
+                # Counted as objects are: only where the mosaic shows them.
                 record["n_cells"] = float(count_nuclei(kept_part))
         records.append(record)
         originals |= reading.digests

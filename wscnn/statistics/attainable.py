@@ -20,7 +20,7 @@ def smallest_p(layout: pd.DataFrame, hits: dict[str, Any]) -> pd.Series:
     Parameters
     ----------
     layout
-        ``plate, well, perturbation, role, phenotype``, a row a well.
+        ``plate, well, perturbation, role, phenotype``, one row per well.
     hits
         The config's section ``hits``, complete.
 
@@ -51,7 +51,7 @@ def smallest_p(layout: pd.DataFrame, hits: dict[str, Any]) -> pd.Series:
 
 
 def layout_cautions(layout: pd.DataFrame, hits: dict[str, Any]) -> list[Caution]:
-    """Return what a layout makes hard to tell: what cannot be called, and what cannot be told from a hit.
+    """Return cautions about a layout: what cannot be called, and what cannot be distinguished from a hit.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def layout_cautions(layout: pd.DataFrame, hits: dict[str, Any]) -> list[Caution]
 
 
 def reachable(layout: pd.DataFrame, hits: dict[str, Any]) -> list[Caution]:
-    """Return what a layout keeps the hit calls from reaching; nothing where it keeps them from nothing.
+    """Return cautions about perturbations that a layout makes impossible to call.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def _n_phenotypes(layout: pd.DataFrame) -> int:
 
 
 def _alike(layout: pd.DataFrame) -> list[Caution]:
-    """Return which perturbations differ by case alone, and so are not taken for replicates."""
+    """Return which perturbations differ by case alone, and so do not count as replicates."""
     names = pd.Series(layout["perturbation"].unique())
     groups = [group.tolist() for _, group in names.groupby(names.str.casefold()) if len(group) > 1]
     if not groups:
@@ -158,14 +158,14 @@ def _few_replicates(layout: pd.DataFrame) -> list[Caution]:
     return [
         Caution(
             "few_replicates",
-            f"{single} of {len(counts)} perturbations have one well only; without replicates a bad well cannot be told "
-            "from a hit",
+            f"{single} of {len(counts)} perturbations have one well only; without replicates a bad well cannot be "
+            "distinguished from a hit",
         )
     ]
 
 
 def _edge_controls(layout: pd.DataFrame) -> list[Caution]:
-    """Return which classes of controls lie at the plate's left and right edges alone."""
+    """Return which classes of controls are only at the plate's left and right edges."""
     widths = {
         plate: plate_format(list(zip(rows["well_row"], rows["well_column"], strict=True)))[1]
         for plate, rows in layout.groupby("plate")
@@ -178,8 +178,8 @@ def _edge_controls(layout: pd.DataFrame) -> list[Caution]:
     return [
         Caution(
             "edge_controls",
-            f"all control wells of class {name} lie in the two outermost columns of a side: what the plate's edge does "
-            "to cells may pass for the phenotype; see the plate heat maps of the report",
+            f"all control wells of class {name} are in the two outermost columns of a side: effects of the plate's "
+            "edge on cells may look like the phenotype; see the plate heat maps of the report",
             phenotype="" if name in ("negative", "positive") else str(name),
         )
         for name in sorted(set(classes[controls]))
@@ -188,7 +188,7 @@ def _edge_controls(layout: pd.DataFrame) -> list[Caution]:
 
 
 def _uncorrected(layout: pd.DataFrame) -> list[Caution]:
-    """Return that negative controls lie in columns without samples, whose effects a B-score cannot know."""
+    """Return that negative controls are in columns without samples, whose effects a B-score cannot estimate."""
     samples = layout[layout["role"] == "sample"].groupby("plate")["well_column"].agg(set)
     negatives = layout[layout["role"] == "negative"]
     away = [
@@ -200,7 +200,8 @@ def _uncorrected(layout: pd.DataFrame) -> list[Caution]:
     return [
         Caution(
             "uncorrected_controls",
-            f"{sum(away)} of {len(negatives)} negative controls lie in columns without a sample well, whose effect a "
-            "B-score cannot know and takes as 0: if those columns differ, so do their p-values; spread the controls",
+            f"{sum(away)} of {len(negatives)} negative controls are in columns without a sample well, whose effect a "
+            "B-score cannot estimate and takes as 0: if those columns differ, p-values are biased; spread the "
+            "controls",
         )
     ]

@@ -1,4 +1,4 @@
-"""Calibration: how often what was predicted with some probability is so."""
+"""Calibration: how often predictions of some probability come true."""
 
 import numpy as np
 import pandas as pd
@@ -10,10 +10,11 @@ GROUPS = 10
 
 
 def fit_probability(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
-    """Return slope and offset that make a probability of a score: the logistic of slope * score + offset.
+    """Return slope and offset that turn a score into a probability: the logistic of slope * score + offset.
 
-    By Platt, "Probabilistic outputs for support vector machines" (1999): the likeliest pair, with labels drawn in a
-    little (by one pseudo-count each), so that it is finite where a score parts the classes. The slope is not below 0.
+    By Platt, "Probabilistic outputs for support vector machines" (1999): the maximum-likelihood pair, with labels
+    shrunk slightly (by one pseudo-count each), so that it is finite where a score separates the classes. The slope is
+    not below 0.
 
     Parameters
     ----------
@@ -47,12 +48,12 @@ def reliability(predicted: np.ndarray, positive: np.ndarray) -> pd.DataFrame:
     Parameters
     ----------
     predicted, positive
-        Probabilities, and whether it is so, (n,).
+        Probabilities, and whether each came true, (n,).
 
     Returns
     -------
     table
-        A row a group, ten at most: ``group`` (from 1), ``predicted`` (mean), ``observed`` (share), ``n``.
+        One row per group, at most ten: ``group`` (from 1), ``predicted`` (mean), ``observed`` (share), ``n``.
     """
     table = pd.DataFrame({"predicted": np.asarray(predicted, float), "observed": np.asarray(positive, float), "n": 1})
     # Ranks first: equal predictions must not make one group larger than another.

@@ -1,4 +1,4 @@
-"""What speaks against trusting results: warnings of the stages as a table, and as short words beside a hit."""
+"""Warnings about results: those of the stages as a table, and as short words beside a hit."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -9,10 +9,10 @@ from wscnn.core.tables import WARNINGS, conform
 from wscnn.network.card import Card
 from wscnn.staging.scale import Scale
 
-#: A fold whose AUC over wells that it never saw is below this learned next to nothing.
+#: A fold whose AUC over held-out wells is below this has learned next to nothing.
 LEAST_AUC = 0.6
 
-#: What stands in the column ``caution`` of hits for each kind of warning that is about all its rows, or those of one
+#: Text in the column ``caution`` of hits for each kind of warning that is about all its rows, or those of one
 #: phenotype.
 SHORT = {
     "confounded": "class and column confounded",
@@ -48,26 +48,27 @@ class Caution:
 
 
 def of_models(cards: Sequence[Card]) -> list[Caution]:
-    """Return which folds of a model tell wells that they never saw hardly better than chance.
+    """Return which folds of a model separate held-out wells hardly better than chance.
 
     Parameters
     ----------
     cards
         The folds' model cards.
     """
-    advice = "see whether the phenotype is visible at this mosaic.downsample, or add control wells"
+    advice = "check that the phenotype is visible at this mosaic.downsample, or add control wells"
     found = []
     for card in cards:
         for phenotype, figures in card.metrics.get("test", {}).items():
             if not card.learned.get(phenotype, True):
                 message = (
-                    f"the detector of fold {card.fold} tells {phenotype} from negative no better than chance in its "
-                    f"own training wells; it scores no well, and its held-out control wells do not count; {advice}"
+                    f"the detector of fold {card.fold} distinguishes {phenotype} from negative no better than chance "
+                    "in its own training wells; it scores no well, and its held-out control wells do not count; "
+                    f"{advice}"
                 )
             elif figures["well_auc"] < LEAST_AUC:
                 message = (
-                    f"the network of fold {card.fold} learned next to nothing: in held-out wells it tells {phenotype} "
-                    f"from negative with an AUC of {figures['well_auc']:.2f} (0.5 is chance); {advice}"
+                    f"the network of fold {card.fold} learned next to nothing: in held-out wells it distinguishes "
+                    f"{phenotype} from negative with an AUC of {figures['well_auc']:.2f} (0.5 is chance); {advice}"
                 )
             else:
                 continue
@@ -82,7 +83,7 @@ def of_scale(scale: Scale) -> list[Caution]:
             "other_scale",
             f"the typical cell of this plate is {scale.plates[plate]:g} raw pixels wide, that of the screen "
             f"{scale.diameter_px:g}, more than a third apart, but all plates are staged with mosaic.downsample: "
-            f"{scale.downsample}; see whether the plate has another magnification, binning or cell line",
+            f"{scale.downsample}; check whether the plate has another magnification, binning or cell line",
             plate=plate,
         )
         for plate in scale.disagreeing()

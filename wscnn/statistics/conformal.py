@@ -98,7 +98,7 @@ def rank_sum_p(u: Array, strata: Sequence[tuple[Stratum, ...]]) -> Array:
 def strata_of(
     perturbation: NDArray[np.int64], n: NDArray[np.int64], r: NDArray[np.int64], n_perturbations: int
 ) -> list[tuple[Stratum, ...]]:
-    """Return each perturbation's reference sets, sorted, from one row (perturbation, n, r) a set."""
+    """Return each perturbation's reference sets, sorted, from one row (perturbation, n, r) per set."""
     order = np.lexsort((r, n, perturbation))
     sets = list(zip(n[order].tolist(), r[order].tolist(), strict=True))
     ends = np.cumsum(np.bincount(perturbation, minlength=n_perturbations)).tolist()
@@ -118,7 +118,7 @@ def group_counts(n_negative: NDArray[np.int64], sizes: NDArray[np.int64], rest: 
     n_negative
         (plates,) negative controls.
     sizes
-        (k,) wells a group.
+        (k,) wells per group.
     rest
         How many controls of the plate must remain beside a group.
     """
@@ -131,7 +131,7 @@ def choose_null(
 ) -> pd.DataFrame:
     """Return for each perturbation which null its p-value is taken from, and the smallest p it can reach.
 
-    ``plate``: its wells are ranked among the negative controls of their own plates, which asks nothing of the
+    ``plate``: its wells are ranked among the negative controls of their own plates, which does not depend on the
     normalisation. ``pooled``: its wells (their mean on each plate) are ranked among those of all plates, which presumes
     that normalised scores of different plates are comparable, and reaches far smaller p-values. ``auto`` takes the
     first where it suffices: where that perturbation could be called even if it were the only hit, that is, its smallest
@@ -148,7 +148,7 @@ def choose_null(
     n_tests
         Perturbations and phenotypes tested.
     fdr
-        The false discovery rate asked for.
+        The requested false discovery rate.
     null
         ``auto``, ``plate`` or ``pooled``.
 

@@ -165,7 +165,7 @@ def dose_cautions(layout: pd.DataFrame) -> list[Caution]:
     return [
         Caution(
             "doses",
-            f"column dose of the layout: '{first['dose']}' (plate '{first['plate']}', well {first['well']}) is no "
+            f"column dose of the layout: '{first['dose']}' (plate '{first['plate']}', well {first['well']}) is not a "
             f"number above 0, as in {int(wrong.sum())} sample wells, so that no dose series is fitted; write all doses "
             "as numbers of one unit, leave them empty for wells of no series, or rename the column if it is no dose",
         )

@@ -1,4 +1,4 @@
-"""How strong a perturbation acts and how well its replicates agree."""
+"""How strongly a perturbation acts and how well its replicates agree."""
 
 from itertools import combinations_with_replacement
 from math import factorial, prod
@@ -119,7 +119,7 @@ def _samples(size: int, seed: int) -> tuple[NDArray[np.int64], Array]:
 
 
 def _quantiles(values: Array, weights: Array, levels: tuple[float, float]) -> tuple[Array, Array]:
-    """Return, a row of `values` each, the smallest value up to which the weights sum to each level."""
+    """Return for each row of `values` the smallest value up to which the weights sum to each level."""
     order = np.argsort(values, axis=1, kind="stable")
     reached = np.cumsum(weights[order], axis=1)
     ordered = np.take_along_axis(values, order, axis=1)

@@ -6,7 +6,7 @@ import pandas as pd
 from wscnn.statistics.arrays import Array
 from wscnn.statistics.phenotype import Phenotype
 
-#: A simple measure explains a perturbation where it alone tells its wells from negative controls with this AUC.
+#: A simple measure explains a perturbation if it alone separates its wells from negative controls with this AUC.
 EXPLAINING_AUC = 0.9
 #: Columns of the table of wells, and what a perturbation with lower and with higher values is explained by.
 _MEASURES = {
@@ -16,11 +16,11 @@ _MEASURES = {
 
 
 def explained_by(screen: Phenotype, part: pd.DataFrame, treated: np.ndarray) -> list[str]:
-    """Return for each perturbation what simple measures tell its wells from the negative controls of their plates.
+    """Return for each perturbation which simple measures separate its wells from the negative controls of their plates.
 
     Nothing is fitted: each measure, divided by the median of the plate's negative controls, is compared between the
-    wells of a perturbation and the negative controls by the area under the ROC curve (AUC), which is exact whatever
-    its distribution. Cells are counted per used field.
+    wells of a perturbation and the negative controls by the AUC, which does not depend on its distribution. Cells are
+    counted per used field.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ _MADE = ("used", "z", "p")
 _AGREES = 0.95
 # Ways to divide negative controls into groups that are averaged.
 _PARTITIONS = 32
-# Fewer independent controls than this go wrong together.
+# Fewer independent controls than this make p-values unreliable together.
 _FEW_CONTROLS = 8
 # Where more than this share of so many perturbations differ from negative controls, none is called new.
 _MOST, _MANY = 0.5, 10
@@ -75,7 +75,7 @@ def call_hits(
     ----------
     wells
         Tables of well scores (Parquet, CSV or TSV), or folders of them, with at least ``plate, well, score``; several
-        phenotypes are told apart by ``phenotype``.
+        phenotypes are distinguished by ``phenotype``.
     layout
         Table ``plate, well, perturbation, role, phenotype, batch`` and any further columns, as `check` or the user
         wrote it; None where the tables of wells hold ``perturbation`` and ``role`` themselves.
@@ -87,9 +87,9 @@ def call_hits(
     hits
         The config's section ``hits``, complete.
     checked
-        Table of the warnings of `wscnn.preflight.check`; None: the layout is looked at here.
+        Table of the warnings of `wscnn.preflight.check`; None: the layout is checked here.
     models
-        Folder of the model that gave the scores, whose folds are looked at; None where it is not known.
+        Folder of the model that gave the scores, whose folds are checked; None where it is not known.
     scale
         The screen's scale (`wscnn.staging.scale`); None where ``mosaic.downsample`` was given.
 
@@ -161,11 +161,11 @@ def analyse(
     Parameters
     ----------
     table
-        A row a well and phenotype: ``plate, well, perturbation, role, score`` at least.
+        One row per well and phenotype: ``plate, well, perturbation, role, score`` at least.
     layout
         The wells that should be there (``plate, well, role, batch``), or None: those of `table`.
     source
-        What to call the table in errors.
+        Name of the table in errors.
     hits
         The config's section ``hits``, complete.
     checked
@@ -181,7 +181,7 @@ def analyse(
         When a column is missing, a well is there twice, or a role does not exist.
     """
     place = ["plate", "well_row", "well_column", "phenotype"]
-    # In one order whatever the order of files, so that sums, and so the tables' bytes, come out the same.
+    # In one order whatever the order of files, so that sums, and so the tables' bytes, are the same.
     table = check_wells(table, source).sort_values(place, ignore_index=True)
     if replaced := [name for name in table.columns if name.lower() in _MADE]:
         log(f"hits: column {', '.join(replaced)} of the tables of wells: replaced by what is computed here")
@@ -245,7 +245,7 @@ def analyse(
 
 
 def _most_are_new(perturbations: pd.DataFrame, fdr: float) -> bool:
-    """Return whether most perturbations of a screen would be called: then negative controls are no measure of them."""
+    """Return whether most perturbations would be called: then negative controls are not a valid reference."""
     samples = perturbations[perturbations["role"] == "sample"]
     q = false_discovery_q(samples["p"].to_numpy(dtype=float))
     return len(samples) >= _MANY and float((q <= fdr).mean()) > _MOST
@@ -267,14 +267,14 @@ def _failed(quality: pd.DataFrame) -> list[Caution]:
 
 
 def _cautions(perturbations: pd.DataFrame, general: Sequence[str], fdr: float) -> list[str]:
-    """Return for each perturbation, in words with semicolons between, what speaks against trusting its row.
+    """Return for each perturbation the cautions about its row, separated by semicolons.
 
     Parameters
     ----------
     perturbations
         As `_call` returns them.
     general
-        What speaks against all of them.
+        Cautions about all of them.
     fdr
         The false discovery rate at which hits are called.
     """
@@ -293,7 +293,7 @@ def _cautions(perturbations: pd.DataFrame, general: Sequence[str], fdr: float) -
 
 @dataclass(frozen=True)
 class Calls:
-    """What the statistics say of one phenotype: a row a well, a row a perturbation and role."""
+    """Results of one phenotype: one row per well, one row per perturbation and role."""
 
     wells: pd.DataFrame
     perturbations: pd.DataFrame
@@ -362,8 +362,8 @@ def _position_p(screen: Phenotype, treated: Mask) -> tuple[Mask, Array, Numbers]
 def _calibration(screen: Phenotype) -> float:
     """Return the share of negative controls with p at most 0.05 among the other controls, combined as samples are.
 
-    Controls at one position on several plates are taken together; where they lie elsewhere on each plate, the first of
-    each plate, the second, and so on. NaN where none could reach 0.05.
+    Controls at one position on several plates are taken together; where their positions differ between plates, the
+    first of each plate, the second, and so on. NaN where none could reach 0.05.
     """
     own = screen.negative & screen.used
     wells = pd.DataFrame({"plate": screen.plate[own], "position": screen.position[own], "z": screen.z[own]})
@@ -400,7 +400,7 @@ def _exceeding(screen: Phenotype, values: Array, size: Numbers, around: Numbers)
     exceeding, n_null = np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=np.int64)
     for each, most in np.unique(np.stack([size, around], axis=1), axis=0):
         mine = (size == each) & (around == most)
-        # One way to divide controls into groups would make calls a matter of chance, so that many are averaged.
+        # A single division of controls into groups would make calls a matter of chance, so many are averaged.
         counts = []
         for partition in range(_PARTITIONS if each > 1 else 1):
             null = np.sort(_finite(screen.null(int(each), int(most), partition)))
@@ -419,7 +419,7 @@ def _well_p(screen: Phenotype, above: Numbers, n_negative: Numbers, pooled: Mask
     treated, negative = takes_pooled & ~screen.negative, screen.negative & screen.used
     around = n_negative[screen.plate]
     with np.errstate(divide="ignore", invalid="ignore"):
-        # A control is itself one of its plate's: taken off both counts.
+        # A control is itself one of its plate's, so it is subtracted from both counts.
         p = np.where(around > negative, (above - negative + 1) / (around - negative + 1), np.nan)
         size = np.ones(int(treated.sum()), dtype=np.int64)
         exceeding, n_null = _exceeding(screen, screen.z[treated], size, around[treated])
@@ -461,7 +461,7 @@ def _combined_p(
 
 
 def _describe(screen: Phenotype, part: pd.DataFrame, treated: Mask, recall: Recall) -> pd.DataFrame:
-    """Return what else is told of each perturbation: effect, agreement, objects and cells."""
+    """Return further figures of each perturbation: effect, agreement, objects and cells."""
     n, group, z = len(screen.names), screen.perturbation[treated], screen.z[treated]
     low, high = bootstrap_interval(z, group, n, screen.settings["seed"])
     of_plate = screen.plate[screen.negative & screen.used]
@@ -510,9 +510,9 @@ def _describe(screen: Phenotype, part: pd.DataFrame, treated: Mask, recall: Reca
 def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
     """Return the perturbations with ``q, hit, rank``, sorted: samples first, the strongest evidence on top."""
     sample = called["role"].eq("sample")
-    # Both must hold: p takes replicates for independent, p_position takes what lies at one position for one.
+    # Both must hold: p treats replicates as independent, p_position treats all wells at one position as one.
     taken = called[["p", "p_position"]].max(axis=1).where(called["p"].notna() & ~called["withheld"])
-    # Phenotypes that were looked for, and what was found without looking for it, are corrected each by themselves.
+    # Trained phenotypes and discovered ones are corrected separately.
     family = called["phenotype"].isin(DISCOVERED)
     q = pd.Series(np.nan, index=called.index)
     for own in (family, ~family):
@@ -530,7 +530,7 @@ def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
 
 
 def _reasons(called: pd.DataFrame, fdr: float) -> list[str]:
-    """Return for each perturbation, in words, why it is a hit or none, and which p its q uses."""
+    """Return for each perturbation, in words, why it is or is not a hit, and which p its q uses."""
     by_position = called["p_position"] > called["p"]
     why = np.select(
         [
@@ -654,14 +654,14 @@ def _suspects(screen: Phenotype, part: pd.DataFrame) -> pd.DataFrame:
 
 
 def _constant(table: pd.DataFrame, extras: list[str]) -> pd.DataFrame:
-    """Return the user's columns that say one thing of each perturbation: a row a perturbation and role."""
+    """Return the user's columns that are constant per perturbation: one row per perturbation and role."""
     groups = table[table["role"].isin(["sample", "positive"])].groupby(["perturbation", "role"])
     constant = [name for name in extras if name.lower() not in HITS and groups[name].nunique(dropna=False).le(1).all()]
     return groups[constant].first().reset_index() if constant else groups.size().reset_index()[["perturbation", "role"]]
 
 
 def _arranged(wells: pd.DataFrame, extras: list[str]) -> pd.DataFrame:
-    """Return the table of wells with its columns in order: place, what was done, scores, statistics, the user's."""
+    """Return the table of wells with its columns in order: position, treatment, scores, statistics, the user's."""
     known = {name: kind for name, kind in SCREEN_WELLS.items() if name in wells}
     return wells[[*known, *extras]].astype(known)
 

@@ -1,4 +1,4 @@
-"""What a layout's positions cost: replicates that share them, and classes that have columns of their own."""
+"""Problems of a layout's positions: replicates that share them, and classes that have columns of their own."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from wscnn.statistics.shared_positions import FEWEST_POSITIONS, sharing
 
 
 def position_cautions(layout: pd.DataFrame) -> list[Caution]:
-    """Return what the positions of a layout do to the calls.
+    """Return how the positions of a layout affect the calls.
 
     Parameters
     ----------
@@ -18,7 +18,7 @@ def position_cautions(layout: pd.DataFrame) -> list[Caution]:
 
 
 def _shared(layout: pd.DataFrame) -> list[Caution]:
-    """Return that replicates lie at the same position on all of their plates, and what stands against that."""
+    """Return that replicates share a position on all of their plates, and how the statistics allow for it."""
     samples = layout[layout["role"] == "sample"]
     number, names = pd.factorize(samples["perturbation"])
     position, _ = pd.factorize(pd.MultiIndex.from_frame(samples[["well_row", "well_column"]]))
@@ -39,8 +39,8 @@ def _shared(layout: pd.DataFrame) -> list[Caution]:
         Caution(
             "shared_positions",
             f"the replicates of {int(shared.sum())} of {len(names)} perturbations share a position over plates, "
-            f"so that what that position does acts on all of them: {plates} plates count as one; {cost}; draw "
-            "positions anew for each plate",
+            f"so that an effect of that position acts on all of them: {plates} plates count as one; {cost}; randomise "
+            "positions on each plate",
         )
     ]
 
@@ -53,7 +53,7 @@ def _confounded(layout: pd.DataFrame) -> list[Caution]:
     return [
         Caution(
             "confounded",
-            "no column holds both positive and negative controls: whatever a column does to cells passes for the "
+            "no column holds both positive and negative controls: any effect of a column on cells looks like the "
             "phenotype, also in the figures of held-out wells; no statistics can undo this; spread the controls",
         )
     ]

@@ -17,7 +17,7 @@ FITTED = ("samples", "surface", "bscore")
 #: Ways that keep a plate with fewer than `hits.min_controls` negative controls out of the calls.
 NEED_CONTROLS = ("auto", "robust_z", "samples", "surface", "control_percent")
 
-#: A row or column with fewer different perturbations says nothing about position.
+#: A row or column with fewer different perturbations carries no information about position.
 FEWEST_PERTURBATIONS = 3
 
 # Robust fits: steps, those by Huber's weights before Tukey's, and the tuning constants for 95 % efficiency.
@@ -28,7 +28,7 @@ MEAN_DEVIATION_TO_SD = 1.2533141373155003
 
 
 class Polish(NamedTuple):
-    """A two-way table taken apart by median polish: value = overall + row + column + residual."""
+    """A two-way table decomposed by median polish: value = overall + row + column + residual."""
 
     overall: Array  # (...)
     rows: Array  # (..., R)
@@ -37,7 +37,7 @@ class Polish(NamedTuple):
 
 
 def by_group(values: Array, group: NDArray[np.int64], n_groups: int) -> Array:
-    """Return `values` as a table (n_groups, size of the largest group), a row a group, filled up with NaN.
+    """Return `values` as a table (n_groups, size of the largest group), one row per group, padded with NaN.
 
     Within a group the order is kept.
     """
@@ -80,7 +80,7 @@ def centre_and_scale(negatives: Array, positive_median: Array, method: str) -> t
     Parameters
     ----------
     negatives
-        (plates, n) scores of the plates' negative controls, filled up with NaN.
+        (plates, n) scores of the plates' negative controls, padded with NaN.
     positive_median
         (plates,) median score of the plates' positive controls.
     method
@@ -105,8 +105,8 @@ def centre_and_scale(negatives: Array, positive_median: Array, method: str) -> t
 def smallest_rest(method: str) -> int:
     """Return how many negative controls a plate needs beside those that are left out, to be normalised.
 
-    Three for `robust_z`: the MAD of three values, the smaller of their gaps, strays more than that of two, so that next
-    to three controls around a treated well two around a control would not be the worse position.
+    Three for `robust_z`: a MAD of three values (the smaller of their gaps) varies more than one of two, so a held-out
+    control normalised by only two others would not be conservative beside a treated well with three.
     """
     return {"robust_z": 3, "control_percent": 1}.get(method, 0)
 
@@ -116,27 +116,28 @@ def held_out_groups(
 ) -> Array:
     """Return means of groups of negative controls, each group normalised by other negative controls of its plate.
 
-    A treated well is normalised by controls that it is none of; a control well would be by controls that it is one of,
-    which draws it towards 0 and makes treated wells look strange next to it. Leaving the group out puts it in the
-    position of treated wells, or a worse one, for it has fewer controls around it. Groups of a plate share no well.
+    A treated well is normalised by controls that do not include it; a control well would be normalised by controls that
+    include itself, which shrinks it towards 0 and makes treated wells look extreme beside it. Leaving the group out
+    makes it comparable with treated wells, or conservative, since it has fewer controls for its normalisation. Groups
+    of a plate share no well.
 
     Parameters
     ----------
     negatives, positive_median, method
         As for `centre_and_scale`.
     size
-        Wells a group.
+        Wells per group.
     most
-        How many controls a group is normalised by at most: as many as the treated wells that it is compared with.
-        Few controls make an uncertain centre and scale, and so larger values.
+        Most controls by which a group is normalised: as many as for the treated wells that it is compared with. Few
+        controls make an uncertain centre and scale, and so larger values.
     seed
         Draws the groups where `size` is more than 1, and the controls where there are more than `most`.
 
     Returns
     -------
     means
-        (plates, n // size), NaN where a plate has no further group, or too few controls beside it. Groups of one lie as
-        the controls do, unless `most` is given.
+        (plates, n // size), NaN where a plate has no further group, or too few controls beside it. Groups of one are in
+        the order of the controls, unless `most` is given.
     """
     count = int(np.isfinite(negatives).sum(axis=1).max(initial=0))
     if most is not None and most >= count - size:
@@ -156,7 +157,7 @@ def held_out_groups(
 
 
 def median_polish(values: Array, eps: float = 1e-5, max_iterations: int = 200) -> Polish:
-    """Return two-way tables taken apart by Tukey's median polish.
+    """Return two-way tables decomposed by Tukey's median polish.
 
     Rows are swept first, then columns, until the sum of absolute residuals changes by less than `eps` of itself.
     The source is J. W. Tukey, Exploratory Data Analysis (1977), in the order of steps of R's ``medpolish``.
@@ -234,7 +235,7 @@ def bscore(values: Array, fitted: NDArray[np.bool_], rows: Mask | None = None, c
 def polish_residuals(
     values: Array, fitted: NDArray[np.bool_], rows: Mask | None = None, columns: Mask | None = None
 ) -> Array:
-    """Return what row and column effects leave of whole plates; arguments as for `bscore`."""
+    """Return the residuals of whole plates after row and column effects; arguments as for `bscore`."""
     polish = median_polish(np.where(fitted, values, np.nan))
     row, column = np.nan_to_num(polish.rows), np.nan_to_num(polish.columns)
     row = row if rows is None else np.where(rows, row, 0.0)
@@ -258,7 +259,7 @@ def surface_score(
     values, fitted
         As for `bscore`.
     rows, columns
-        (plates, R) and (plates, C): those that say what position does. Where fewer than half of a plate's rows (or
+        (plates, R) and (plates, C): those that show effects of position. Where fewer than half of a plate's rows (or
         columns) with a fitted well do, the surface does not vary along that axis.
     flat
         Fit a robust centre alone.
@@ -274,7 +275,7 @@ def surface_score(
 def surface_residuals(
     values: Array, fitted: NDArray[np.bool_], rows: Mask | None = None, columns: Mask | None = None, flat: bool = False
 ) -> Array:
-    """Return what a smooth surface leaves of whole plates; arguments as for `surface_score`."""
+    """Return the residuals of whole plates from a smooth surface; arguments as for `surface_score`."""
     known = fitted & np.isfinite(values)
     surface = np.full(values.shape, np.nan)
     for plate in np.flatnonzero(known.any(axis=(1, 2))):
@@ -310,12 +311,12 @@ def position_terms(known: Mask, rows: Mask | None, columns: Mask | None, flat: b
     terms += axes + [a * a for a in axes] + ([axes[0] * axes[1]] if len(axes) == 2 else [])
     if axes and 0 < (border & known).sum() < known.sum():
         terms.append(border.astype(float))
-    # More terms than a third of the wells would follow the noise.
+    # More terms than a third of the wells would fit noise.
     return np.stack(terms if len(terms) * 3 <= known.sum() else terms[:1], axis=-1)
 
 
 def telling_lines(table_of: NDArray[np.int64], axis: int) -> Mask:
-    """Return which rows (axis 1) or columns (axis 2) hold enough different perturbations to tell what position does.
+    """Return which rows (axis 1) or columns (axis 2) hold enough perturbations to estimate effects of position.
 
     Parameters
     ----------

@@ -30,9 +30,9 @@ class Phenotype:
     score
         Scores, NaN where missing.
     plate, row, column
-        Number of the plate, and place on it from 0.
+        Number of the plate, and position on it from 0.
     perturbation
-        Number of the perturbation and role; -1 for wells that are nobody's (negative controls, excluded wells).
+        Number of the perturbation and role; -1 for wells without one (negative controls, excluded wells).
     names
         Perturbation and role by that number.
     negative, positive, sample
@@ -80,7 +80,7 @@ class Phenotype:
 
     @property
     def method(self) -> str:
-        """The way of normalising: as set, or as `auto` chose it."""
+        """The method of normalisation: as set, or as `auto` chose it."""
         asked = self.settings["normalize"]
         return str(asked if asked != "auto" else self.choice.method)
 
@@ -91,7 +91,7 @@ class Phenotype:
 
     @cached_property
     def telling(self) -> tuple[Mask, Mask]:
-        """Return which rows and which columns hold enough perturbations to tell what position does."""
+        """Return which rows and which columns hold enough perturbations to estimate effects of position."""
         table = np.full(self.fitted.shape, -1)
         wells = (self.sample | self.negative) & np.isfinite(self.score)
         # Negative controls are one perturbation, numbered after all others.
@@ -109,12 +109,12 @@ class Phenotype:
 
     @cached_property
     def choice(self) -> Choice:
-        """What `auto` takes for this phenotype, and why."""
+        """The choice of `auto` for this phenotype, and why."""
         negative = np.isfinite(self.grid(self.negative))
         return choose(self.grid(self.sample | self.negative), self.fitted, negative, *self.telling)
 
     def controls(self, values: Array, wells: Mask) -> Array:
-        """Return the finite `values` of `wells` as (plates, n), filled up with NaN."""
+        """Return the finite `values` of `wells` as (plates, n), padded with NaN."""
         wells = wells & np.isfinite(values)
         return by_group(values[wells], self.plate[wells], len(self.usable))
 

@@ -1,4 +1,4 @@
-"""Quality of plates and of control wells: how well controls separate, what position does, which labels look wrong."""
+"""Quality of plates and of control wells: separation of controls, effects of position, suspicious labels."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ Mask = NDArray[np.bool_]
 #: A control well nearer to the other class contradicts its label when its z lies on that class's side of this.
 SUSPECT_Z = 3.0
 
-#: Beyond this, in robust SDs, the border of plates, or the typical sample, is told to be unlike the rest.
+#: Beyond this, in robust SDs, the border of plates, or the typical sample, is reported as unlike the rest.
 DOUBTFUL_EDGE = 0.5
 DOUBTFUL_SHIFT = 1.0
 
-#: More sample wells than this above 95 % of the negative controls are told.
+#: More sample wells than this above 95 % of the negative controls are reported.
 DOUBTFUL_SHARE = 0.2
 
 #: Why a plate with enough scores has no normalised one, by way of normalising; `none` always gives one.
@@ -29,15 +29,15 @@ NO_SCALE = {
     "samples": "samples and negative controls are missing or all have the same score",
     "surface": "samples and negative controls are missing or leave no residuals",
     "bscore": "samples and negative controls are missing or leave no residuals: B-scores need several rows and columns",
-    "control_percent": "positive controls are missing or do not lie above the negative ones",
+    "control_percent": "positive controls are missing or are not above the negative ones",
 }
 
-# Fewer values than this on a side say nothing about a plate.
+# Fewer values than this on a side carry no information about a plate.
 _FEW = 3
 
 
 def z_prime(negatives: Array, positives: Array, robust: bool = False) -> Array:
-    """Return Z' = 1 - 3 (sd of positives + sd of negatives) / |difference of means|, a plate a row.
+    """Return Z' = 1 - 3 (sd of positives + sd of negatives) / |difference of means|, one plate per row.
 
     From Zhang, Chung and Oldenburg, J. Biomol. Screen. 4, 67 (1999). `robust`: medians and MADs instead.
     """
@@ -48,7 +48,7 @@ def z_prime(negatives: Array, positives: Array, robust: bool = False) -> Array:
 
 
 def ssmd(negatives: Array, positives: Array) -> Array:
-    """Return the strictly standardised mean difference of positives and negatives, a plate a row.
+    """Return the strictly standardised mean difference of positives and negatives, one plate per row.
 
     From Zhang, Genomics 89, 552 (2007): the difference of means over the root of the sum of variances.
     """
@@ -70,7 +70,7 @@ def edge_effect(grid: Array, border: Mask) -> Array:
     Returns
     -------
     effect
-        (plates,); NaN where fewer than three sample wells lie on either side.
+        (plates,); NaN where there are fewer than three sample wells on either side.
     """
     outer, inner = (_flat(np.where(side, grid, np.nan)) for side in (border, ~border))
     enough = (np.isfinite(outer).sum(axis=1) >= _FEW) & (np.isfinite(inner).sum(axis=1) >= _FEW)
@@ -80,7 +80,7 @@ def edge_effect(grid: Array, border: Mask) -> Array:
 def position_effects(polish: Polish) -> tuple[Array, Array]:
     """Return the root mean square row effect and column effect of plates' median polish.
 
-    They are in robust SDs of the residuals. Noise alone gives about 1.25 / root(wells a row, or column).
+    They are in robust SDs of the residuals. Noise alone gives about 1.25 / root(wells per row, or column).
 
     Returns
     -------
@@ -99,7 +99,7 @@ def outlier(wells: Array) -> Array:
     Returns
     -------
     z
-        (plates,), absolute; NaN for fewer than five plates, of which none can be told to be odd.
+        (plates,), absolute; NaN for fewer than five plates, among which outliers cannot be identified.
     """
     if len(wells) < 5:
         return np.full(len(wells), np.nan)
@@ -110,12 +110,12 @@ def outlier(wells: Array) -> Array:
 
 
 def measure(negatives: Array, positives: Array, grid: Array, border: Mask) -> pd.DataFrame:
-    """Return the quality of every plate for one phenotype, a row a plate.
+    """Return the quality of every plate for one phenotype, one row per plate.
 
     Parameters
     ----------
     negatives, positives
-        (plates, n) scores of control wells, filled up with NaN.
+        (plates, n) scores of control wells, padded with NaN.
     grid, border
         (plates, R, C) scores of sample wells, NaN elsewhere; and the outermost wells.
 
@@ -159,7 +159,7 @@ def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
     Parameters
     ----------
     quality
-        A row a plate and phenotype.
+        One row per plate and phenotype.
     rules
         The config's ``hits``: ``normalize, min_controls, max_missing, min_auc, min_z_prime, max_edge_effect,
         max_outlier``.
@@ -189,16 +189,16 @@ def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
 
 
 def doubts(quality: pd.DataFrame, above: float, corrected: bool) -> list[Caution]:
-    """Return what speaks against taking negative controls for wells in which nothing acts.
+    """Return cautions about negative controls as wells in which nothing acts.
 
     Parameters
     ----------
     quality
-        What `measure` returned of the plates that count, a row a plate.
+        What `measure` returned of the plates that count, one row per plate.
     above
         Share of the sample wells above 95 % of the negative controls, normalised; 0.05 where nothing acts.
     corrected
-        Whether row and column effects are taken off.
+        Whether row and column effects are removed.
     """
     found = []
     edge, shift = quality["edge_effect"].median(), quality["sample_shift"].median()
@@ -206,18 +206,18 @@ def doubts(quality: pd.DataFrame, above: float, corrected: bool) -> list[Caution
         found.append(
             Caution(
                 "plate_effects",
-                f"wells on the plates' border lie {edge:+.1f} robust SDs from the inner ones (median over plates), "
-                "which passes for an effect; normalize: surface or bscore removes effects of position",
+                f"edge wells score {edge:+.1f} robust SDs relative to the inner ones (median over plates), which may "
+                "be mistaken for hits; normalize: surface or bscore removes effects of position",
             )
         )
     if abs(shift) > DOUBTFUL_SHIFT or above > DOUBTFUL_SHARE:
         found.append(
             Caution(
                 "unlike_controls",
-                f"the typical sample lies {shift:+.1f} robust SDs from the negative controls (median over plates), and "
-                f"{above:.0%} of the sample wells lie above 95% of the negative controls: either many perturbations "
+                f"the typical sample is {shift:+.1f} robust SDs from the negative controls (median over plates), and "
+                f"{above:.0%} of the sample wells are above 95% of the negative controls: either many perturbations "
                 "act, or the controls differ from samples in something else, such as reagent or position, and p-values "
-                "are off by that",
+                "are biased",
             )
         )
     return found
@@ -232,7 +232,7 @@ def suspects(z: Array, position: Array, negative: Mask, positive: Mask) -> NDArr
         (wells,) distance from the plate's negative controls in their robust SDs.
     position
         (wells,) 0 at the median of the plate's negative controls, 100 at that of the positive ones; NaN where the
-        plate has none, or where the positive ones do not lie above.
+        plate has none, or where the positive ones are not above.
     negative, positive
         (wells,) masks.
     """

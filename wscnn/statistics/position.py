@@ -1,4 +1,4 @@
-"""What position on the plate does to scores: how much, and the mildest correction that removes it."""
+"""Effects of the position on the plate on scores: their size, and the mildest correction that removes them."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ from scipy.stats import f as f_law
 from wscnn.statistics.arrays import Array, Mask
 from wscnn.statistics.normalize import polish_residuals, position_terms, surface_residuals, surface_score
 
-#: Position is taken to act where noise alone would do as much with a smaller probability.
+#: Position has an effect if noise alone would explain it with a smaller probability than this.
 LEVEL = 0.01
 
 #: Row and column effects are polished where they explain more than this share of the variance that a surface leaves.
 LEAST_SHARE = 0.15
 
-#: A correction may enlarge the variance of negative controls around their plate's mean by no more than this: what it
-#: would then remove is what samples do, laid out in rows or columns.
+#: A correction may enlarge the variance of negative controls around their plate's mean by no more than this: it would
+#: then remove effects of samples that are laid out in rows or columns.
 LARGEST_GROWTH = 1.05
 
-# Scores beyond this many robust standard deviations count as that: hits must not pass for position.
+# Scores are clipped at this many robust standard deviations: hits must not look like effects of position.
 _CLIP = 2.5
 
 
@@ -31,7 +31,7 @@ class Choice:
     method
         ``samples``, ``surface`` or ``bscore``.
     why
-        In words.
+        The reason, in words.
     """
 
     method: str
@@ -39,7 +39,7 @@ class Choice:
 
 
 def choose(values: Array, fitted: Mask, negative: Mask, rows: Mask, columns: Mask) -> Choice:
-    """Return the mildest way of normalising that removes what position does to samples and negative controls.
+    """Return the mildest normalisation that removes effects of position from samples and negative controls.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def choose(values: Array, fitted: Mask, negative: Mask, rows: Mask, columns: Mas
     fitted, negative
         (plates, R, C) all these wells, and the negative controls among them.
     rows, columns
-        (plates, R) and (plates, C): those that hold enough perturbations to tell what position does.
+        (plates, R) and (plates, C): those that hold enough perturbations to estimate effects of position.
     """
     flat = surface_score(values, fitted, flat=True)
     smooth_p, smooth_share = _smooth(flat, fitted, rows, columns)
@@ -113,7 +113,7 @@ def _f_test(explained: Array | tuple[float, int], left: Array | tuple[float, int
 
 
 def _growth(before: Array, after: Array, negative: Mask) -> float:
-    """Return how many times the variance of negative controls grows by a correction; 1 where it is not known."""
+    """Return the factor by which a correction enlarges the variance of negative controls; 1 where it is not known."""
 
     def variance(values: Array) -> float:
         wells = np.where(negative, np.clip(values, -2 * _CLIP, 2 * _CLIP), np.nan)

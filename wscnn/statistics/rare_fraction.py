@@ -1,4 +1,4 @@
-"""Which share of a perturbation's cells is rare, from detected cells and what the detector misses and mistakes."""
+"""The fraction of rare cells of a perturbation, from detected cells, corrected for false negatives and positives."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,25 +11,25 @@ from wscnn.network.card import Card
 from wscnn.statistics.arrays import Array
 from wscnn.statistics.effects import group_sum
 
-#: Of the interval.
+#: Level of the interval.
 _LEVEL = 0.95
 #: Least uncertainty of a detector's recall, relative to it: rare cells of samples are not quite those of controls.
 _LEAST_ERROR = 0.1
 
 
 class Recall(NamedTuple):
-    """Which share of rare cells a detector finds, and the standard error of it; NaN where that is not known."""
+    """Recall of a detector of rare cells, and its standard error; NaN where it is not known."""
 
     share: float
     error: float
 
 
-#: Of a detector that is not known.
+#: Recall of an unknown detector.
 UNKNOWN = Recall(np.nan, np.nan)
 
 
 def recall_of(cards: Sequence[Card]) -> dict[str, Recall]:
-    """Return for each phenotype what the cards of the folds that learned it say of their recall."""
+    """Return for each phenotype the recall from the cards of the folds that learned it."""
     found = {}
     for phenotype in cards[0].phenotypes if cards else []:
         shares = [card.recall.get(phenotype) for card in cards if card.learned.get(phenotype, True)]
@@ -94,6 +94,6 @@ def _ratio(objects: Array, cells: Array, group: NDArray[np.int64], n: int) -> tu
         share = group_sum(objects, group, n) / total
         residual = objects - share[group] * cells
         over_wells = group_sum(residual**2, group, n) / total**2 * counts / np.maximum(counts - 1, 1)
-        # Of few objects the variance is that of the next more likely count: none found does not mean none there.
+        # With few objects the variance is that of the next larger count: none found does not mean that there are none.
         binomial = (share + 1 / total) * (1 - share) / total
     return share, np.maximum(over_wells, binomial)

@@ -32,11 +32,13 @@ def auc_of_rows(negatives: Array, positives: Array) -> Array:
     return np.array([auc(low[np.isfinite(low)], high[np.isfinite(high)]) for low, high in pairs], dtype=np.float64)
 
 
-def auc_error(area: float, n_negative: float, n_positive: float) -> float:
+def auc_error(value: float, n_negative: float, n_positive: float) -> float:
     """Return the standard error of an AUC (Hanley and McNeil, Radiology 1982)."""
-    two_positive, two_negative = area / (2 - area), 2 * area**2 / (1 + area)
+    two_positive, two_negative = value / (2 - value), 2 * value**2 / (1 + value)
     variance = (
-        area * (1 - area) + (n_positive - 1) * (two_positive - area**2) + (n_negative - 1) * (two_negative - area**2)
+        value * (1 - value)
+        + (n_positive - 1) * (two_positive - value**2)
+        + (n_negative - 1) * (two_negative - value**2)
     )
     return float(np.sqrt(variance / (n_negative * n_positive)))
 
@@ -72,11 +74,11 @@ def partial_auc(scores: Tensor, positive: Tensor, highest: float, fewest: int) -
     fewest
         Negatives that count at least.
     """
-    # torch takes seconds to import, and only this needs it.
+    # torch takes seconds to import and is needed only here.
     import torch
 
     negative = scores[~positive]
     top = negative.topk(min(len(negative), max(fewest, round(highest * len(negative)))), dim=0).values
-    area = torch.stack([(scores[positive] > score).float().mean(0) for score in top]).mean(0)
+    value = torch.stack([(scores[positive] > score).float().mean(0) for score in top]).mean(0)
     chance = (len(top) + 1) / 2 / (len(negative) + 1)
-    return 0.5 + 0.5 * (area - chance) / (1 - chance)
+    return 0.5 + 0.5 * (value - chance) / (1 - chance)

@@ -1,4 +1,4 @@
-"""Replicates that share a position over plates: what lies there acts on all of them, so they count as one."""
+"""Replicates that share a position over plates: effects of that position act on all of them, so they count as one."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ from scipy.stats import t as t_law
 
 from wscnn.statistics.arrays import Array, Mask, Numbers
 
-#: Fewer control positions than this say nothing of how much positions differ.
+#: With fewer control positions than this the variation between positions is unknown.
 FEWEST_POSITIONS = 3
 
 

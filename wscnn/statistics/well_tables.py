@@ -46,7 +46,7 @@ def well_tables(paths: Sequence[Path]) -> list[Path]:
         if not tables:
             raise UserError(f"{path}: no table ({', '.join(SUFFIXES)}) in this folder; score the plates first")
         if others := [file.name for file in inside if file not in tables]:
-            log(f"hits: {path}: not read, for their names do not end in {', '.join(SUFFIXES)}: {listed(others)}")
+            log(f"hits: {path}: not read, because their names do not end in {', '.join(SUFFIXES)}: {listed(others)}")
         files += tables
     return files
 
@@ -153,7 +153,7 @@ def _scored(table: pd.DataFrame, source: str, treated: bool) -> pd.DataFrame:
     if "phenotype" not in table:
         table["phenotype"] = DEFAULT_PHENOTYPE
     problems = []
-    advice = {"phenotype": " (what the score is of; that of a positive control stands in control_phenotype)"}
+    advice = {"phenotype": " (the phenotype that was scored; that of a positive control is in control_phenotype)"}
     for name in ["plate", "well", "phenotype", *(["perturbation", "role"] if treated else [])]:
         empty = (table[name] == "").to_numpy()
         if name == "perturbation":

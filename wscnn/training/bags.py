@@ -13,18 +13,18 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied.
+    """Ranges of the random augmentation of training images.
 
     Attributes
     ----------
     rotation
         Degrees; the angle is drawn from within this of 0 or of 180. 90 is any angle.
     scale
-        The size is multiplied by a factor from 1 / (1 + scale) to 1 + scale, even in its logarithm.
+        The size is multiplied by a factor from 1 / (1 + scale) to 1 + scale, log-uniform.
     shift
         The mosaic's centre moves by up to this many pixels along each axis.
     gain
-        Each channel is multiplied by a factor from 1 / (1 + gain) to 1 + gain, even in its logarithm.
+        Each channel is multiplied by a factor from 1 / (1 + gain) to 1 + gain, log-uniform.
     offset
         Each channel is shifted by up to this.
     noise
@@ -53,18 +53,18 @@ class Bags:
     tiles
         Fields along each side of a mosaic: 2, or 1 where each field is an image by itself.
     augmentation
-        How images are varied.
+        Ranges of the augmentation.
     seed
-        Of all that is drawn.
+        Seed of all random draws.
     share
-        Which images of each batch are made here, where several processes share the work; by default all.
+        Slice of each batch that this DDP rank draws; by default all.
 
     Attributes
     ----------
     size
         Height and width of a training image, in pixels.
     fields_shown
-        As many fields' area does it show, rounded, 1 or more.
+        Number of fields whose area one training image covers (rounded, at least 1).
     """
 
     def __init__(
@@ -82,39 +82,39 @@ class Bags:
         height, width = fields.shape[-2:]
         self.size = (min(crop, tiles * height), min(crop, tiles * width))
         self.fields_shown = max(1, round(self.size[0] * self.size[1] / (height * width)))
-        # Of a field only as much enters a mosaic as a turned and scaled image can reach.
+        # Only the part of a field that a rotated and scaled image can reach enters a mosaic.
         reach = 1.0 if tiles == 1 else 0.8
         self.piece = (min(height, round(reach * crop)), min(width, round(reach * crop)))
-        # What is drawn on the host is the same on every device and in every process, for all images of a batch; the
-        # noise is drawn where the images are, from a seed that the host draws.
+        # Draws on the host are the same on every device and in every process, for all images of a batch; the noise is
+        # drawn on the images' device, from a seed that the host draws.
         self.host = torch.Generator().manual_seed(seed)
         self.device = torch.Generator(fields.device)
 
     def draw(self, n: int) -> tuple[Tensor, Tensor]:
         """Return the images (m, C, y, x), float32, of a batch of `n`, and their classes (m,).
 
-        A batch has as many images of each class, up to one; all `n` of them are made, or the `share` of this process.
+        A batch is balanced over classes (to within one image); all `n` images are made, or the `share` of this process.
         """
         classes = len(self.by_class)
         turn = int(torch.randint(classes, (), generator=self.host))
         labels = (torch.arange(n) + turn) % classes
         chosen = torch.stack([self._choose(self.by_class[label]) for label in labels.tolist()])  # (n, tiles ** 2)
         mosaic = self._mosaic(chosen)
-        drawn = [self._places(n, mosaic), self._levels(n, mosaic), labels[self.share, None]]
-        # Sent at once: each transfer costs a GPU's host as much as many operations.
-        places, levels, shown = self._sent(torch.cat(drawn, 1)).split([part.shape[1] for part in drawn], 1)
-        return self._vary(self._resample(mosaic, places), levels), shown[:, 0].long()
+        drawn = [self._affine(n, mosaic), self._levels(n, mosaic), labels[self.share, None]]
+        # Sent together: each transfer costs the host of a GPU as much as many operations.
+        affine, levels, shown = self._sent(torch.cat(drawn, 1)).split([part.shape[1] for part in drawn], 1)
+        return self._vary(self._resample(mosaic, affine), levels), shown[:, 0].long()
 
     def state(self) -> Tensor:
-        """Return where the random numbers stand."""
+        """Return the state of the random generators."""
         return self.host.get_state()
 
     def restore(self, state: Tensor) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         self.host.set_state(state)
 
     def _choose(self, members: Tensor) -> Tensor:
-        """Return the fields of one mosaic: different ones while there are enough."""
+        """Return the fields of one mosaic: distinct ones if there are enough."""
         n = self.tiles**2
         order = torch.cat([torch.randperm(len(members), generator=self.host) for _ in range(-(-n // len(members)))])
         return members[order[:n]]
@@ -126,20 +126,20 @@ class Bags:
         columns = self._integers(self.fields.shape[-1] - width + 1, len(chosen), tiles**2)
         corners = torch.stack([chosen[self.share], rows, columns], -1).flatten(0, 1).tolist()
         cut = [self.fields[field : field + 1, :, y : y + height, x : x + width] for field, y, x in corners]
-        # With an empty piece in front, as a share may be empty.
+        # Starts with an empty piece, as a share may be empty.
         pieces = torch.cat([self.fields[:0, :, :height, :width], *cut])
         # (m, C, tiles, height, tiles, width)
         mosaic = pieces.unflatten(0, (len(rows), tiles, tiles)).permute(0, 3, 1, 4, 2, 5)
         return mosaic.reshape(len(rows), self.fields.shape[1], tiles * height, tiles * width).float()
 
-    def _places(self, n: int, mosaic: Tensor) -> Tensor:
-        """Return how each pixel of an image reads its mosaic, turned, mirrored, scaled and moved: (m, 6).
+    def _affine(self, n: int, mosaic: Tensor) -> Tensor:
+        """Return the affine sampling matrix of each image (rotation, mirroring, scale, shift), (m, 6).
 
-        That is factors of x and y and a shift, for x and then for y.
+        Each row holds the factors of x and y and the shift, first for x, then for y.
         """
         settings = self.augmentation
         angle = torch.deg2rad(self._uniform(settings.rotation, n) + 180 * self._integers(2, n))
-        # Small structures in the image are what is scaled up, so the places read lie closer together.
+        # To scale an image up, the sampled positions are closer together.
         zoom = torch.exp(self._uniform(1, n) * torch.log1p(torch.tensor(settings.scale))).reciprocal()
         mirror = 1 - 2 * self._integers(2, n).float()
         cosine, sine = zoom * torch.cos(angle), zoom * torch.sin(angle)
@@ -162,9 +162,9 @@ class Bags:
             self.device.manual_seed(int(seeds[0]) if len(seeds) else 0)
         return torch.cat([gain, offset, deviation], 1)
 
-    def _resample(self, mosaic: Tensor, places: Tensor) -> Tensor:
-        """Return mosaics seen as `places` say, in one resampling, cut to `size`."""
-        xx, xy, x0, yx, yy, y0 = places.T[:, :, None, None]  # each (m, 1, 1)
+    def _resample(self, mosaic: Tensor, affine: Tensor) -> Tensor:
+        """Return mosaics transformed by `affine` in one resampling, cropped to `size`."""
+        xx, xy, x0, yx, yy, y0 = affine.T[:, :, None, None]  # each (m, 1, 1)
         height, width = self.size
         y = (torch.arange(height, device=mosaic.device) - (height - 1) / 2)[None, :, None]
         x = (torch.arange(width, device=mosaic.device) - (width - 1) / 2)[None, None, :]
@@ -174,7 +174,7 @@ class Bags:
         return functional.grid_sample(mosaic, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def _vary(self, images: Tensor, levels: Tensor) -> Tensor:
-        """Return images with another gain, offset and noise, by `levels`."""
+        """Return images with the gain, offset and noise in `levels`."""
         gain, offset, deviation = levels[:, :, None, None].split([images.shape[1], images.shape[1], 1], 1)
         images = images * gain + offset
         if self.augmentation.noise > 0:
@@ -182,15 +182,16 @@ class Bags:
         return images
 
     def _sent(self, numbers: Tensor) -> Tensor:
-        """Return what the host drew on the device; the host does not wait for it, and so draws while a GPU computes."""
+        """Return a tensor of the host on the device, without waiting for the transfer, so that the host draws while a
+        GPU computes."""
         if self.fields.is_cuda:
             numbers = numbers.pin_memory()
         return numbers.to(self.fields.device, non_blocking=True)
 
     def _uniform(self, limit: float, n: int, *shape: int) -> Tensor:
-        """Return this share of numbers (n, ...) drawn evenly from -limit to limit."""
+        """Return this share of numbers (n, ...) drawn uniformly from -limit to limit."""
         return ((torch.rand((n, *shape), generator=self.host) * 2 - 1) * limit)[self.share]
 
     def _integers(self, below: int, n: int, *shape: int) -> Tensor:
-        """Return this share of whole numbers (n, ...) drawn evenly from 0 to below - 1."""
+        """Return this share of whole numbers (n, ...) drawn uniformly from 0 to below - 1."""
         return torch.randint(below, (n, *shape), generator=self.host)[self.share]

@@ -21,7 +21,7 @@ def save_checkpoint(
     rows: list[dict[str, Any]],
     best: dict[str, Tensor],
 ) -> None:
-    """Write all that a training goes on from."""
+    """Write everything that is needed to resume a training."""
     state = {
         "key": key,
         "network": network.state_dict(),
@@ -30,7 +30,7 @@ def save_checkpoint(
         "rows": rows,
         "best": best,
     }
-    # Through memory: torch's own writing does not say that a disk is full.
+    # Through memory: torch's own writer does not report a full disk.
     buffer = io.BytesIO()
     torch.save(state, buffer)
     with atomic_path(path) as partial:
@@ -40,9 +40,9 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path | None, key: str, network: WSCNN, optimizer: torch.optim.Optimizer, bags: Bags
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor], float]:
-    """Bring all to where `path` has it; return history, best weights and seconds.
+    """Restore the state at `path`; return history, best weights and seconds.
 
-    Without a file of this key these are of the beginning.
+    Without a file with this key, they are those of a new training.
     """
     start: tuple[list[dict[str, Any]], dict[str, Tensor], float] = ([], network.state_dict(), 0.0)
     if path is None or not path.is_file():
@@ -50,12 +50,12 @@ def load_checkpoint(
     try:
         # Tensors, numbers and text only: loading runs no code.
         state = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
-    except Exception:  # a file that was cut short or is something else: torch raises many kinds
+    except Exception:  # for a truncated or unrelated file, torch raises many kinds of exceptions
         return start
     if not isinstance(state, dict) or state.get("key") != key:
         return start
     network.load_state_dict(state["network"])
-    # How the optimizer computes is the device's affair, which may be another one now.
+    # Implementation options of the optimizer depend on the device, which may have changed.
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state["optimizer"]["state"]})
     bags.restore(state["bags"].cpu())
     rows = state["rows"]

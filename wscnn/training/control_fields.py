@@ -1,4 +1,4 @@
-"""The fields of control wells that a fold is trained, chosen and tested with."""
+"""The fields of control wells for training, validation and test of a fold."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,17 +21,17 @@ NEGATIVE = "negative"
 
 
 def assign_parts(controls: pd.DataFrame, seed: int) -> pd.Series:
-    """Return the part (0, 1 or 2) of each control well, dealt evenly over classes and over the plates of each.
+    """Return the part (0, 1 or 2) of each control well, balanced over classes and over the plates of each.
 
-    All fields of a well are in one part. Fold k is trained on part k, selected on part k + 1 and tested on part
-    k + 2 (modulo 3).
+    All fields of a well are in one part. Fold k is trained on part k, validated on part k + 1 and tested on part k + 2
+    (modulo 3).
 
     Parameters
     ----------
     controls
         Columns ``plate, well, role, phenotype``.
     seed
-        Of the deal, which does not depend on the order of the rows.
+        Seed of the assignment, which does not depend on the order of the rows.
 
     Raises
     ------
@@ -41,8 +41,8 @@ def assign_parts(controls: pd.DataFrame, seed: int) -> pd.Series:
     table = controls.assign(label=class_of(controls)).sort_values(["label", "plate", "well"])
     counts = table["label"].value_counts().sort_index()
     problems = [
-        f"layout: class '{label}' has {count} control wells, but needs at least {len(PARTS)}: one each to train on, to "
-        "select by and to test with"
+        f"layout: class '{label}' has {count} control wells, but needs at least {len(PARTS)}: one each for training, "
+        "validation and test"
         for label, count in counts.items()
         if count < len(PARTS)
     ]
@@ -55,7 +55,7 @@ def assign_parts(controls: pd.DataFrame, seed: int) -> pd.Series:
     random = np.random.default_rng(seed)
     parts = pd.Series(0, index=table.index, name="part")
     for _, wells in table.groupby("label"):
-        # The deal goes on from plate to plate, so that no part of a class has two wells more than another.
+        # The assignment continues from plate to plate, so that the parts of a class differ by at most one well.
         order = [index for _, group in wells.groupby("plate") for index in random.permutation(group.index)]
         parts[order] = (np.arange(len(order)) + random.integers(len(PARTS))) % len(PARTS)
     return parts.reindex(controls.index)
@@ -67,7 +67,7 @@ def class_of(controls: pd.DataFrame) -> pd.Series:
 
 
 def fields_of(wells: pd.DataFrame, plates: Mapping[str, Plate], qcs: Sequence[Path]) -> pd.DataFrame:
-    """Return a row a usable field of the control wells: ``plate, well, label, part, field`` and `BOX`."""
+    """Return one row per usable field of the control wells: ``plate, well, label, part, field`` and `BOX`."""
     quality = pd.concat(read_quality(plate, path) for plate, path in zip(plates.values(), qcs, strict=True))
     used = quality.loc[quality["used"], ["plate", "well", "field"]]
     rows = []
@@ -97,7 +97,7 @@ def load_examples(
             f"layout: class {', '.join(missing)} has too few control wells with usable fields: each of three parts "
             "needs one; see the table of quality"
         )
-    # The classes take turns, and within each class its plates, so that none is lost.
+    # Classes take turns, and plates within each class, so that none is lost.
     table = draw_in_turns(table, train["max_fields"], [["plate", "label"], ["label"]], train["seed"]).sort_index()
     fields = torch.empty(0)
     sizes = set()
@@ -107,11 +107,11 @@ def load_examples(
         images = read_fields(plates[str(plate)], str(well), channels, rows[BOX].to_numpy())
         problems += _image_problems(images, rows, f"plate {plate}, well {well}", network)
         if not filled:
-            # Half the memory of float32, and once: the fields of a large screen are gigabytes.
+            # Half the memory of float32, allocated once: the fields of a large screen are gigabytes.
             fields = torch.empty((len(table), *images.shape[1:]), dtype=torch.half)
         sizes.add(images.shape[-2:])
         if len(sizes) == 1:
-            # The largest number of a half is 65504.
+            # The largest float16 is 65504.
             fields[filled : filled + len(images)] = torch.from_numpy(images.clip(-6e4, 6e4))
         filled += len(images)
     if len(sizes) > 1:
@@ -123,17 +123,17 @@ def load_examples(
 
 
 def _image_problems(images: np.ndarray, rows: pd.DataFrame, where: str, network: WSCNN) -> list[str]:
-    """Return what speaks against training on images (n, C, h, w)."""
+    """Return what is wrong with training images (n, C, h, w)."""
     problems = []
     if min(images.shape[-2:]) < network.receptive_field:
         problems.append(
             f"{where}: fields of {images.shape[-2]} x {images.shape[-1]} px are smaller than the "
-            f"{network.receptive_field} px that the network '{network.architecture}' sees; lower mosaic.downsample or "
+            f"{network.receptive_field} px that the network '{network.architecture}' needs; lower mosaic.downsample or "
             "choose another model.architecture"
         )
     for image, number in zip(images, rows["field"], strict=True):
         if not np.isfinite(image).all():
-            problems.append(f"{where}, field {number}: holds pixels that are no numbers; exclude the well")
+            problems.append(f"{where}, field {number}: holds pixels that are not numbers; exclude the well")
         elif (np.ptp(image, axis=(1, 2)) == 0).all():
-            problems.append(f"{where}, field {number}: all pixels have one value; exclude the well or the field")
+            problems.append(f"{where}, field {number}: all pixels have the same value; exclude the well or the field")
     return problems

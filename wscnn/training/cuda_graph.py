@@ -7,16 +7,15 @@ from torch import Tensor
 
 
 class CudaGraphStep:
-    """A step that a GPU records once and then repeats by itself: it computes a small network faster than its host can
-    ask for one operation after the other.
+    """Training step that is captured as a CUDA graph on first use and replayed afterwards.
 
     Parameters
     ----------
     step
-        Takes a step by a batch of images and labels, and returns the loss. It must not wait for the GPU.
+        Takes a step on a batch of images and labels, and returns the loss. It must not synchronise with the GPU.
     """
 
-    # Steps before the one that is recorded, in which libraries make what they need.
+    # Warm-up steps before capture, in which libraries initialise.
     _FIRST = 3
 
     def __init__(self, step: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -26,10 +25,10 @@ class CudaGraphStep:
         self._graph = torch.cuda.CUDAGraph()
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take a step by a batch, always of one shape; return the loss."""
+        """Take a step on a batch, always of one shape; return the loss."""
         self._taken += 1
         if self._taken <= self._FIRST:
-            # On a stream of its own, as recording asks for.
+            # On a side stream, as capture requires.
             self._side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._side):
                 loss = self._step(images, labels)

@@ -1,9 +1,9 @@
-"""Detectors on an encoder that was learned without labels: a linear one for each phenotype, from labels of wells alone.
+"""Linear detectors, one per phenotype, on an encoder that was pretrained without labels; trained on well labels alone.
 
 A well is positive if any of its cells is, and a cell is as positive as its highest position: noisy-or over all cells of
 a well, the maximum over the positions of a cell (multiple-instance learning; Dietterich et al., Artificial Intelligence
-1997). All wells take part in every step, so nothing is drawn by chance but some positions. Only the last layer learns;
-what its inputs are was settled without labels, so that a few dozen wells cannot be learned by heart.
+1997). All wells take part in every step, so only some positions are drawn at random. Only the last layer is trained;
+its features were learned without labels, so that it does not overfit to a few dozen wells.
 """
 
 import time
@@ -24,24 +24,24 @@ from wscnn.staging.nuclei import label_cells
 from wscnn.staging.regions import regions, signal, tiles
 from wscnn.training.fit import Examples, evaluate, well_auc
 
-#: Positions of a cell that are kept, and of these looked at in a step.
+#: Positions kept per cell, and how many of them are used in a step.
 _KEPT, _SEEN = 24, 12
-#: Memory of the features that are kept, in numbers; of larger screens each cell keeps fewer positions.
+#: Size limit of the kept features, in numbers; in larger screens each cell keeps fewer positions.
 _NUMBERS = 1_000_000_000
-#: Cells of a field below which the field's map is cut into squares of so many positions instead.
+#: With fewer cells per field than this, maps are cut into squares of this many positions per side instead.
 _FEWEST, _SIDE = 4.0, 8
-#: Random detectors that training starts from; the one that ends with the lowest loss is kept. Some end in a minimum
-#: that explains nothing, with a loss near that of an empty detector.
+#: Random initial detectors; the one with the lowest final loss is kept. Some end in a poor minimum, with a loss near
+#: that of an empty detector.
 _STARTS = 4
 #: Size of the first weights, and penalty on their squares.
 _FIRST, _PENALTY = 0.02, 1e-3
-#: Fields of one pass.
+#: Fields per forward pass.
 _BATCH = 8
-#: Trainings, at most, of a fold whose detectors do no better than chance on wells that they were not fitted to.
+#: Most trainings of a fold whose detectors do no better than chance on held-out wells.
 _ATTEMPTS = 3
-#: Chance of an AUC that high where nothing was learned, as a quantile of the normal distribution (5 %); an AUC that
-#: counts as learned whatever the number of wells; and the fewest wells of a class that say anything: each detector of
-#: the check has learned from half of them.
+#: Quantile of the normal distribution that an AUC must exceed to be better than chance (5 %); an AUC that counts as
+#: learned whatever the number of wells; and the fewest wells per class for the test, in which each detector has learned
+#: from half of them.
 _CHANCE, _ENOUGH, _FEWEST_WELLS = 1.64, 0.65, 6
 
 
@@ -54,13 +54,13 @@ class Cells:
     features
         Shape (cells, positions, F), float16.
     well
-        Which well of `labels` each cell is of, (cells,).
+        Index in `labels` of each cell's well, (cells,).
     labels
         Class of each well, (wells,); 0 is negative.
     names
-        Of the wells, as ``plate/well``.
+        Names of the wells, as ``plate/well``.
     found
-        Of each field the cell of each position of a map, 0 where there is none.
+        For each field, the cell of each position of its map, 0 where there is none.
     outlined
         Whether these are cells found in the image, not squares.
     """
@@ -73,7 +73,7 @@ class Cells:
     outlined: bool
 
     def of(self, names: set[str]) -> "Cells":
-        """Return those of some wells."""
+        """Return the cells of some wells."""
         kept = torch.tensor([name in names for name in self.names])
         number = torch.cumsum(kept, 0) - 1
         here = kept.to(self.well.device)[self.well]
@@ -91,15 +91,15 @@ class Cells:
 def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
     """Return the features of all cells of labelled fields, by a `network` on the device to compute on.
 
-    Cells are found in the image itself (`wscnn.staging.nuclei.label_cells`); where hardly any is found, squares of
-    8 x 8 positions take their place.
+    Cells are found in the image itself (`wscnn.staging.nuclei.label_cells`); where hardly any are found, squares of 8 x
+    8 positions are used instead.
     """
     device = next(network.parameters()).device
     found = [regions(label_cells(signal(image.float().numpy())), network.stride) for image in examples.fields.cpu()]
     counts = [int(np.count_nonzero(np.unique(own))) for own in found]
     outlined = bool(np.mean(counts) >= _FEWEST)
     if not outlined:
-        log("  hardly any cell is found in the images: positions are pooled over squares")
+        log("  hardly any cells are found in the images: positions are pooled over squares")
         found = [tiles(own.shape, _SIDE) for own in found]
         counts = [int(own.max()) for own in found]
     kept = int(np.clip(_NUMBERS // max(sum(counts) * network.classify.in_channels, 1), 1, _KEPT))
@@ -126,7 +126,7 @@ def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
 
 
 def _positions(region: np.ndarray, kept: int, random: np.random.Generator) -> np.ndarray:
-    """Return positions of each region (regions, kept), drawn by chance, some twice where there are fewer."""
+    """Return random positions of each region, (regions, kept), with repetitions in smaller regions."""
     order = random.permutation(np.flatnonzero(region))
     order = order[np.argsort(region[order], kind="stable")]
     _, first, counts = np.unique(region[order], return_index=True, return_counts=True)
@@ -135,7 +135,7 @@ def _positions(region: np.ndarray, kept: int, random: np.random.Generator) -> np
 
 @dataclass(frozen=True)
 class Detectors:
-    """Linear detectors on features, one for each phenotype.
+    """Linear detectors on features, one per phenotype.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ class Detectors:
     losses: list[float]
 
     def on_scale_of(self, other: "Detectors", cells: Cells) -> "Detectors":
-        """Return the same detectors, scaled so that cells of negative wells score alike by them and by `other`.
+        """Return the same detectors, scaled so that their scores of cells of negative wells match those of `other`.
 
         That is, their highest positions have the same median and the same distance from it to the 95 % quantile.
         """
@@ -168,18 +168,18 @@ class Detectors:
 
 
 def fit_detectors(cells: Cells, n_classes: int, recipe: Mapping[str, Any], seed: int) -> Detectors:
-    """Return the detectors that explain the labels of wells best.
+    """Return the detectors that best explain the labels of wells.
 
     Parameters
     ----------
     cells
-        Of all wells to learn from, of each class one at least.
+        The cells of all training wells, with at least one well per class.
     n_classes
         Classes, the negative one included.
     recipe
         ``steps`` and ``learning_rate`` of the optimiser, Adam with one cycle.
     seed
-        Of the first weights and of the positions looked at.
+        Seed of the initial weights and of the random positions.
     """
     spread, middle = torch.std_mean(cells.features[:: max(1, len(cells.features) // 4096)].float(), (0, 1))
     spread = spread + 1e-5
@@ -200,7 +200,7 @@ def _fit_one(
     device = features.device
     random = torch.Generator().manual_seed(seed)
     weight = (_FIRST * torch.randn((features.shape[2], _STARTS), generator=random)).to(device).requires_grad_()
-    # At first a well holds about a third of a positive cell.
+    # Initially a well holds about a third of a positive cell.
     first = -1 - float(np.log(max(len(features) / len(cells.labels), 1)))
     bias = torch.full((_STARTS,), first, device=device).requires_grad_()
     optimizer = torch.optim.Adam([weight, bias], rate)
@@ -229,7 +229,7 @@ def _fit_one(
 
 
 def set_detectors(network: WSCNN, detectors: Detectors) -> None:
-    """Give the last layer of `network` the detectors; the negative class scores 0 everywhere."""
+    """Set the last layer of `network` to the detectors; the negative class scores 0 everywhere."""
     with torch.no_grad():
         network.classify.weight.zero_()
         network.classify.bias.zero_()  # type: ignore[union-attr]
@@ -237,8 +237,8 @@ def set_detectors(network: WSCNN, detectors: Detectors) -> None:
         network.classify.bias[1:] = detectors.biases  # type: ignore[index]
 
 
-def learned(area: float, n_negative: int, n_positive: int) -> bool:
-    """Return whether an AUC over so many wells is better than chance, or wells are too few to say.
+def learned(value: float, n_negative: int, n_positive: int) -> bool:
+    """Return whether an AUC over these numbers of wells is better than chance, or the wells are too few to say.
 
     Where nothing was learned, its standard error is that of the rank sum of Wilcoxon (Mann and Whitney, Annals of
     Mathematical Statistics 1947).
@@ -246,28 +246,29 @@ def learned(area: float, n_negative: int, n_positive: int) -> bool:
     if min(n_negative, n_positive) < _FEWEST_WELLS:
         return True
     error = np.sqrt((n_negative + n_positive + 1) / (12 * n_negative * n_positive))
-    return bool(area >= min(0.5 + _CHANCE * error, _ENOUGH))
+    return bool(value >= min(0.5 + _CHANCE * error, _ENOUGH))
 
 
 def train_detectors(
     network: WSCNN, examples: Mapping[str, Examples], recipe: Mapping[str, Any], seed: int
 ) -> tuple[pd.DataFrame, Examples, np.ndarray, np.ndarray, Cells]:
-    """Fit the last layer of an encoded network to the wells of two parts, and check it within them.
+    """Fit the last layer of an encoded network to the wells of two parts, with a cross-check between the parts.
 
-    Beside the detectors of all wells, others are fitted to each part and applied to the other one. So every field has
-    scores by detectors that were not fitted to its well: thresholds are chosen by these, and where they tell classes
-    apart no better than chance, the fold is trained again from other starts, up to three times in all.
+    In addition to the detectors of all wells, others are fitted to each part and applied to the other one. So every
+    field has scores by detectors that were not fitted to its well: they determine the thresholds, and where they
+    separate the classes no better than chance, the fold is trained again from other initial weights, up to three times
+    in all.
 
     Parameters
     ----------
     network
-        On the device to compute on, its layers from `wscnn.encoder`.
+        The network, on the device to compute on, with layers from `wscnn.encoder`.
     examples
-        Of the parts ``train`` and ``select``, as a rule on the host.
+        Examples of the parts ``train`` and ``select``, usually on the host.
     recipe
         As `wscnn.training.recipe.recipe_of` gives it.
     seed
-        Of all draws.
+        Seed of all random draws.
 
     Returns
     -------
@@ -278,7 +279,7 @@ def train_detectors(
     logits, maps
         Their scores (n, P) and detector maps (n, P, h', w'), each by the detectors of the other part.
     cells
-        Of the fields of both parts.
+        The cells of the fields of both parts.
     """
     parts = [examples["train"], examples["select"]]
     checked = Examples(
@@ -287,7 +288,7 @@ def train_detectors(
         [well for part in parts for well in part.wells],
     )
     began = time.monotonic()
-    # Batch norm keeps the statistics that it had of all wells.
+    # Batch norm keeps the statistics of all wells.
     network.eval()
     cells = cells_of(network, checked, seed)
     counts = torch.bincount(cells.labels, minlength=network.n_classes).tolist()
@@ -297,18 +298,18 @@ def train_detectors(
     for attempt in range(_ATTEMPTS):
         whole = fit_detectors(cells, network.n_classes, recipe, seed + attempt)
         logits, maps = _crosswise(network, parts, cells, whole, recipe, seed + attempt)
-        areas = well_auc(logits, checked)
-        best = all(np.mean(areas) > row["select_auc"] for row in rows)
+        aucs = well_auc(logits, checked)
+        best = all(np.mean(aucs) > row["select_auc"] for row in rows)
         seconds = time.monotonic() - began
         rows = [row | {"best": row["best"] and not best} for row in rows]
         rows.append(
-            {"step": recipe["steps"], "loss": float(np.mean(whole.losses)), "select_auc": float(np.mean(areas))}
+            {"step": recipe["steps"], "loss": float(np.mean(whole.losses)), "select_auc": float(np.mean(aucs))}
             | {"learning_rate": recipe["learning_rate"], "seconds": seconds, "best": best}
         )
-        log(f"  loss {rows[-1]['loss']:.3f}, AUC over wells of the other part {np.mean(areas):.3f}, {seconds:.0f} s")
+        log(f"  loss {rows[-1]['loss']:.3f}, AUC over wells of the other part {np.mean(aucs):.3f}, {seconds:.0f} s")
         if best:
             kept = whole, logits, maps
-        if all(learned(area, counts[0], counts[label]) for label, area in enumerate(areas, 1)):
+        if all(learned(value, counts[0], counts[label]) for label, value in enumerate(aucs, 1)):
             break
         log("  no better than chance" + ("; trained again" if attempt + 1 < _ATTEMPTS else ""))
     set_detectors(network, kept[0])
@@ -330,7 +331,7 @@ def _crosswise(
 
 
 def highest_of_cells(maps: np.ndarray, found: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return for each field the highest position of each of its cells, by every phenotype: (cells, P).
+    """Return for each field the highest score of each of its cells, by phenotype: (cells, P).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Several processes, as a rule one a GPU, that train one network together."""
+"""Several processes, usually one per GPU, that train one network together."""
 
 import tempfile
 from collections.abc import Mapping
@@ -26,12 +26,12 @@ def fit_together(
     resume: Path | None,
     key: str,
 ) -> pd.DataFrame:
-    """Do as `wscnn.training.fit.fit` does, by `n` processes that deal the images of each batch among them.
+    """Do the same as `wscnn.training.fit.fit`, by `n` processes that share the images of each batch.
 
     Parameters
     ----------
     n
-        Processes; each has a GPU of its own, or a part of the threads of this one. With 1 nothing is started.
+        Number of processes; each has its own GPU, or part of the threads of this process. With 1 nothing is started.
     device
         Kind of device.
     network, train, select, recipe, seed, resume, key
@@ -43,7 +43,7 @@ def fit_together(
         When there are fewer GPUs than processes, or the training diverges.
     """
     if device.type == "cuda" and n > torch.cuda.device_count():
-        raise UserError(f"train.gpus: {n} are asked for, but torch finds {torch.cuda.device_count()}; lower it")
+        raise UserError(f"train.gpus: {n} are requested, but torch finds {torch.cuda.device_count()}; lower it")
     if n == 1:
         network.to(device)
         return fit(network, train.to(device), select.to(device), recipe, seed, resume, key)
@@ -67,7 +67,7 @@ def _work(
     select: Examples,
     settings: tuple[Mapping[str, Any], int, Path | None, str],
 ) -> None:
-    """Train as one of `n` processes by recipe, seed, resume and key; the first writes what came of it to the folder."""
+    """Train as one of `n` processes by recipe, seed, resume and key; the first writes the result to the folder."""
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)

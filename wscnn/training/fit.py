@@ -1,4 +1,4 @@
-"""The training loop: labelled fields in, the weights that select best out."""
+"""The training loop: labelled fields in, the weights with the best validation out."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,7 @@ from wscnn.training.heads import PEAKED, start_head
 
 #: Evaluations without a lower loss after which the preset `paper` divides its rate by 10.
 _PLATEAU = 2
-#: Evaluations over which the area that chooses the weights is averaged: of some tens of fields it jumps.
+#: Evaluations over which the validation AUC is averaged: over a few dozen fields it fluctuates.
 _AVERAGED = 3
 
 
@@ -36,7 +36,7 @@ class Examples:
     Attributes
     ----------
     fields
-        Shape (n, C, h, w), on the device of the training, as a rule in float16.
+        Shape (n, C, h, w), on the device of the training, usually in float16.
     labels
         Class of each field, (n,), on the same device; 0 is negative.
     wells
@@ -54,21 +54,21 @@ class Examples:
 
 @dataclass(frozen=True)
 class DdpRank:
-    """The part of one of several processes in training one network, by torch's DistributedDataParallel.
+    """Rank of one of several processes that train one network by torch's DistributedDataParallel.
 
     Attributes
     ----------
     rank, n
-        Which process this is, and how many there are.
+        Index of this process, and number of processes.
     """
 
     rank: int = 0
     n: int = 1
 
     def of_batch(self, batch: int) -> slice:
-        """Return which images of a batch this process makes: neighbours, since classes take turns in a batch.
+        """Return which images of a batch this process draws: adjacent ones, since classes alternate in a batch.
 
-        Each process normalises by its own images; were they of one class, nothing could be learnt.
+        Each process computes batch norm over its own images; if they were of one class, nothing could be learned.
         """
         return slice(batch * self.rank // self.n, batch * (self.rank + 1) // self.n)
 
@@ -83,7 +83,7 @@ class DdpRank:
         return value.item() / self.n
 
     def of_first(self, value: Callable[[], float]) -> float:
-        """Return the value as the first process finds it."""
+        """Return the value of the first process."""
         found = [value() if self.rank == 0 else 0.0]
         if self.n > 1:
             distributed.broadcast_object_list(found)
@@ -100,36 +100,36 @@ def fit(
     key: str = "",
     share: DdpRank = DdpRank(),
 ) -> pd.DataFrame:
-    """Train `network` in place, leave it with the weights that select best, and return the history.
+    """Train `network` in place, leave it with the weights of the best validation, and return the history.
 
     Parameters
     ----------
     network
-        On the device to train on, as are the fields.
+        The network, on the device to train on, as are the fields.
     train, select
-        What to learn from, and what to choose the weights by: the mean over phenotypes of the area under the curve
-        over fields, averaged with that of the two evaluations before. The last weights are kept whose area is within
-        a standard error of the highest (Breiman et al., Classification and Regression Trees, 1984): of a few hundred
-        fields the highest of ten areas is highest by chance, and late weights, at a low rate, are the settled ones.
+        Examples to train on, and examples for validation, which chooses the weights by the mean over phenotypes of the
+        AUC over fields, averaged with that of the two evaluations before. Kept are the last weights whose AUC is within
+        a standard error of the highest (Breiman et al., Classification and Regression Trees, 1984): over a few hundred
+        fields the maximum of ten AUCs is largely chance, and late weights, at a low learning rate, have converged.
     recipe
-        As `recipe_of` gives it. With ``heads`` above 0, and a pool that a few places decide, the last layer starts from
-        the best of so many random ones (see `wscnn.training.heads`). Training ends early when for ``patience``
-        evaluations neither the loss has fallen nor the area risen.
+        As `recipe_of` gives it. With ``heads`` above 0, and a pool that a few positions decide, the last layer is
+        initialised from the best of that many random detectors (see `wscnn.training.heads`). Training ends early when
+        for ``patience`` evaluations neither the loss has fallen nor the AUC risen.
     seed
-        Of all draws.
+        Seed of all random draws.
     resume
-        A file in which the state is kept at every evaluation. Where there is one of the same `key`, training goes on
-        from it, with the same result as without the break.
+        A file to which the state is saved at every evaluation. If it exists with the same `key`, training resumes from
+        it, with the same result as without the interruption.
     key
-        Stands for data and settings.
+        Identifies data and settings.
     share
-        Of the images of each batch, where several processes train one network.
+        Share of the images of each batch, where several processes train one network.
 
     Returns
     -------
     pandas.DataFrame
-        A row an evaluation: ``step``, ``loss`` (mean since the row before), ``select_auc, learning_rate, seconds`` (of
-        training so far), ``best`` (whether the weights replaced those kept before).
+        One row per evaluation: ``step``, ``loss`` (mean since the row before), ``select_auc, learning_rate, seconds``
+        (of training so far), ``best`` (whether the weights replaced those kept before).
 
     Raises
     ------
@@ -148,7 +148,7 @@ def fit(
     rows, best, before = load_checkpoint(resume, key, network, optimizer, bags)
     step = rows[-1]["step"] if rows else 0
     if rows:
-        log(f"goes on from step {step} of a training that was cut off")
+        log(f"resumes from step {step} of an interrupted training")
     elif recipe["heads"] and network.pool in PEAKED:
         start_head(network, train.fields, train.labels, recipe["heads"], seed, bags.fields_shown)
     began = time.monotonic()
@@ -169,8 +169,8 @@ def fit(
                 continue
             row = _evaluation(step, losses, rate, network, select, recipe, share)
             losses.clear()
-            areas = [*(earlier["select_auc"] for earlier in rows), row["select_auc"]]
-            rows.append({**row, "seconds": before + time.monotonic() - began, "best": _last_is_best(areas, counts)})
+            aucs = [*(earlier["select_auc"] for earlier in rows), row["select_auc"]]
+            rows.append({**row, "seconds": before + time.monotonic() - began, "best": _last_is_best(aucs, counts)})
             if rows[-1]["best"]:
                 best = deepcopy(network.state_dict())
             if share.rank:
@@ -186,7 +186,7 @@ def fit(
 def _stepper(
     network: WSCNN, optimizer: torch.optim.Optimizer, recipe: Mapping[str, Any], share: DdpRank, on_gpu: bool
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function that takes one step on images and labels and returns the loss."""
+    """Return a function that takes one training step on images and labels and returns the loss."""
     learner = share.joined(network)
 
     def learn(images: Tensor, labels: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ def _evaluation(
     loss = share.mean(torch.stack(losses).mean())
     if not np.isfinite(loss):
         raise UserError(f"training diverged by step {step} (loss {loss}); lower train.learning_rate")
-    # What the processes decide by has to be one number, and each has its own batch statistics.
+    # All processes must decide by the same number, but each has its own batch statistics.
     score = share.of_first(lambda: _select_auc(network, select, recipe))
     return {"step": step, "loss": loss, "select_auc": score, "learning_rate": rate}
 
@@ -231,13 +231,13 @@ def evaluate(network: WSCNN, fields: Tensor, batch: int = 16) -> tuple[np.ndarra
 
 
 def field_auc(logits: np.ndarray, examples: Examples) -> list[float]:
-    """Return for each phenotype the area under the curve of its fields against the negative ones."""
+    """Return for each phenotype the AUC of its fields against the negative ones."""
     labels = examples.labels.cpu().numpy()
     return [auc(logits[labels == 0, index], logits[labels == index + 1, index]) for index in range(logits.shape[1])]
 
 
 def well_auc(logits: np.ndarray, examples: Examples) -> list[float]:
-    """Return for each phenotype the area under the curve of its wells against the negative ones.
+    """Return for each phenotype the AUC of its wells against the negative ones.
 
     A well's score is the mean over its fields.
     """
@@ -257,7 +257,7 @@ def _step(
     images: Tensor,
     labels: Tensor,
 ) -> Tensor:
-    """Take one step of `network` through `learner`, which is it or joins it to others; return the loss."""
+    """Take one step of `network` through `learner`, the network itself or its DDP wrapper; return the loss."""
     with _autocast(images.device, recipe):
         logits = learner(images.contiguous(memory_format=torch.channels_last))
     loss = network.loss(logits, labels)
@@ -270,7 +270,7 @@ def _step(
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate, in place where a GPU reads it."""
+    """Set the learning rate, in place where a CUDA graph reads it."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
@@ -284,24 +284,24 @@ def _autocast(device: torch.device, recipe: Mapping[str, Any]) -> torch.autocast
 
 
 def _select_auc(network: WSCNN, select: Examples, recipe: Mapping[str, Any]) -> float:
-    """Return the mean over phenotypes of the area under the curve over fields."""
+    """Return the mean over phenotypes of the AUC over fields."""
     with _autocast(select.fields.device, recipe):
         logits, _ = evaluate(network, select.fields)
-    return float(np.mean([area for area in field_auc(logits, select) if np.isfinite(area)]))
+    return float(np.mean([value for value in field_auc(logits, select) if np.isfinite(value)]))
 
 
-def _last_is_best(areas: list[float], counts: list[int]) -> bool:
-    """Return whether no earlier evaluation had an area higher by a standard error, each averaged with those before it.
+def _last_is_best(aucs: list[float], counts: list[int]) -> bool:
+    """Return whether no earlier evaluation had an AUC higher by a standard error, each averaged with those before it.
 
     `counts` are the fields of each class.
     """
-    means = [float(np.mean(areas[max(0, end - _AVERAGED) : end])) for end in range(1, len(areas) + 1)]
+    means = [float(np.mean(aucs[max(0, end - _AVERAGED) : end])) for end in range(1, len(aucs) + 1)]
     highest = max(means)
     return means[-1] >= highest - auc_error(highest, counts[0], sum(counts[1:]) / (len(counts) - 1))
 
 
 def _stalls(rows: list[dict[str, Any]], patience: int) -> bool:
-    """Return whether neither the lowest loss nor the highest area of these evaluations is among the last ones."""
+    """Return whether neither the lowest loss nor the highest AUC of these evaluations is among the last ones."""
     if len(rows) <= patience:
         return False
     before, last = rows[:-patience], rows[-patience:]
@@ -313,7 +313,7 @@ def _stalls(rows: list[dict[str, Any]], patience: int) -> bool:
 def _optimizer(weights: list[nn.Parameter], recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
     decay, device = recipe["weight_decay"], weights[0].device
     on_gpu = device.type == "cuda"
-    # A recorded step reads the rate from the GPU.
+    # A captured step reads the rate from the GPU.
     rate = torch.tensor(recipe["learning_rate"], device=device) if on_gpu else recipe["learning_rate"]
     if recipe["optimizer"] == "sgd":
         return torch.optim.SGD(weights, lr=rate, momentum=0.9, weight_decay=decay, fused=on_gpu)
@@ -321,7 +321,7 @@ def _optimizer(weights: list[nn.Parameter], recipe: Mapping[str, Any]) -> torch.
 
 
 def _rate(recipe: Mapping[str, Any], done: float, rows: list[dict[str, Any]]) -> float:
-    """Return the learning rate when a share `done` of the steps lies behind.
+    """Return the learning rate after a fraction `done` of the steps.
 
     One cycle: up over the first fifth, then down along a cosine. With SGD as in the paper: divided by 10 when the
     loss has not fallen for some evaluations.
@@ -343,12 +343,12 @@ def _rate(recipe: Mapping[str, Any], done: float, rows: list[dict[str, Any]]) ->
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Ask torch for the same result every time, where it can."""
+    """Make torch deterministic where possible."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     filled = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Memory is written before it is read; to fill it first costs a pass over all that is computed.
+    # Memory is written before it is read; to fill it first would cost a pass over all results.
     memory.fill_uninitialized_memory = False
     try:
         yield

@@ -1,9 +1,9 @@
-"""The detector that training starts from: of many random ones, the mean of those that tell the classes apart best.
+"""Detector initialisation: of many random detectors, the mean of those that separate the classes best.
 
-A soft pool gives a place a gradient in proportion to what it already scores. So a network whose first random detector
-happens to be low at the rare cells stays at chance, for as long as other differences between images drown the little
-that the rare cells give. Random filters of several layers respond to them all the same, and trying hundreds of
-detectors on their features costs less than ten training steps.
+With pools driven by a few peaks the gradient at a position is proportional to its current score. If the initial
+detector happens to score low on the rare cells, training stays at chance, as long as other differences between images
+outweigh their small contribution. Random filters of several layers respond to rare cells nevertheless, and trying
+hundreds of detectors on their features costs less than ten training steps.
 """
 
 from collections.abc import Iterator
@@ -15,29 +15,29 @@ from torch.nn import functional
 from wscnn.network.model import NOISY_OR, WSCNN, topk
 from wscnn.statistics.roc import partial_auc
 
-#: Pools that a few high places decide, so that it matters where the detector is high at first.
+#: Pools that a few high positions decide, so that the initial detector matters.
 PEAKED = (*NOISY_OR, "max", "lse", "topk")
 
-# Fields that detectors are tried on, at most, and at a time.
+# Most fields on which detectors are tried, and fields per pass.
 _FIELDS, _BATCH = 256, 16
-# Batches from which batch norm takes its first statistics.
+# Batches for the initial statistics of batch norm.
 _CALIBRATION = 4
-# The best that are averaged: what each of them fits by chance cancels out.
+# Number of best detectors to average: what each fits by chance cancels out.
 _KEPT = 64
-# Detectors are judged by the positive fields that stand above this share of the negative ones that score highest, and
-# above so many of them at least. Where a phenotype is so rare that most positive fields do not hold it, the few that do
-# are told from all negative fields long before the whole ROC curve leaves the diagonal.
+# Detectors are ranked by their partial AUC up to this false positive rate, and at least this many negative fields. If a
+# phenotype is so rare that most positive fields do not hold it, the few that do separate from all negative fields long
+# before the whole ROC curve leaves the diagonal.
 _HIGHEST, _FEWEST = 0.1, 4
-# By how much, in log-odds, a field's highest places stand above the mean of all places at first.
+# Initial distance, in log-odds, of a field's highest positions from the mean of all positions.
 _RISE = 4.0
 
 
 @torch.no_grad()
 def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int, shown: int = 1) -> None:
-    """Give the last layer of `network` weights that already tell something, and fresh batch norm its statistics.
+    """Initialise the last layer of `network` with informative weights, and fresh batch norm with statistics.
 
-    Of `n` random detectors a phenotype, those 64 are averaged whose highest places tell its fields from negative ones
-    best, by how many stand above nearly all negative ones. The bias makes a training image positive with even odds, on
+    Per phenotype, the 64 of `n` random detectors with the highest partial AUC (false positive rate up to 0.1) are
+    averaged; a field's score is the mean of its eight highest positions. The bias gives training images even odds on
     average.
 
     Parameters
@@ -45,13 +45,13 @@ def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int
     network
         With a pool of `PEAKED`; fresh, or with the layers before the last one of another model, which stay as they are.
     fields, labels
-        Shape (m, C, h, w) and (m,): what is trained on. At most 256, drawn evenly over classes, are looked at.
+        Shape (m, C, h, w) and (m,): the training fields. At most 256, drawn evenly over classes, are used.
     n
-        Detectors to try.
+        Number of detectors to try.
     seed
-        Of the draws.
+        Seed of the random draws.
     shown
-        As many fields' area does a training image show: the more there is to see, the higher is what a pool gives.
+        Number of fields whose area a training image covers: the larger it is, the higher the pooled score.
     """
     random = torch.Generator().manual_seed(seed)
     chosen = _even(labels.cpu(), random)
@@ -62,7 +62,7 @@ def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int
     weights = network.classify.weight
     shape = (n, *weights.shape[1:])
     heads = torch.randn(shape, generator=random)
-    # Half of them look at one place alike all over the kernel: less to fit by chance.
+    # Half of them have constant weights over the kernel: fewer parameters to fit by chance.
     heads[: n // 2] = heads[: n // 2, :, :1, :1]
     heads = heads.to(weights.device)
     heads /= functional.conv2d(centred[:_BATCH], heads).std((0, 2, 3))[:, None, None, None] + 1e-6
@@ -71,17 +71,17 @@ def start_head(network: WSCNN, fields: Tensor, labels: Tensor, n: int, seed: int
     network.classify.bias.zero_()  # type: ignore[union-attr]
     for phenotype in range(1, network.n_classes):
         own = torch.nonzero((labels == 0) | (labels == phenotype)).flatten()
-        area = partial_auc(highest[own], labels[own] > 0, _HIGHEST, _FEWEST)
-        best = area.argsort(descending=True, stable=True)[:_KEPT]
-        head = (heads[best] * (area[best] - 0.5)[:, None, None, None]).mean(0, keepdim=True)
-        # Where whole fields differ, the highest places of some lie below the mean of all.
+        ranking = partial_auc(highest[own], labels[own] > 0, _HIGHEST, _FEWEST)
+        best = ranking.argsort(descending=True, stable=True)[:_KEPT]
+        head = (heads[best] * (ranking[best] - 0.5)[:, None, None, None]).mean(0, keepdim=True)
+        # Where whole fields differ, the highest positions of some are below the mean of all.
         head *= _RISE / (_highest(centred[own], head).abs().mean() + 1e-6)
         weights[phenotype] = head[0]
         _even_odds(network, features[own[labels[own].argsort(stable=True)]], phenotype, shown)
 
 
 def _even(labels: Tensor, random: torch.Generator) -> Tensor:
-    """Return the numbers of at most `_FIELDS` fields, as many of each class as there are, in random order."""
+    """Return the indices of at most `_FIELDS` fields, balanced over classes, in random order."""
     order = torch.randperm(len(labels), generator=random)
     turn = torch.zeros(len(labels), dtype=torch.long)
     for label in labels.unique():
@@ -91,10 +91,10 @@ def _even(labels: Tensor, random: torch.Generator) -> Tensor:
 
 
 def _features(network: WSCNN, fields: Tensor) -> Iterator[Tensor]:
-    """Yield the features of some fields at a time, fresh batch norm as the first of them have it."""
+    """Yield the features of batches of fields, with statistics of fresh batch norm from the first batches."""
     norms = [module for module in network.blocks.modules() if isinstance(module, nn.BatchNorm2d)]
     batches = [part.float().contiguous(memory_format=torch.channels_last) for part in fields.split(_BATCH)]
-    # Layers that come from another model keep the statistics that their weights were learned with.
+    # Layers from another model keep the statistics with which their weights were trained.
     if not any(norm.num_batches_tracked for norm in norms):
         usual = [norm.momentum for norm in norms]
         network.blocks.train()
@@ -111,7 +111,7 @@ def _features(network: WSCNN, fields: Tensor) -> Iterator[Tensor]:
 
 
 def _highest(features: Tensor, heads: Tensor) -> Tensor:
-    """Return the mean over each detector's highest places in each field, (fields, detectors)."""
+    """Return the mean over each detector's highest positions in each field, (fields, detectors)."""
     return torch.cat([topk(functional.conv2d(some, heads)) for some in features.split(_BATCH)])
 
 

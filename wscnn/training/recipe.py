@@ -5,7 +5,7 @@ from typing import Any
 
 from wscnn.training.bags import Augmentation
 
-#: How to train; keys of the config's section `train` that are not null go before these.
+#: How to train; keys of the config's section `train` that are not null take precedence.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
         "steps": 300,
@@ -46,7 +46,7 @@ ENCODED = {"steps": 150, "learning_rate": 0.02}
 
 
 def recipe_of(train: Mapping[str, Any], encoded: bool = False) -> dict[str, Any]:
-    """Return how to train: the preset's settings, save for those that the config's section `train` gives itself.
+    """Return how to train: the preset's settings, overridden by those in the config's section `train`.
 
     Parameters
     ----------

@@ -22,23 +22,23 @@ def start_network(
     model, train
         Sections of the config.
     n_channels, classes
-        What the network sees and tells apart. Another model gives its last layer only where classes and pool are the
-        same.
+        The network's input channels and classes. The last layer of another model is taken over only where classes and
+        pool are the same.
     fold
         0, 1 or 2.
 
     Raises
     ------
     UserError
-        When settings of these sections do not go together, or the earlier model is missing, broken or does not fit.
+        When settings of these sections are inconsistent, or the earlier model is missing, broken or does not fit.
     """
-    # The highest places tell wells apart better than noisy-or does; the other pools score as they were trained.
+    # The highest positions separate wells better than noisy-or does; the other pools score as they were trained.
     score_pool = model["score_pool"] or ("topk" if model["pool"] in NOISY_OR else "same")
     network = WSCNN(model["architecture"], model["pool"], n_channels, len(classes), score_pool)
     problems = _idle(network, model, train)
     if not network.encoded and (crop := recipe_of(train)["crop"]) < network.smallest:
         problems.append(
-            f"train.crop: {crop} px are too few for the network '{network.architecture}', which needs "
+            f"train.crop: {crop} px is too small for the network '{network.architecture}', which needs "
             f"{network.smallest}; raise it"
         )
     batch, gpus = recipe_of(train)["batch"], train["gpus"]
@@ -66,12 +66,12 @@ def start_network(
     return network, whole
 
 
-#: Keys of the section `train` that say how layers are trained, which those of an encoder are not.
+#: Keys of the section `train` about the training of layers, which the layers of an encoder do not use.
 _OF_LAYERS = ("batch", "crop", "tiles", "patience", "start_from")
 
 
 def _idle(network: WSCNN, model: Mapping[str, Any], train: Mapping[str, Any]) -> list[str]:
-    """Return which settings an encoded network has no use for."""
+    """Return which settings do not apply to an encoded network."""
     if not network.encoded:
         return []
     advice = f"has no effect on model.architecture '{network.architecture}'; remove it or choose another architecture"
@@ -92,7 +92,7 @@ def _idle(network: WSCNN, model: Mapping[str, Any], train: Mapping[str, Any]) ->
 
 
 def _load_pretrained(network: WSCNN, source: Path, classes: Sequence[str]) -> bool:
-    """Give `network` the layers of the model at `source`; return whether also the last one, by classes and pool."""
+    """Load the layers of the model at `source` into `network`; return whether also the last one was loaded."""
     earlier, card = load_model(source)
     if card.architecture != network.architecture or len(card.channels) != network.n_channels:
         raise UserError(
@@ -107,7 +107,7 @@ def _load_pretrained(network: WSCNN, source: Path, classes: Sequence[str]) -> bo
 
 
 def take_encoder(network: WSCNN, source: Path | None, channels: Sequence[str]) -> dict[str, Any]:
-    """Give `network` the layers of the encoder at `source`; return the settings that it was learned with."""
+    """Load the layers of the encoder at `source` into `network`; return the settings with which it was trained."""
     if source is None:
         raise UserError(
             f"model.architecture: '{network.architecture}' needs an encoder; run `wscnn encode` first and pass its "

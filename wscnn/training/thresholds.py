@@ -4,11 +4,11 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 from scipy.stats import gaussian_kde, norm
 
-#: Objects that a negative field holds on average, at most, at the threshold for places ...
+#: At the threshold for positions, a negative field holds at most this many objects on average ...
 _FALSE_OBJECTS = 0.1
-#: ... or this share of those that a positive field holds, where that is more: negative wells hold rare cells too.
+#: ... or this fraction of those in a positive field, where that is more: negative wells hold rare cells, too.
 _FALSE_SHARE = 0.05
-#: The same share where objects are cells.
+#: The same fraction where objects are cells.
 _FALSE_CELLS = 0.1
 #: Rounds in which the share of rare cells is fitted, and the fewest cells to fit it to.
 _ROUNDS, _FEWEST = 200, 50
@@ -18,7 +18,7 @@ def field_threshold(negative: np.ndarray, positive: np.ndarray) -> float:
     """Return the log-odds above which the mean of true positive and true negative rate is highest.
 
     Cuts lie a quarter of the way from one value to the next, since samples hold fewer rare cells than positive controls
-    and so score between the two; of several that do as well, the middle one.
+    and so score between the two; of several equally good ones, the middle one.
     """
     values = np.unique(np.concatenate([negative, positive]))
     cuts = values[:-1] + np.diff(values) / 4 if len(values) > 1 else values
@@ -28,7 +28,7 @@ def field_threshold(negative: np.ndarray, positive: np.ndarray) -> float:
 
 
 def place_threshold(negative: np.ndarray, positive: np.ndarray) -> float:
-    """Return the detector's value above which a place belongs to an object.
+    """Return the detector's value above which a position belongs to an object.
 
     The lowest at which a negative field holds at most 0.1 objects on average, or 1/20 of those that a positive field
     holds where that is more, but no less than 0 (even odds). Objects are counted as peaks of the maps (n, h', w').
@@ -66,10 +66,10 @@ def cell_threshold(negative: list[np.ndarray], positive: list[np.ndarray]) -> fl
 
 
 def recall(negative: np.ndarray, positive: np.ndarray, threshold: float) -> float:
-    """Return the share of rare cells that score above a threshold; NaN where too few cells say so.
+    """Return the share of rare cells that score above a threshold; NaN where there are too few cells to fit.
 
     Cells of positive wells are a mixture of those that negative wells hold, whose density is known from these, and of
-    rare ones, whose scores are taken to be normal; share, mean and deviation are fitted by expectation-maximisation.
+    rare ones, whose scores are assumed to be normal; share, mean and deviation are fitted by expectation-maximisation.
 
     Parameters
     ----------

@@ -47,8 +47,8 @@ def train_fold(
 ) -> None:
     """Train one fold; write its weights, card and history.
 
-    A training that was killed goes on from its last evaluation when it is started again with the same settings, with
-    the same result.
+    An interrupted training resumes from its last evaluation when it is started again with the same settings, with the
+    same result.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def train_fold(
     stores, qcs
         Staged plates and, in the same order, their tables of fields; a field with ``used`` False is left out.
     output
-        The weights, ``fold-<k>.safetensors``; beside it come the card, ``fold-<k>.json``, and ``history-<k>.parquet``.
+        The weights, ``fold-<k>.safetensors``; the card, ``fold-<k>.json``, and ``history-<k>.parquet``.
     screen
         Its name, for the card.
     model, train
@@ -96,7 +96,7 @@ def train_fold(
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What a fold is trained with."""
+    """Inputs of the training of a fold."""
 
     device: torch.device
     plates: Mapping[str, Plate]
@@ -117,7 +117,7 @@ class _Prepared:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """What the training of a fold gives.
+    """Results of the training of a fold.
 
     Attributes
     ----------
@@ -190,7 +190,7 @@ def _fit(prepared: _Prepared, fold: int, resume: Path, model: Mapping[str, Any],
             network,
             examples["train"],
             examples["select"],
-            # What another model's last layer has learned is kept.
+            # A last layer taken over from another model is kept.
             recipe_of(train) | ({"heads": 0} if prepared.taken_over else {}),
             train["seed"],
             resume,
@@ -274,11 +274,11 @@ def _count_fields(examples: Examples, classes: Sequence[str]) -> dict[str, int]:
 def _metrics(
     logits: np.ndarray, examples: Examples, classes: Sequence[str], probabilities: Mapping[str, Mapping[str, float]]
 ) -> dict[str, dict[str, Any]]:
-    """Return for each phenotype the areas under the curve over fields and over wells, and the calibration of fields."""
+    """Return for each phenotype the AUCs over fields and over wells, and the calibration of fields."""
     labels = examples.labels.cpu().numpy()
     metrics: dict[str, dict[str, Any]] = {}
-    areas = zip(field_auc(logits, examples), well_auc(logits, examples), strict=True)
-    for index, (by_field, by_well) in enumerate(areas):
+    aucs = zip(field_auc(logits, examples), well_auc(logits, examples), strict=True)
+    for index, (by_field, by_well) in enumerate(aucs):
         own = (labels == 0) | (labels == index + 1)
         predicted = probability(logits[own, index], **probabilities[classes[index + 1]])
         table = reliability(predicted, labels[own] > 0)
@@ -295,7 +295,7 @@ def _key(
     train: Mapping[str, Any],
     plates: Mapping[str, Plate],
 ) -> str:
-    """Return what stands for a training: the same pixels, first weights and settings give the same key."""
+    """Return the key of a training: the same pixels, initial weights and settings give the same key."""
     pixels = {name: plate.digest for name, plate in plates.items()}
     start = train["start_from"] and hashlib.sha256(start_weights(train, fold).read_bytes()).hexdigest()
     parts = [fold, list(channels), dict(model), effective("train", train), table.to_csv(index=False), pixels, start]

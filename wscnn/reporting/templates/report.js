@@ -4,7 +4,7 @@ const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream
 const data = JSON.parse(await new Response(unpacked).text());
 const PAGE = 50;
 
-/* Tables come by column, each text once: make them rows. */
+/* Tables come by column, each text once: convert them to rows. */
 function unpack({ n, columns }) {
   const readers = Object.entries(columns).map(([name, column]) =>
     [name, Array.isArray(column) ? (i) => column[i] : (i) => column.levels[column.codes[i]] ?? null]);
