@@ -49,7 +49,7 @@ def simulated(assumed: Assumptions, design: Design, n: int, screens: int) -> flo
     """Return the power of screens that are laid out, disturbed by plate and called as real ones are."""
     found = []
     for seed in range(screens):
-        rng = np.random.default_rng([7, seed])
+        rng = np.random.default_rng([8, seed])
         table = library(n)
         layout = make_layout(table, design, CONTROLS, seed)
         acting = set(table["perturbation"][rng.random(n) < assumed.acting])

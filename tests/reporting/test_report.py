@@ -71,7 +71,8 @@ def test_summary_counts_what_is_in_the_tables(opened: Opened, results: Path) -> 
     text = " ".join(opened.page.inner_text("#summary").split())
     assert f"{len(called)} of 139 perturbations are hits: {', '.join(called)}." in text
     assert "3 plates with 288 wells: 48 negative controls, 24 positive controls and 216 samples" in text
-    assert "Plate P002 is left out of the calls: AUC of positive controls against samples below 0.7." in text
+    reason = "AUC of positive controls against samples and negatives below 0.7"
+    assert f"Plate P002 is left out of the calls: {reason}." in text
 
 
 def test_summary_says_how_hits_are_called_and_what_failed(opened: Opened, results: Path) -> None:
@@ -80,6 +81,8 @@ def test_summary_says_how_hits_are_called_and_what_failed(opened: Opened, result
     hits = pd.read_parquet(results / "hits.parquet")
     assert f"{hits['q'].notna().sum()} tests are corrected for together" in text
     assert "A hit has a q of at most 0.05." in text
+    below = pd.read_parquet(results / "plates.parquet")["controls_below"].iloc[0]
+    assert f"your negative controls against each other: {100 * below:.0f} % below 0.05 (5 % is expected)" in text
     # One field of each plate is out of focus, in each of its two rows of the quality table.
     assert "passed quality control (of the others 6 out of focus)" in text
 

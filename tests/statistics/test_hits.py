@@ -30,7 +30,7 @@ from wscnn.statistics.well_tables import join_layout
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from power_hits import NULLS, compare, independent, made_up_screen, null_p
 
-FILES = ("hits.parquet", "wells.parquet", "plates.parquet", "suspects.parquet", "warnings.parquet")
+FILES = ("hits.parquet", "wells.parquet", "plates.parquet", "suspects.parquet", "doses.parquet", "warnings.parquet")
 
 
 def settings(**keys):
@@ -330,7 +330,7 @@ def test_controls_that_fail_keep_their_plate_out():
     assert (call(table).plates["status"] == "ok").all()
     tables = call(table, min_auc=0.7)
     reasons = tables.plates.set_index("plate")["reasons"]
-    assert reasons["P2"] == "AUC of positive controls against samples below 0.7"
+    assert reasons["P2"] == "AUC of positive controls against samples and negatives below 0.7"
     assert set(tables.suspects["plate"]) == {"P2"}
 
 

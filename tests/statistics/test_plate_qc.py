@@ -38,6 +38,21 @@ def test_auc_counts_pairs_and_half_of_ties():
     assert np.isnan(auc_of_rows(NEGATIVES, np.array([[np.nan]]))[0])
 
 
+def test_rules_do_not_tell_negative_controls_from_samples():
+    """Swapping a sample with a negative control changes nothing that a plate is judged by."""
+    rng = np.random.default_rng(0)
+    grid, border = rng.normal(size=(1, 4, 6)), np.zeros((1, 4, 6), dtype=bool)
+    negatives, positives = rng.normal(size=(1, 8)), 1 + rng.normal(size=(1, 8))
+    swapped, others = grid.copy(), negatives.copy()
+    swapped[0, 1, 1], others[0, 0] = negatives[0, 0], grid[0, 1, 1]
+    given, after = (measure(n, positives, g, border).iloc[0] for n, g in ((negatives, grid), (others, swapped)))
+    for rule in ("auc_samples", "z_prime_samples"):
+        assert after[rule] == pytest.approx(given[rule])
+    assert given["auc_samples"] == pytest.approx(
+        np.mean(positives.ravel()[:, None] > np.append(grid.ravel(), negatives.ravel()))
+    )
+
+
 def test_edge_effect_is_the_border_less_the_inside():
     rng = np.random.default_rng(0)
     grid = rng.normal(size=(2, 16, 24))
@@ -84,11 +99,15 @@ def plates(**columns):
         ({"negative_spread": np.nan}, '{"normalize": "robust_z"}', "negative controls all have the same score"),
         ({"n_missing": 96}, "{}", "no well has a score"),
         ({"n_missing": 60}, "{}", "more than 50% of the wells have no score"),
-        ({"auc_samples": 0.6}, '{"min_auc": 0.7}', "AUC of positive controls against samples below 0.7"),
+        ({"auc_samples": 0.6}, '{"min_auc": 0.7}', "AUC of positive controls against samples and negatives below 0.7"),
         ({"auc": 0.3, "z_prime": -9.0, "auc_samples": 0.6}, "{}", ""),
         ({"auc": 0.3, "z_prime": -9.0}, '{"min_auc": 0.7, "min_z_prime": -5}', ""),
         ({"auc_samples": np.nan}, '{"min_auc": 0.7}', ""),
-        ({"z_prime_samples": 0.1}, '{"min_z_prime": 0.3}', "Z' of positive controls against samples below 0.3"),
+        (
+            {"z_prime_samples": 0.1},
+            '{"min_z_prime": 0.3}',
+            "Z' of positive controls against samples and negatives below 0.3",
+        ),
         ({"edge_effect": -2.0}, '{"max_edge_effect": 1.5}', "edge effect above 1.5"),
         ({"outlier": 9.0}, '{"max_outlier": 5}', "wells unlike those of other plates, z above 5"),
     ],

@@ -61,8 +61,9 @@ rule train:
     input:
         plates=[SCREEN.manifest(plate) for plate in IMAGES],
         qc=[SCREEN.quality(plate) for plate in IMAGES],
+        # A list also where it is one file: of a text `repeated` would take the letters.
         encoder=(
-            SCREEN.model.encoder
+            [SCREEN.model.encoder]
             if config["model"]["architecture"] == "encoder"
             else []
         ),

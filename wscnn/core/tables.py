@@ -311,10 +311,14 @@ TABLES: dict[str, dict[str, Column]] = {
         ),
         "z_prime": Column("float64", "Z' of the controls, by mean and standard deviation (Zhang et al. 1999)", "<= 1"),
         "z_prime_robust": Column("float64", "Z' of the controls, by median and MAD", "<= 1"),
-        "z_prime_samples": Column("float64", "Z' of positive controls and samples, by median and MAD", "<= 1"),
+        "z_prime_samples": Column(
+            "float64", "Z' of positive controls and all samples and negatives, by median and MAD", "<= 1"
+        ),
         "ssmd": Column("float64", "Strictly standardised mean difference of the controls (Zhang 2007)"),
         "auc": Column("float64", "Chance that a positive control scores above a negative one", "0 to 1"),
-        "auc_samples": Column("float64", "Chance that a positive control scores above a sample", "0 to 1"),
+        "auc_samples": Column(
+            "float64", "Chance that a positive control scores above a sample or negative control", "0 to 1"
+        ),
         "sample_shift": Column(
             "float64", "Median sample less median negative control", "robust SDs of the negative controls"
         ),

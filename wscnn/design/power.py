@@ -10,6 +10,7 @@ from wscnn.core.errors import UserError
 from wscnn.design.maps import Design
 from wscnn.statistics.arrays import Array
 from wscnn.statistics.conformal import choose_null, false_discovery_q, rank_sum_p
+from wscnn.statistics.normalize import median, spread
 
 #: Designs that are looked through: replicates, negative controls on a plate, fields in a well.
 REPLICATES = range(1, 9)
@@ -60,8 +61,8 @@ def predicted_power(
 ) -> float:
     """Return which share of the acting perturbations is called, on average over simulated screens.
 
-    Wells are ranked among negative controls as `wscnn hits` ranks them, of their plate or of all plates, and called at
-    the false discovery rate. Plates are taken to be normalised without error.
+    Wells are ranked among negative controls as `wscnn hits` ranks them, of their plate or of all plates (normalised by
+    the median and spread of samples and controls), and called at the false discovery rate. Positions have no effect.
 
     Parameters
     ----------
@@ -91,6 +92,12 @@ def predicted_power(
         own = assumed.draw(np.repeat(acts[:, None].astype(float), r, axis=1), design.fields, rng)
         null = np.sort(assumed.draw(np.zeros((n_plates, design.negatives)), design.fields, rng), axis=1)
         if pooled:
+            # Over plates, the error of each plate's centre and spread counts.
+            for number in range(n_plates):
+                every = np.append(null[number], own[plate == number])
+                centre, scale = median(every), spread(every)
+                own = np.where(plate == number, (own - centre) / scale, own)
+                null[number] = (null[number] - centre) / scale
             u = null.size - np.searchsorted(np.sort(null, axis=None), own, side="left")
         else:
             u = (null[plate] >= own[:, :, None]).sum(axis=2)

@@ -199,7 +199,8 @@ def _calibrated(plates: pd.DataFrame) -> list[dict[Hashable, Any]]:
     """Return for each phenotype how its scores were normalised, why, and how its negative controls compare."""
     names = ["phenotype", "normalize", "normalize_reason", "controls_below"]
     # Tables of an earlier version lack these.
-    return plates.reindex(columns=names).dropna(subset="normalize").drop_duplicates().to_dict("records")
+    table = plates.reindex(columns=names).dropna(subset="normalize").drop_duplicates()
+    return [dict(zip(names, row, strict=True)) for row in table.itertuples(index=False)]
 
 
 def page_data(results: Results, roc: pd.DataFrame) -> dict[str, Any]:

@@ -125,7 +125,8 @@ def measure(negatives: Array, positives: Array, grid: Array, border: Mask) -> pd
         ``n_negative, n_positive, negative_median, negative_spread, z_prime, z_prime_robust, z_prime_samples, ssmd, auc,
         auc_samples, sample_shift, edge_effect, row_effect, column_effect, outlier``.
     """
-    samples = _flat(grid)
+    # Both kinds together: a choice of plates by one of them alone would make inactive samples and controls differ.
+    others = np.concatenate([negatives, _flat(grid)], axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         rows, columns = position_effects(median_polish(grid))
         return pd.DataFrame(
@@ -136,15 +137,15 @@ def measure(negatives: Array, positives: Array, grid: Array, border: Mask) -> pd
                 "negative_spread": spread(negatives),
                 "z_prime": z_prime(negatives, positives),
                 "z_prime_robust": z_prime(negatives, positives, robust=True),
-                "z_prime_samples": z_prime(samples, positives, robust=True),
+                "z_prime_samples": z_prime(others, positives, robust=True),
                 "ssmd": ssmd(negatives, positives),
                 "auc": auc_of_rows(negatives, positives),
-                "auc_samples": auc_of_rows(samples, positives),
+                "auc_samples": auc_of_rows(others, positives),
                 "sample_shift": (median(_flat(grid)) - median(negatives)) / spread(negatives),
                 "edge_effect": edge_effect(grid, border),
                 "row_effect": rows,
                 "column_effect": columns,
-                "outlier": outlier(np.concatenate([negatives, samples], axis=1)),
+                "outlier": outlier(others),
             }
         )
 
@@ -152,8 +153,8 @@ def measure(negatives: Array, positives: Array, grid: Array, border: Mask) -> pd
 def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
     """Return for each plate of `measure` (with ``n_wells, n_missing``) why it is kept out of calls; empty: it is not.
 
-    No rule looks at where negative controls lie: samples are compared with them afterwards, and plates chosen by low
-    negative controls would make inactive samples look active.
+    No rule tells negative controls from samples: plates chosen by low negative controls make inactive samples look
+    active, and plates chosen by low samples hide what acts.
 
     Parameters
     ----------
@@ -174,8 +175,8 @@ def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
         quality["n_missing"] > rules["max_missing"] * quality["n_wells"]
     )
     for rule, column, words, low in (
-        ("min_auc", "auc_samples", "AUC of positive controls against samples below", True),
-        ("min_z_prime", "z_prime_samples", "Z' of positive controls against samples below", True),
+        ("min_auc", "auc_samples", "AUC of positive controls against samples and negatives below", True),
+        ("min_z_prime", "z_prime_samples", "Z' of positive controls against samples and negatives below", True),
         ("max_edge_effect", "edge_effect", "edge effect above", False),
         ("max_outlier", "outlier", "wells unlike those of other plates, z above", False),
     ):
