@@ -113,7 +113,7 @@ def test_what_is_not_known_is_said_to_be(tmp_path: Path) -> None:
     text = write(tmp_path / "model", card)
     assert "| pixel size of the mosaics | not known |" in text
     assert table(text, "fold | fields, select")[0][4] == "not known"
-    assert "1 network that tells `mitotic`" in text
+    assert "1 network that distinguishes `mitotic`" in text
 
 
 @pytest.mark.parametrize(

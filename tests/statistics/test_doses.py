@@ -101,6 +101,6 @@ def test_what_is_no_dose_is_a_warning_and_no_curve(wrong: object) -> None:
     tables = analyse(table, None, source="table", hits=section("hits", "{}"))
     assert tables.doses.empty
     (message,) = tables.warnings.loc[tables.warnings["code"] == "doses", "message"]
-    assert f"'{wrong}' (plate 'P', well A01) is no number above 0, as in 64 sample wells" in message
+    assert f"'{wrong}' (plate 'P', well A01) is not a number above 0, as in 64 sample wells" in message
     codes = [c.code for c in layout_cautions(table.assign(phenotype=""), section("hits", "{}"))]
     assert "doses" in codes
