@@ -105,6 +105,7 @@ def _wells(layout: pd.DataFrame, acts: pd.Series, phenotype: str, generator: np.
         n_objects=generator.poisson(1 + strength),
         object_area_fraction=0.01,
         n_cells=generator.poisson(150, len(layout)),
+        cell_intensity=np.nan,
         fold=pd.Series(np.where(control, layout["well_row"] % 3, np.nan)),
         why_no_score="",
     )

@@ -52,7 +52,13 @@ class Screen:
         )
         for name in ("score_sd", "score_max", "fraction_positive_fields", "object_area_fraction"):
             scores[name] = np.nan
-        scores = scores.assign(n_objects=0, n_cells=60, fold=pd.array([pd.NA] * len(scores), "Int8"), why_no_score="")
+        scores = scores.assign(
+            n_objects=0,
+            n_cells=60,
+            cell_intensity=np.nan,
+            fold=pd.array([pd.NA] * len(scores), "Int8"),
+            why_no_score="",
+        )
         write_table(scores, folder / "scores.parquet")
         call_hits([folder / "scores.parquet"], folder / "layout.parquet", folder, hits=CALLING)
 

@@ -48,8 +48,8 @@ class Row:
         Standard deviation of what each position adds, the same on all plates.
     columns
         Whether negatives fill the left and positives the right columns.
-    anew
-        Whether positions are drawn anew for each plate.
+    redrawn
+        Whether positions are drawn newly for each plate.
     acting
         Share of the perturbations that act.
     skewed
@@ -70,7 +70,7 @@ class Row:
     edge: float = 0.0
     spots: float = 0.0
     columns: bool = False
-    anew: bool = False
+    redrawn: bool = False
     acting: float = 0.0
     skewed: bool = False
     features: int = 6
@@ -79,7 +79,7 @@ class Row:
 
 
 _SMALL = Row(plates=2, shape=(4, 6), negatives=6, positives=6, separation=0.9)
-_NOISY = {"acting": 0.1, "anew": True, "features": 24, "chance": 1.5}
+_NOISY = {"acting": 0.1, "redrawn": True, "features": 24, "chance": 1.5}
 
 # The last two rows are as hard as screens in which 0.29 and 0.60 were found before the spreads of controls and samples
 # were matched (mean over seeds 500 to 515 at commit b35300c^).
@@ -91,23 +91,23 @@ ROWS = {
     "3 plates, one map, skewed": Row(skewed=True),
     "3 plates, one map, edge": Row(edge=1.5),
     "3 plates, one map, spots": Row(spots=0.7),
-    "3 plates, anew, edge": Row(edge=1.5, anew=True),
-    "3 plates, anew, edge and spots": Row(edge=1.5, spots=0.7, anew=True),
+    "3 plates, redrawn, edge": Row(edge=1.5, redrawn=True),
+    "3 plates, redrawn, edge and spots": Row(edge=1.5, spots=0.7, redrawn=True),
     "control columns": Row(columns=True),
     "control columns, edge": Row(columns=True, edge=1.5),
-    "control columns, edge, anew": Row(columns=True, edge=1.5, anew=True),
-    "control columns, strong edge, anew": Row(columns=True, edge=4.0, anew=True),
-    "control columns, edge, 10 % act": Row(columns=True, edge=1.5, anew=True, acting=0.1),
+    "control columns, edge, redrawn": Row(columns=True, edge=1.5, redrawn=True),
+    "control columns, strong edge, redrawn": Row(columns=True, edge=4.0, redrawn=True),
+    "control columns, edge, 10 % act": Row(columns=True, edge=1.5, redrawn=True, acting=0.1),
     "4 negatives a plate": Row(negatives=4),
     "one plate": Row(plates=1),
     "one plate, skewed, 10 % act": Row(plates=1, skewed=True, acting=0.1),
-    "2 plates, 8 negatives, 4 wells": Row(plates=2, negatives=8, positives=8, wells=2, anew=True),
+    "2 plates, 8 negatives, 4 wells": Row(plates=2, negatives=8, positives=8, wells=2, redrawn=True),
     "2 plates, 8 negatives, 4 wells, pooled": Row(
-        plates=2, negatives=8, positives=8, wells=2, anew=True, settings={"compare_with": "pooled"}
+        plates=2, negatives=8, positives=8, wells=2, redrawn=True, settings={"compare_with": "pooled"}
     ),
     "3 plates, one map, 10 % act": Row(acting=0.1),
-    "3 plates, anew, edge, 10 % act": Row(acting=0.1, edge=1.5, anew=True),
-    "3 plates, anew, skewed, 10 % act": Row(acting=0.1, skewed=True, anew=True),
+    "3 plates, redrawn, edge, 10 % act": Row(acting=0.1, edge=1.5, redrawn=True),
+    "3 plates, redrawn, skewed, 10 % act": Row(acting=0.1, skewed=True, redrawn=True),
     "power: 3 plates, 16 negatives, 10 % act": Row(separation=3.4, **_NOISY),
     "power: 2 plates, 8 negatives, 4 wells, 10 % act": Row(
         plates=2, negatives=8, positives=8, wells=2, separation=4.1, **_NOISY
@@ -135,7 +135,7 @@ def simulate(seed: int, row: Row) -> tuple[pd.DataFrame, float]:
     plates = []
     for plate in range(row.plates):
         mine = order.copy()
-        if row.anew:
+        if row.redrawn:
             free = n_controls if row.columns else 0
             mine[free:] = rng.permutation(mine[free:])
         role = np.full(len(at), "sample", dtype=object)

@@ -9,6 +9,7 @@ import pandas as pd
 from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import ModelFolder, ScreenFolder
 from wscnn.core.tables import FIELDS, HISTORY, QC, WARNINGS, WELLS, conform, read_table
+from wscnn.core.wells import DISCOVERED
 from wscnn.network.card import Card, read_cards
 
 
@@ -84,8 +85,8 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
     wells = read_table(screen.table("wells"))
     if wells.empty:
         raise UserError(f"{screen.table('wells')}: holds no well; run the stages score and hits first")
-    # Cards of phenotypes that no well was scored for are of an earlier run, before the positive controls were left out.
-    cards = [card for card in read_cards(model.path) if set(card.phenotypes) & set(wells["phenotype"])]
+    # Cards beside wells that no network scored are of an earlier run, before the positive controls were left out.
+    cards = read_cards(model.path) if not wells["phenotype"].isin(DISCOVERED).all() else []
     wells = _complete(wells)
     wells["held_out"] = _held_out(wells, cards)
     suspects, warnings = screen.table("suspects"), screen.table("warnings")
