@@ -154,7 +154,7 @@ def section(name: str, text: str) -> dict[str, Any]:
     name
         The section: ``acquisition``, ``mosaic``, ``train``, ...
     text
-        A JSON object, as a rule passes it to a command.
+        A JSON object, as rules pass it to a command.
     """
     try:
         given = json.loads(text)

@@ -157,8 +157,10 @@ TABLES: dict[str, dict[str, Column]] = {
         "focus_gradient_*": Column(
             "float64", "Mean square difference of neighbouring pixels over the variance, noise taken off"
         ),
-        "contrast_*": Column("float64", "99.9th percentile of the field seen coarsely, less its median", "intensity"),
-        "bright_*": Column("float64", "Highest value of the field seen coarsely, less its median", "intensity"),
+        "contrast_*": Column(
+            "float64", "99.9th percentile of a coarse copy of the field, less its median", "intensity"
+        ),
+        "bright_*": Column("float64", "Highest value of a coarse copy of the field, less its median", "intensity"),
         "extent_*": Column(
             "float64", "Longest side of the largest bright object", "fraction of the field's side, 0 to 1"
         ),
@@ -271,7 +273,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "cell_loss": Column("bool", "Whether `cell_percent` is below 100 (1 - `hits.cell_loss`)"),
         "explained_by": Column(
             "str",
-            "For `novelty`, simple measures that alone tell its wells from negative controls with an AUC of 0.9 or "
+            "For `novelty`, simple measures that alone separate its wells from negative controls with an AUC of 0.9 or "
             "more: number of cells, or their intensity; empty where none does",
         ),
     },

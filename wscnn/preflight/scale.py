@@ -1,5 +1,4 @@
-"""Command `scale`: the scale of a screen is decided once, from the size of its cells or from the model that is
-applied."""
+"""Command `scale`: the scale of a screen, decided once, from the size of its cells or from the applied model."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -18,7 +18,7 @@ from wscnn.statistics.arrays import Array, Numbers
 #: A reference set: how many null values it holds, and how many values of a perturbation are ranked in it.
 Stratum = tuple[int, int]
 
-# Sums of ranks of more than this many steps of work are taken from the normal law: so many wells make it exact enough.
+# Sums of ranks of more than this many steps of work use the normal law, which is accurate for this many wells.
 _EXACT_WORK = 5e7
 
 

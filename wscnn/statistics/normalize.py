@@ -103,7 +103,7 @@ def centre_and_scale(negatives: Array, positive_median: Array, method: str) -> t
 
 
 def smallest_rest(method: str) -> int:
-    """Return how many negative controls a plate needs beside those that are left out, to be normalised.
+    """Return how many negative controls beside those that are left out are needed to normalise a plate.
 
     Three for `robust_z`: a MAD of three values (the smaller of their gaps) varies more than one of two, so a held-out
     control normalised by only two others would not be conservative beside a treated well with three.
@@ -300,10 +300,10 @@ def position_terms(known: Mask, rows: Mask | None, columns: Mask | None, flat: b
     terms = [np.ones(known.shape)]
     border = np.zeros(known.shape, dtype=bool)
     axes = []
-    for axis, telling in enumerate((rows, columns)):
+    for axis, informative in enumerate((rows, columns)):
         there = known.any(axis=1 - axis)
-        tells = there if telling is None else np.asarray(telling & there)
-        if flat or tells.sum() < max(4, there.sum() / 2):
+        known_lines = there if informative is None else np.asarray(informative & there)
+        if flat or known_lines.sum() < max(4, there.sum() / 2):
             continue
         last = known.shape[axis] - 1
         axes.append(2 * where[axis] / last - 1)
@@ -315,7 +315,7 @@ def position_terms(known: Mask, rows: Mask | None, columns: Mask | None, flat: b
     return np.stack(terms if len(terms) * 3 <= known.sum() else terms[:1], axis=-1)
 
 
-def telling_lines(table_of: NDArray[np.int64], axis: int) -> Mask:
+def informative_lines(table_of: NDArray[np.int64], axis: int) -> Mask:
     """Return which rows (axis 1) or columns (axis 2) hold enough perturbations to estimate effects of position.
 
     Parameters
@@ -325,7 +325,7 @@ def telling_lines(table_of: NDArray[np.int64], axis: int) -> Mask:
 
     Returns
     -------
-    telling
+    informative
         (plates, R) or (plates, C).
     """
     ordered = np.sort(table_of, axis=3 - axis)

@@ -14,9 +14,9 @@ from wscnn.statistics.normalize import (
     by_group,
     centre_and_scale,
     held_out_groups,
+    informative_lines,
     median,
     surface_score,
-    telling_lines,
 )
 from wscnn.statistics.position import Choice, choose
 
@@ -90,28 +90,28 @@ class Phenotype:
         return np.isfinite(self.grid(self.sample | self.negative))
 
     @cached_property
-    def telling(self) -> tuple[Mask, Mask]:
+    def informative(self) -> tuple[Mask, Mask]:
         """Return which rows and which columns hold enough perturbations to estimate effects of position."""
         table = np.full(self.fitted.shape, -1)
         wells = (self.sample | self.negative) & np.isfinite(self.score)
         # Negative controls are one perturbation, numbered after all others.
         number = np.where(self.negative, len(self.names), self.perturbation)
         table[self.plate[wells], self.row[wells], self.column[wells]] = number[wells]
-        return telling_lines(table, 1), telling_lines(table, 2)
+        return informative_lines(table, 1), informative_lines(table, 2)
 
     @property
     def uncorrected(self) -> Mask:
         """Wells in a row or column that holds too few perturbations to correct it, where position is corrected."""
         if self.settings["normalize"] not in ("auto", "surface", "bscore"):
             return np.zeros(len(self.score), dtype=bool)
-        rows, columns = self.telling
+        rows, columns = self.informative
         return ~(rows[self.plate, self.row] & columns[self.plate, self.column])
 
     @cached_property
     def choice(self) -> Choice:
         """The choice of `auto` for this phenotype, and why."""
         negative = np.isfinite(self.grid(self.negative))
-        return choose(self.grid(self.sample | self.negative), self.fitted, negative, *self.telling)
+        return choose(self.grid(self.sample | self.negative), self.fitted, negative, *self.informative)
 
     def controls(self, values: Array, wells: Mask) -> Array:
         """Return the finite `values` of `wells` as (plates, n), padded with NaN."""
@@ -131,9 +131,9 @@ class Phenotype:
             return self.score
         grid = self.grid(np.ones(len(self.score), dtype=bool))
         if self.method == "bscore":
-            values = bscore(grid, self.fitted, *self.telling)
+            values = bscore(grid, self.fitted, *self.informative)
         else:
-            values = surface_score(grid, self.fitted, *self.telling, flat=self.method == "samples")
+            values = surface_score(grid, self.fitted, *self.informative, flat=self.method == "samples")
         return values[self.plate, self.row, self.column]
 
     @cached_property

@@ -153,8 +153,8 @@ def measure(negatives: Array, positives: Array, grid: Array, border: Mask) -> pd
 def failures(quality: pd.DataFrame, rules: dict[str, Any]) -> list[str]:
     """Return for each plate of `measure` (with ``n_wells, n_missing``) why it is kept out of calls; empty: it is not.
 
-    No rule tells negative controls from samples: plates chosen by low negative controls make inactive samples look
-    active, and plates chosen by low samples hide what acts.
+    No rule distinguishes negative controls from samples: plates chosen by low negative controls make inactive samples
+    look active, and plates chosen by low samples hide what acts.
 
     Parameters
     ----------
