@@ -106,7 +106,7 @@ def test_a_model_trained_elsewhere_is_named_and_its_controls_are_all_held_out(
     write_report(folder, folder / "report.html", hits=CALLING, models=tmp_path / "model")
     opened = open_report(browser, folder / "report.html")
     summary = " ".join(opened.page.inner_text("#summary").split())
-    assert "learned from the control wells' labels alone in the screen earlier; nothing was trained here" in summary
+    assert "trained on the control wells' labels alone in the screen earlier; nothing was trained here" in summary
     assert "all (AUC" in opened.page.inner_html("#roc")
     assert opened.complaints == []
     opened.page.close()
