@@ -25,7 +25,7 @@ demo: $(BIN)/wscnn
 	wscnn show results/$(DEMO)
 
 test: $(BIN)/pytest
-	pytest -n 2 --dist loadfile --no-loadscope-reorder
+	pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 lint: $(BIN)/pytest
 	ruff check .
