@@ -13,7 +13,9 @@ from wscnn.paper.reproduce import TABLES, reproduce
 COLUMNS = ["table", "network", "data", "measure", "paper", "ours", "lowest", "highest", "seeds", "seconds", "device"]
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(
+    "table", [pytest.param(table, marks=pytest.mark.long) if table == "prevalence" else table for table in TABLES]
+)
 def test_a_small_table_is_made_and_its_networks_are_kept(table, tmp_path):
     settings = {"seeds": 1, "images": 12, "steps": 2, "architecture": "compact", "pools": ["noisy_or"], "device": "cpu"}
     made = reproduce(table, tmp_path, **settings)
@@ -32,6 +34,7 @@ def test_a_small_table_is_made_and_its_networks_are_kept(table, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} != networks
 
 
+@pytest.mark.long
 def test_nuclei_are_shown_with_all_their_pixels_where_that_is_asked_for(tmp_path):
     settings = {"seeds": 1, "images": 12, "steps": 1, "device": "cpu"}
     halved, whole = (reproduce("prevalence", tmp_path, downsample=factor, **settings) for factor in (2, 1))
@@ -52,6 +55,7 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
     assert np.isnan(made.loc[made["data"] == "one circle", "paper"]).all()
 
 
+@pytest.mark.long
 def test_networks_for_cells_stand_beside_the_papers_of_as_many_convolutions(tmp_path):
     settings = {"seeds": 1, "images": 12, "steps": 1, "pools": ["noisy_or"], "device": "cpu"}
     four, six = (reproduce("2", tmp_path, architecture=name, **settings) for name in ("compact", "wscnn6"))

@@ -504,7 +504,7 @@ def bags(rng: np.random.Generator, n: int, negative, positive) -> Examples:
     [
         (("compact", "noisy_or", 1, 2, "topk"), {"steps": 400, "crop": 64}),
         # As in the paper it starts from random weights.
-        (("wscnn4", "max", 1, 2, "same"), {"steps": 150, "crop": 80, "heads": 0}),
+        pytest.param(("wscnn4", "max", 1, 2, "same"), {"steps": 150, "crop": 80, "heads": 0}, marks=pytest.mark.long),
     ],
     ids=["default", "paper"],
 )

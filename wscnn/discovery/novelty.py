@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError
+from wscnn.core.robust import MAD_TO_SD
 from wscnn.core.wells import LEAST_NEGATIVES, N_PARTS
 
 Features = NDArray[np.float32]
@@ -52,7 +53,7 @@ class PlateScale:
         """Return median and robust standard deviation of cells (n, F)."""
         values = features.astype(np.float32)
         center = np.median(values, 0)
-        spread = 1.4826 * np.median(np.abs(values - center), 0)
+        spread = MAD_TO_SD * np.median(np.abs(values - center), 0)
         return cls(center, np.maximum(spread, _LEAST_SPREAD * values.std(0)) + 1e-6)
 
     def __call__(self, features: np.ndarray) -> Features:
