@@ -93,7 +93,7 @@ def test_overlapping_fields_that_are_no_grid_are_laid_side_by_side_only_when_ask
         [positions({1: (0, 0), 2: (0, 80), 3: (80, 0)}, "A01"), positions({1: (80, 0), 2: (0, 0), 3: (0, 80)}, "A02")],
         ignore_index=True,
     )
-    with pytest.raises(UserError, match=r"fields 1 and 2 of well A01 overlap, but .* different places"):
+    with pytest.raises(UserError, match=r"fields 1 and 2 of well A01 overlap, but .* different positions"):
         arrange(shuffled, (100, 100), 1.0, 1, "auto")
 
 
@@ -127,7 +127,7 @@ def test_fields_are_cropped_only_where_two_overlap(
 
 def test_cropping_that_loses_much_is_done_only_when_asked() -> None:
     displaced = positions(square(1000) | {4: (1350.0, 1350.0)})
-    with pytest.raises(UserError, match=r"fields overlap, 4 and 5 the most; .* 650 x 650 .* 5\d% of the area lost"):
+    with pytest.raises(UserError, match=r"fields overlap \(most: 4 and 5\); .* 650 x 650 .* 5\d% of the area lost"):
         arrange(displaced, (1000, 1000), 1.0, 1, "auto")
     assert arrange(displaced, (1000, 1000), 1.0, 1, "positions").cell == (650, 650)
     # As much of each field, but cells in it are shown by others: what is lost is the border around all of them.

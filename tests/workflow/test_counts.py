@@ -14,11 +14,12 @@ import pytest
 
 from wscnn.core.atomic import remove
 from wscnn.core.config import load_config, section
+from wscnn.core.screen_folder import N_FOLDS
 from wscnn.core.wells import well_name
 from wscnn.plates.store import Channel, Plate, PlateWriter
 from wscnn.preflight.check import check_screen
 from wscnn.preflight.jobs import UNITS
-from wscnn.preflight.plan import FOLDS, PLANNED, plan, size_by_numbers, size_of
+from wscnn.preflight.plan import PLANNED, plan, size_by_numbers, size_of
 from wscnn.scoring.score import score_plate
 from wscnn.staging.stage import stage_plate
 
@@ -61,7 +62,7 @@ def test_a_plate_takes_three_jobs_and_a_screen_five_more(
     # What runs where snakemake runs costs the cluster nothing.
     counted = Counter({rule: int(n) for rule, n in stats.items() if rule in UNITS})
     assert [counted[stage] for stage in ("index", "stage", "score")] == [2, 2, 2]
-    assert [counted[stage] for stage in ("encode", "train", "hits", "report")] == [1, FOLDS, 1, 1]
+    assert [counted[stage] for stage in ("encode", "train", "hits", "report")] == [1, N_FOLDS, 1, 1]
     # One plate: 9 of the 12 that it may take.
     assert counted.total() - 3 == 9
     monkeypatch.chdir(finished)
