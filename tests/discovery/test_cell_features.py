@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from wscnn.discovery.cells import MOST_CELLS, SIDE, describe, outline
+from wscnn.discovery.cells import MOST_CELLS, describe
 from wscnn.network.model import WSCNN, field_features
-from wscnn.staging.regions import regions
+from wscnn.staging.regions import SIDE, outline, regions
 
 
 def image_with_cells(seed: int = 0, size: int = 160) -> np.ndarray:

@@ -98,7 +98,7 @@ def test_threads_change_nothing(
     screen: Screen, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in (1, 3):
-        monkeypatch.setattr("wscnn.discovery.learn.cpus", lambda n=n: n)
+        monkeypatch.setattr("wscnn.core.cluster.cpus", lambda n=n: n)
         score(screen, None, tmp_path / str(n), **made)
     for path in (tmp_path / "1").iterdir():
         assert path.read_bytes() == (tmp_path / "3" / path.name).read_bytes(), path.name

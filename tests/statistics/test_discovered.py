@@ -47,7 +47,7 @@ def test_novelty_beside_a_trained_phenotype_leaves_its_q_as_it_was() -> None:
     assert beside["hit"].any() and not both.loc[both["phenotype"] == "novelty", "hit"].any()
 
 
-def test_a_screen_in_which_most_perturbations_differ_is_told_instead_of_called() -> None:
+def test_a_screen_in_which_most_perturbations_differ_is_named_instead_of_called() -> None:
     tables = call(wells("novelty", active=15))
     assert not tables.hits["hit"].any() and tables.hits["q"].isna().all()
     assert (tables.hits["reason"] == "most perturbations differ from the negative controls").all()
@@ -60,7 +60,7 @@ def test_a_screen_in_which_most_perturbations_differ_is_told_instead_of_called()
 
 
 @pytest.mark.parametrize(
-    ("column", "factor", "told"),
+    ("column", "factor", "words"),
     [
         ("n_cells", 0.4, "fewer cells"),
         ("n_cells", 2.0, "more cells"),
@@ -68,7 +68,7 @@ def test_a_screen_in_which_most_perturbations_differ_is_told_instead_of_called()
         ("cell_intensity", 1.8, "brighter cells"),
     ],
 )
-def test_what_simple_measures_explain_is_told(column: str, factor: float, told: str) -> None:
+def test_what_simple_measures_explain_is_named(column: str, factor: float, words: str) -> None:
     table = wells("novelty")
     random = np.random.default_rng(3)
     first = (table["number"] == 0).to_numpy()
@@ -78,7 +78,7 @@ def test_what_simple_measures_explain_is_told(column: str, factor: float, told: 
     table.loc[first, column] = (table.loc[first, column] * factor).astype(table[column].dtype)
     table["n_cells"] = table["n_cells"].round()
     explained = call(table).hits.set_index("perturbation")["explained_by"]
-    assert explained["gene0"].startswith(f"{told} (AUC ")
+    assert explained["gene0"].startswith(f"{words} (AUC ")
     assert (explained.drop("gene0") == "").all()
 
 

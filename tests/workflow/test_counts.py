@@ -68,7 +68,8 @@ def test_a_plate_takes_three_jobs_and_a_screen_five_more(
     monkeypatch.chdir(finished)
     screen = check_screen(Path("config.yaml"))
     made = plan(size_of(screen), screen.config).set_index("stage")["jobs"]
-    assert made.drop("total").to_dict() == counted
+    # A stage without a job is a row of 0 in the plan and is not in the dry run.
+    assert Counter(made.drop("total").to_dict()) == counted
 
 
 def test_the_plan_is_what_a_run_leaves(finished: Path, monkeypatch: pytest.MonkeyPatch):

@@ -128,6 +128,11 @@ class Promise(Protocol):
         """Return the result, waiting until it is available."""
 
 
+def threads_for(*, gpu: bool) -> int:
+    """Return how many threads run networks at a time: one per core, or one that feeds a GPU."""
+    return 1 if gpu else cpus()
+
+
 def in_flight(futures: Iterable[tuple[T, Promise]], window: int) -> Iterator[tuple[T, Any]]:
     """Yield each item with its future's result, in order, while the next ones are computed.
 

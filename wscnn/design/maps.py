@@ -6,10 +6,7 @@ import numpy as np
 import pandas as pd
 
 from wscnn.core.errors import UserError
-from wscnn.core.wells import well_name
-
-#: Rows and columns of a plate by its number of wells.
-SHAPES = {24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
+from wscnn.core.wells import PLATE_FORMATS, well_name
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,7 @@ class Design:
     Attributes
     ----------
     wells
-        Wells of a plate, one of `SHAPES`.
+        Wells of a plate, one of `wscnn.core.wells.PLATE_FORMATS`.
     replicates
         Plates that each perturbation lies on, one well on each.
     negatives, positives
@@ -76,7 +73,7 @@ def make_layout(perturbations: pd.DataFrame, design: Design, controls: pd.DataFr
             "a sample; ask for fewer controls, or larger plates"
         )
     rng = np.random.default_rng(seed)
-    columns = SHAPES[design.wells][1]
+    columns = PLATE_FORMATS[design.wells][1]
     names = np.array([well_name(well // columns, well % columns) for well in range(design.wells)])
     n_sets = design.sets(len(perturbations))
     # Sets of nearly equal size, drawn at random.
@@ -109,7 +106,7 @@ def spread_controls(design: Design, rng: np.random.Generator) -> tuple[np.ndarra
     Wells are taken one by one at random from those in the rows and columns that hold the fewest of their class;
     positives take columns that hold a negative first, so that no class has columns of its own.
     """
-    rows, columns = SHAPES[design.wells]
+    rows, columns = PLATE_FORMATS[design.wells]
     row, column = np.divmod(np.arange(design.wells), columns)
     free = np.ones(design.wells, dtype=bool)
     without = np.zeros(columns)

@@ -8,6 +8,7 @@ import pandas as pd
 from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError, listed
 from wscnn.core.progress import log
+from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.tables import read_table
 from wscnn.core.user_tables import as_text, read_user_table
 from wscnn.design.maps import make_layout
@@ -133,7 +134,8 @@ def of_pilot(results: Path, prevalence: float, acting: float) -> Assumptions:
     UserError
         When a table is missing, or lacks counts of cells, negative controls or the recall.
     """
-    wells = read_table(results / "wells.parquet")
+    screen = ScreenFolder(results)
+    wells = read_table(screen.table("wells"))
     if (phenotypes := wells["phenotype"].unique()).size > 1:
         raise UserError(f"{results}: holds several phenotypes ({listed(phenotypes)}); give the assumptions by hand")
     control = wells[(wells["role"] == "negative") & wells["used"]]
@@ -141,13 +143,13 @@ def of_pilot(results: Path, prevalence: float, acting: float) -> Assumptions:
     counts = counts[(counts["n_cells"] > 0) & (counts["n_fields_used"] > 0)]
     if len(counts) < 3:
         raise UserError(
-            f"{results / 'wells.parquet'}: fewer than three negative control wells have counts of cells; name "
+            f"{screen.table('wells')}: fewer than three negative control wells have counts of cells; name "
             "acquisition.nuclei and run the pilot again, or give the assumptions by hand"
         )
-    recall = recall_of(read_cards(results / "model")).get(str(phenotypes[0]))
+    recall = recall_of(read_cards(screen.model.path)).get(str(phenotypes[0]))
     if recall is None:
         raise UserError(
-            f"{results / 'model'}: no card states which share of rare cells is detected; give the assumptions by hand"
+            f"{screen.model.path}: no card states which share of rare cells is detected; give the assumptions by hand"
         )
     share = counts["n_objects"] / counts["n_cells"]
     mean = float(counts["n_objects"].sum() / counts["n_cells"].sum())

@@ -8,11 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wscnn.network.model import WSCNN, field_features
-from wscnn.staging.nuclei import label_cells
-from wscnn.staging.regions import regions, signal, tiles
+from wscnn.staging.regions import SIDE, outline, regions, tiles
 
-#: Fewer cells per field than this on average: positions are pooled over squares of `SIDE` x `SIDE` positions instead.
-FEWEST, SIDE = 4.0, 8
 #: A field keeps the features of this many cells at most, evenly spaced over the field: bounds memory.
 MOST_CELLS = 1000
 
@@ -40,12 +37,6 @@ class FieldCells:
     intensity: NDArray[np.float64]
 
 
-def outline(image: np.ndarray) -> NDArray[np.uint16]:
-    """Return the cells of a field (C, h, w) as labels (h, w); 0 is background."""
-    # Half precision, as in training and scoring, so that all stages find the same cells.
-    return label_cells(signal(image.clip(-6e4, 6e4).astype(np.float16).astype(np.float32))).astype(np.uint16)
-
-
 @torch.no_grad()
 def describe(network: WSCNN, images: np.ndarray, outlined: bool) -> list[FieldCells]:
     """Return the cells of fields (n, C, h, w) with the features of an encoder.
@@ -64,7 +55,7 @@ def describe(network: WSCNN, images: np.ndarray, outlined: bool) -> list[FieldCe
     for image in images:
         maps = field_features(network, torch.from_numpy(image[None]).to(device))[0]
         if outlined:
-            labels = outline(image)
+            labels = outline(image).astype(np.uint16)
             region = regions(labels, network.stride)
         else:
             region = tiles((maps.shape[1], maps.shape[2]), SIDE).astype(np.uint16)

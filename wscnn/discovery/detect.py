@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
-from wscnn.core.cluster import in_flight
+from wscnn.core.cluster import in_flight, threads_for
 from wscnn.core.progress import log, progress
 from wscnn.core.wells import NOVELTY, SALIENCY
 from wscnn.discovery.cells import FieldCells
-from wscnn.discovery.learn import describe_well, workers_for
+from wscnn.discovery.learn import describe_well
 from wscnn.discovery.novelty import NoveltyModel, PlateScale, scales_of
 from wscnn.network.model import WSCNN
 from wscnn.plates.store import BOX, Plate
+from wscnn.staging.regions import measures
 
 #: The score that is painted as the brightest saliency.
 _BRIGHTEST = 4.0
@@ -70,7 +72,7 @@ def detect(plate: Plate, used: pd.DataFrame, model: NoveltyModel, network: WSCNN
         boxes = wells[well][BOX].to_numpy()
         return describe_well(network, plate, well, model.channels, boxes, model.outlined)
 
-    workers = workers_for(network)
+    workers = threads_for(gpu=next(network.parameters()).is_cuda)
     with ThreadPoolExecutor(workers) as pool:
         work = ((well, pool.submit(seen, well)) for well in negative)
         known = dict(in_flight(work, 2 * workers))
@@ -117,7 +119,12 @@ def _judge(
         painted[0] = numbered[0] = 0
         layer[window] = np.rint(255 * painted[own.labels])
         masks[window] = numbered[own.labels]
-        rows += [(number, n + i, *_measures(own.labels, own.numbers[k], box), mean[k]) for i, k in enumerate(novel, 1)]
+        # Numbers of the mask are those of the well: the window of number m is at m - 1.
+        found = ndimage.find_objects(masks[window].astype(np.int32))
+        for m, k in enumerate(novel, n + 1):
+            y, x = found[m - 1]
+            at = (slice(box[0] + y.start, box[0] + y.stop), slice(box[1] + x.start, box[1] + x.stop))
+            rows.append((number, m, *measures(at, masks[at] == m), mean[k]))
         intensities.append(own.intensity[own.area > 0])
         features.append(np.mean([one[novel] for one in standard], axis=0))
         n += len(novel)
@@ -129,13 +136,6 @@ def _judge(
         "features": np.concatenate(features).astype(np.float32),
         "intensity": float(light.mean()) if len(light) else np.nan,
     }
-
-
-def _measures(labels: np.ndarray, number: int, box: Sequence[int]) -> list[float]:
-    """Return centroid, half-open box and area of a cell in pixels of the mosaic."""
-    y, x = np.nonzero(labels == number)
-    y, x = y + box[0], x + box[1]
-    return [y.mean(), x.mean(), y.min(), x.min(), y.max() + 1, x.max() + 1, len(y)]
 
 
 def _tables(judged: Sequence[Mapping[str, Any]]) -> Found:

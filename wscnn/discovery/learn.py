@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wscnn.core.cluster import cpus, in_flight
+from wscnn.core.cluster import in_flight, threads_for
 from wscnn.core.errors import UserError, listed
 from wscnn.core.progress import log, progress
 from wscnn.core.tables import CONTROLS, read_table
 from wscnn.core.wells import LEAST_NEGATIVES, N_PARTS
-from wscnn.discovery.cells import FEWEST, FieldCells, describe, outline
+from wscnn.discovery.cells import FieldCells, describe
 from wscnn.discovery.novelty import (
     LEAST_OF_PART,
     NoveltyModel,
@@ -27,6 +27,7 @@ from wscnn.network.model import WSCNN
 from wscnn.network.weights import check_fits
 from wscnn.plates.fields import open_plates, read_fields, read_quality, shared_channels
 from wscnn.plates.store import BOX, Plate
+from wscnn.staging.regions import FEWEST, outline
 
 #: Negative control wells that references are learned from, at most, on plates spread evenly over the screen.
 _MOST_WELLS = 600
@@ -143,17 +144,13 @@ def _cells_of(
         found = describe_well(network, plates[plate], well, channels, boxes, outlined)
         return np.concatenate([own.features for own in found])
 
-    with ThreadPoolExecutor(workers_for(network)) as pool:
+    workers = threads_for(gpu=next(network.parameters()).is_cuda)
+    with ThreadPoolExecutor(workers) as pool:
         work = (
             (f"{plate}/{well}", pool.submit(features, str(plate), str(well), rows[BOX].to_numpy()))
             for (plate, well), rows in wells
         )
-        yield from progress(in_flight(work, 2 * workers_for(network)), len(wells), "negative control wells described")
-
-
-def workers_for(network: WSCNN) -> int:
-    """Return how many threads describe wells: one per core, or one that feeds a GPU."""
-    return 1 if next(network.parameters()).is_cuda else cpus()
+        yield from progress(in_flight(work, 2 * workers), len(wells), "negative control wells described")
 
 
 def describe_well(

@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 
 from wscnn.core.wells import SALIENCY
 from wscnn.plates.store import Plate
-from wscnn.staging.regions import regions
+from wscnn.staging.regions import measures, regions
 
 #: Columns of the table of objects of one field: centroid, half-open box, area and peak of the detector.
 COLUMNS = ["y", "x", "y0", "x0", "y1", "x1", "area_px", "score"]
@@ -139,7 +139,7 @@ def _outlined(
             window = (boxes[cell - 1][0], boxes[cell - 1][1])
             mask = cells.outlines[window] == cell
         labels[window][mask] = number
-        rows.append([*_measures(window, mask), detector[tuple(position)]])
+        rows.append([*measures(window, mask), detector[tuple(position)]])
     return labels, smooth, np.array(rows, dtype=float).reshape(-1, len(COLUMNS))
 
 
@@ -294,11 +294,3 @@ def _mask(
         return window, (np.abs(y - centre[0]) < stride / 2) & (np.abs(x - centre[1]) < stride / 2)
     pieces, _ = ndimage.label(values >= extent.fraction * values[peak])
     return window, ndimage.binary_fill_holes(pieces == pieces[peak]) & own
-
-
-def _measures(window: tuple[slice, slice], mask: np.ndarray) -> list[float]:
-    """Return centroid, half-open box and area of a mask at `window`."""
-    y, x = np.nonzero(mask)
-    top, left = window[0].start, window[1].start
-    box = [y.min() + top, x.min() + left, y.max() + 1 + top, x.max() + 1 + left]
-    return [y.mean() + top, x.mean() + left, *box, len(y)]

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from distributed import Client, Future
 
-from wscnn.core.cluster import connect, cpus, in_flight
+from wscnn.core.cluster import connect, in_flight, threads_for
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log, progress
 from wscnn.core.provenance import folds_in, made_from
@@ -112,6 +112,7 @@ def score_plate(
     plate = Plate(store)
     quality = _quality(plate, qc)
     sources = [(f"qc/{plate.name}", qc)]
+    labelled = {well for well in plate.wells if plate.labels(well)}
     found = []
     if models is not None:
         found.append(_by_detectors(plate, quality, models, screen, score, dask))
@@ -125,7 +126,7 @@ def score_plate(
         write_table(vectors, features, made_from({"score": score}, sources), kind="features")
     if not found:
         raise UserError("score: give --models, or --novelty for a screen without positive controls")
-    _remove_stale_labels(plate, found)
+    _remove_stale_labels(plate, found, labelled)
     notes = made_from({"score": score}, sources)
     for name, path in (("objects", objects), ("fields", fields), ("wells", wells)):
         # By well and field, then phenotype, in the order of the plate.
@@ -178,7 +179,7 @@ def _by_detectors(
     lengths = extent(networks[0].receptive_field, score)
     # On CPUs each core computes its own well and never waits for another in the middle of a layer; so scores are also
     # the same on any number of cores.
-    n_threads = 1 if device.type == "cuda" else cpus()
+    n_threads = threads_for(gpu=device.type == "cuda")
     with connect(dask) as client, one_thread(), ThreadPoolExecutor(n_threads) as pool:
         seen = _infer(client, pool, n_threads, plate, todo, networks, cards[0], lengths)
         for n, (well, values, table) in enumerate(progress(seen, len(todo), "wells scored"), 1):
@@ -262,14 +263,18 @@ def _of_folds(chosen: Sequence[int], scales: Mapping[str, np.ndarray]) -> tuple[
     return np.where(learned.any(0), thresholds, np.inf), learned
 
 
-def _remove_stale_labels(plate: Plate, found: Sequence[_Tables]) -> None:
+def _remove_stale_labels(plate: Plate, found: Sequence[_Tables], labelled: set[str]) -> None:
     """Remove masks and saliency of an earlier scoring that this one did not replace.
 
-    A label without a saliency label beside it is the user's own.
+    A label without a saliency label beside it is the user's own. Wells in `labelled` had labels before; elsewhere only
+    what this scoring wrote is there, and where it scored every phenotype nothing needs to be read.
     """
+    phenotypes = {name for tables in found for name in tables.wells["phenotype"]}
     wells = pd.concat([tables.wells for tables in found]).dropna(subset="score")
     kept = wells.groupby("well")["phenotype"].agg(set)
     for well in plate.wells:
+        if well not in labelled and kept.get(well) == phenotypes:
+            continue
         listed = plate.labels(well)
         stale = [name for name in listed if name + SALIENCY in listed and name not in kept.get(well, ())]
         if stale:

@@ -11,8 +11,7 @@ import numpy as np
 from wscnn.plates.fields import read_fields
 from wscnn.plates.store import BOX, Plate
 from wscnn.scoring.masks import Extent, write_masks
-from wscnn.staging.nuclei import label_cells
-from wscnn.staging.regions import signal
+from wscnn.staging.regions import outline
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def finish_wells(
 
     With `images`, the fields (n, C, h, w) of each well, objects are the cells that are found in them.
     """
-    cells = [None if images is None else list(map(_cells, images[k])) for k in range(len(wells))]
+    cells = [None if images is None else list(map(outline, images[k])) for k in range(len(wells))]
     return [
         write_masks(
             plate,
@@ -77,9 +76,3 @@ def finish_wells(
         )
         for well, detector, gradient, found in zip(wells, maps, gradients, cells, strict=True)
     ]
-
-
-def _cells(image: np.ndarray) -> np.ndarray:
-    """Return the cells of a field (C, h, w) as labels (h, w), found as they were in training."""
-    # In training fields are kept in half precision.
-    return label_cells(signal(image.clip(-6e4, 6e4).astype(np.float16).astype(np.float32)))

@@ -4,9 +4,12 @@ import numpy as np
 from skimage.segmentation import expand_labels
 
 from wscnn.plates.fields import BACKGROUND, BRIGHT
+from wscnn.staging.nuclei import label_cells
 
 #: Positions farther than this from a cell's outline, in pixels, belong to no cell: a margin for structures beside it.
 REACH = 12.0
+#: Where fields have fewer cells than this on average, squares of `SIDE` x `SIDE` positions stand in for cells.
+FEWEST, SIDE = 4.0, 8
 
 
 def signal(image: np.ndarray) -> np.ndarray:
@@ -16,6 +19,14 @@ def signal(image: np.ndarray) -> np.ndarray:
     """
     low, high = np.quantile(image[:, ::3, ::3], (BACKGROUND, BRIGHT), axis=(1, 2))[:, :, None, None]
     return ((image - low) / np.maximum(high - low, 1e-6)).max(0)
+
+
+def outline(image: np.ndarray) -> np.ndarray:
+    """Return the cells of a field (C, y, x) as labels (y, x), uint32; 0 is background.
+
+    Fields are read in half precision, as training keeps them, so that all stages find the same cells.
+    """
+    return label_cells(signal(image.clip(-6e4, 6e4).astype(np.float16).astype(np.float32)))
 
 
 def regions(labels: np.ndarray, stride: int) -> np.ndarray:
@@ -49,3 +60,11 @@ def tiles(shape: tuple[int, int], side: int) -> np.ndarray:
     """Return a map of `shape` cut into squares of `side` positions, numbered from 1: regions where no cell is found."""
     rows, columns = np.arange(shape[0]) // side, np.arange(shape[1]) // side
     return (1 + rows[:, None] * (columns[-1] + 1) + columns).astype(np.uint32)
+
+
+def measures(window: tuple[slice, slice], mask: np.ndarray) -> list[float]:
+    """Return centroid, half-open box and area of a mask at `window`."""
+    y, x = np.nonzero(mask)
+    top, left = window[0].start, window[1].start
+    box = [y.min() + top, x.min() + left, y.max() + 1 + top, x.max() + 1 + left]
+    return [y.mean() + top, x.mean() + left, *box, len(y)]

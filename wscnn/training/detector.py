@@ -20,16 +20,13 @@ from torch.nn import functional
 
 from wscnn.core.progress import log
 from wscnn.network.model import WSCNN, field_features
-from wscnn.staging.nuclei import label_cells
-from wscnn.staging.regions import regions, signal, tiles
+from wscnn.staging.regions import FEWEST, SIDE, outline, regions, tiles
 from wscnn.training.fit import Examples, evaluate, well_auc
 
 #: Positions kept per cell, and how many of them are used in a step.
 _KEPT, _SEEN = 24, 12
 #: Size limit of the kept features, in numbers; in larger screens each cell keeps fewer positions.
 _NUMBERS = 1_000_000_000
-#: With fewer cells per field than this, maps are cut into squares of this many positions per side instead.
-_FEWEST, _SIDE = 4.0, 8
 #: Random initial detectors; the one with the lowest final loss is kept. Some end in a poor minimum, with a loss near
 #: that of an empty detector.
 _STARTS = 4
@@ -91,16 +88,16 @@ class Cells:
 def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
     """Return the features of all cells of labelled fields, by a `network` on the device to compute on.
 
-    Cells are found in the image itself (`wscnn.staging.nuclei.label_cells`); where hardly any are found, squares of 8 x
+    Cells are found in the image itself (`wscnn.staging.regions.outline`); where hardly any are found, squares of 8 x
     8 positions are used instead.
     """
     device = next(network.parameters()).device
-    found = [regions(label_cells(signal(image.float().numpy())), network.stride) for image in examples.fields.cpu()]
+    found = [regions(outline(image.numpy()), network.stride) for image in examples.fields.cpu()]
     counts = [int(np.count_nonzero(np.unique(own))) for own in found]
-    outlined = bool(np.mean(counts) >= _FEWEST)
+    outlined = bool(np.mean(counts) >= FEWEST)
     if not outlined:
         log("  hardly any cells are found in the images: positions are pooled over squares")
-        found = [tiles(own.shape, _SIDE) for own in found]
+        found = [tiles(own.shape, SIDE) for own in found]
         counts = [int(own.max()) for own in found]
     kept = int(np.clip(_NUMBERS // max(sum(counts) * network.classify.in_channels, 1), 1, _KEPT))
     random = np.random.default_rng(seed)
