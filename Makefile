@@ -34,6 +34,7 @@ lint: $(BIN)/pytest
 	lint-imports
 	snakefmt --check Snakefile workflow
 	snakemake --lint
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 benchmark: $(BIN)/wscnn
 	$(BIN)/pip install --quiet -e '.[benchmark]'
