@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wscnn.network.cells import ImageCells
 from wscnn.network.model import WSCNN, score_fields
 
 
@@ -21,6 +22,7 @@ def saliency(
     images: Tensor,
     thresholds: Sequence[float],
     learned: Sequence[Sequence[bool]] | None = None,
+    cells: ImageCells | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return scores, detector maps and saliency of images, by one forward and one backward pass per model.
 
@@ -38,6 +40,9 @@ def saliency(
         One per phenotype: the detector's value above which a position belongs to an object.
     learned
         Which phenotypes each model has learned, (models, P); its map of any other is ignored. By default all.
+    cells
+        The cells of the images, as for `score_fields`. What a model adds for whole cells has no gradient: the saliency
+        shows structures within them.
 
     Returns
     -------
@@ -50,7 +55,7 @@ def saliency(
         Magnitude over channels of the detector's gradient, shape (n, P, h, w).
     """
     images = images.detach().requires_grad_(True)
-    views = [score_fields(model, images) for model in models]
+    views = [score_fields(model, images, cells) for model in models]
     logits = torch.stack([scores.detach() for scores, _ in views])
     maps = torch.stack([detector for _, detector in views])
     if learned is None:

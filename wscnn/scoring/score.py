@@ -26,6 +26,7 @@ from wscnn.discovery.detect import detect
 from wscnn.discovery.novelty import load_novelty
 from wscnn.encoder.encode import load_encoder
 from wscnn.network.card import Card, folds_of
+from wscnn.network.cells import ImageCells
 from wscnn.network.device import one_thread, pick_device
 from wscnn.network.model import WSCNN
 from wscnn.network.saliency import saliency
@@ -34,7 +35,7 @@ from wscnn.plates.fields import read_quality
 from wscnn.plates.store import BOX, STAGE, Plate
 from wscnn.scoring.masks import Extent, extent
 from wscnn.scoring.summaries import _long, _objects, _summaries, summarise
-from wscnn.scoring.tasks import ScoredWell, finish_wells, read_wells
+from wscnn.scoring.tasks import ScoredWell, WellFields, finish_wells, read_wells
 
 # Pixels of fields in one pass, which takes one field at least: bounds the memory of activations. On CPUs few are best:
 # activations stay in the cache, and a field without a detection needs no backward pass.
@@ -305,19 +306,20 @@ def _infer(
     window, ahead = (min(_WINDOW, 1 + n) for n in (n_workers, n_threads))
     tasks = _tasks(wells, 2 * max(n_workers, n_threads))
     stride = networks[0].stride
-    reads = ((task, client.submit(read_wells, plate, task, card.channels, pure=False)) for task in tasks)
+    of_cells = stride if card.outlined else None
+    reads = ((task, client.submit(read_wells, plate, task, card.channels, of_cells, pure=False)) for task in tasks)
     inferred = (
-        ((task, images if card.outlined else None), pool.submit(_infer_wells, networks, task, images))
-        for task, images in in_flight(reads, window)
+        ((task, [own.cells for own in fields]), pool.submit(_infer_wells, networks, task, fields))
+        for task, fields in in_flight(reads, window)
     )
 
-    def finish(task: Sequence[ScoredWell], *found: list[np.ndarray] | None) -> Future:
+    def finish(task: Sequence[ScoredWell], *found: list[Any]) -> Future:
         arrays = client.scatter(list(found), hash=False)
         return client.submit(finish_wells, plate, task, *arrays, card.phenotypes, stride, lengths, pure=False)
 
     finishing = (
-        ((task, logits), finish(task, images, maps, gradients))
-        for (task, images), (logits, maps, gradients) in in_flight(inferred, ahead)
+        ((task, logits), finish(task, cells, maps, gradients))
+        for (task, cells), (logits, maps, gradients) in in_flight(inferred, ahead)
     )
     for (task, logits), tables in in_flight(finishing, window):
         yield from zip(task, logits, tables, strict=True)
@@ -332,28 +334,28 @@ def _tasks(wells: Sequence[ScoredWell], fewest: int) -> list[list[ScoredWell]]:
 
 
 def _infer_wells(
-    networks: Sequence[WSCNN], wells: Sequence[ScoredWell], images: Sequence[np.ndarray]
+    networks: Sequence[WSCNN], wells: Sequence[ScoredWell], fields: Sequence[WellFields]
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Return scores, detector maps and saliency of each well, by the folds that score it."""
     inferred = [
-        _infer_fields([networks[k] for k in well.folds], fields, well.thresholds, well.learned)
-        for well, fields in zip(wells, images, strict=True)
+        _infer_fields([networks[k] for k in well.folds], own, well.thresholds, well.learned)
+        for well, own in zip(wells, fields, strict=True)
     ]
     logits, maps, gradients = map(list, zip(*inferred, strict=True))
     return logits, maps, gradients
 
 
 def _infer_fields(
-    networks: Sequence[WSCNN], images: np.ndarray, thresholds: np.ndarray, learned: np.ndarray
+    networks: Sequence[WSCNN], fields: WellFields, thresholds: np.ndarray, learned: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the same as `wscnn.network.saliency.saliency`, as arrays, for any number of fields (n, C, h, w)."""
-    device = next(networks[0].parameters()).device
+    """Return the same as `wscnn.network.saliency.saliency`, as arrays, for any number of fields."""
+    device, images = next(networks[0].parameters()).device, fields.images
     step = max(1, _PIXELS[device.type] // (images.shape[-2] * images.shape[-1]))
     parts = []
     for start in range(0, len(images), step):
         some = torch.tensor(images[start : start + step], device=device)
-        parts.append(
-            [values.cpu().numpy() for values in saliency(networks, some, thresholds.tolist(), learned.tolist())]
-        )
+        cells = None if fields.cells is None else ImageCells.of(fields.cells[start : start + step], device)
+        found = saliency(networks, some, thresholds.tolist(), learned.tolist(), cells)
+        parts.append([values.cpu().numpy() for values in found])
     logits, maps, gradients = zip(*parts, strict=True)
     return np.concatenate(logits, axis=1), np.concatenate(maps), np.concatenate(gradients)
