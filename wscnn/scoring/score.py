@@ -36,6 +36,7 @@ from wscnn.plates.store import BOX, STAGE, Plate
 from wscnn.scoring.masks import Extent, extent
 from wscnn.scoring.summaries import _long, _objects, _summaries, summarise
 from wscnn.scoring.tasks import ScoredWell, WellFields, finish_wells, read_wells
+from wscnn.staging.cell_measures import OutlinedCells
 
 # Pixels of fields in one pass, which takes one field at least: bounds the memory of activations. On CPUs few are best:
 # activations stay in the cache, and a field without a detection needs no backward pass.
@@ -177,20 +178,25 @@ def _by_detectors(
         log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
 
     logits, found = {}, {}
+    n_cells: dict[tuple[str, int], float] = {}
     lengths = extent(networks[0].receptive_field, score)
     # On CPUs each core computes its own well and never waits for another in the middle of a layer; so scores are also
     # the same on any number of cores.
     n_threads = threads_for(gpu=device.type == "cuda")
     with connect(dask) as client, one_thread(), ThreadPoolExecutor(n_threads) as pool:
         seen = _infer(client, pool, n_threads, plate, todo, networks, cards[0], lengths)
-        for n, (well, values, table) in enumerate(progress(seen, len(todo), "wells scored"), 1):
+        for n, (well, values, table, counts) in enumerate(progress(seen, len(todo), "wells scored"), 1):
             if n % _TRIM == 0:
                 _trim_memory()
             if not np.isfinite(values).all():
                 raise UserError(f"{models}: produced NaN scores for well {well.name} of {plate.path}; train again")
             logits[well.name] = np.where(scales["learned"][well.folds][:, None], values, np.nan)
             found[well.name] = table
+            n_cells |= {(well.name, field): count for field, count in zip(well.fields["field"], counts, strict=True)}
 
+    # Cells that were not counted in a channel of nuclei are those that the detector judges.
+    outlined = pd.Series([n_cells.get(key, np.nan) for key in zip(quality["well"], quality["field"], strict=True)])
+    quality = quality.assign(n_cells=quality["n_cells"].astype(float).fillna(outlined.set_axis(quality.index)))
     objects = _objects(plate.name, found)
     long = _long(todo, logits, cards[0].phenotypes, scales)
     return _Tables(objects, *_summaries(plate, screen, quality, cards, todo, long, objects))
@@ -297,8 +303,10 @@ def _infer(
     networks: Sequence[WSCNN],
     card: Card,
     lengths: Extent,
-) -> Iterator[tuple[ScoredWell, np.ndarray, dict[str, np.ndarray]]]:
-    """Yield each well with its scores (folds, n, P) and its table of objects, labels written, in order.
+) -> Iterator[tuple[ScoredWell, np.ndarray, dict[str, np.ndarray], Sequence[float]]]:
+    """Yield each well with its scores (folds, n, P), its table of objects and its cells per field, labels written.
+
+    The numbers of cells are NaN where no cells were looked for.
 
     Each step pulls from the one before it, and no more than a window of tasks, each of a few wells, waits between two.
     """
@@ -318,11 +326,18 @@ def _infer(
         return client.submit(finish_wells, plate, task, *arrays, card.phenotypes, stride, lengths, pure=False)
 
     finishing = (
-        ((task, logits), finish(task, cells, maps, gradients))
+        ((task, logits, list(map(_counts, task, cells))), finish(task, cells, maps, gradients))
         for (task, cells), (logits, maps, gradients) in in_flight(inferred, ahead)
     )
-    for (task, logits), tables in in_flight(finishing, window):
-        yield from zip(task, logits, tables, strict=True)
+    for (task, logits, counts), tables in in_flight(finishing, window):
+        yield from zip(task, logits, tables, counts, strict=True)
+
+
+def _counts(well: ScoredWell, cells: list[OutlinedCells] | None) -> list[float]:
+    """Return the number of cells of each field of a well, NaN where they were not looked for."""
+    if cells is None:
+        return [np.nan] * len(well.fields)
+    return [float(np.count_nonzero(np.unique(own.regions))) for own in cells]
 
 
 def _tasks(wells: Sequence[ScoredWell], fewest: int) -> list[list[ScoredWell]]:
