@@ -5,6 +5,7 @@ import torch
 
 from wscnn.discovery.cells import MOST_CELLS, describe
 from wscnn.network.model import WSCNN, field_features
+from wscnn.staging.cell_measures import cell_measures, n_measures
 from wscnn.staging.regions import SIDE, outline, regions
 
 
@@ -34,7 +35,7 @@ def test_features_are_mean_and_maximum_over_the_positions_of_a_cell() -> None:
     assert len(cells.numbers) >= 9
     for number, vector in zip(cells.numbers, cells.features, strict=True):
         own = maps[:, region == number]
-        expected = np.concatenate([own.mean(1), own.max(1)])
+        expected = np.concatenate([own.mean(1), own.max(1), cell_measures(image, labels)[number - 1]])
         np.testing.assert_allclose(vector, expected, rtol=2e-3, atol=1e-3)
         assert (labels == number).sum() == cells.area[list(cells.numbers).index(number)]
 
@@ -50,7 +51,7 @@ def test_without_outlines_a_field_is_cut_into_squares() -> None:
 
 def test_an_empty_field_has_no_cell() -> None:
     [cells] = describe(network(), np.zeros((1, 1, 160, 160), np.float32), outlined=True)
-    assert cells.features.shape == (0, 128) and not cells.labels.any()
+    assert cells.features.shape == (0, 128 + n_measures(1)) and not cells.labels.any()
 
 
 def test_a_crowded_field_keeps_cells_all_over_it(monkeypatch) -> None:
@@ -58,5 +59,5 @@ def test_a_crowded_field_keeps_cells_all_over_it(monkeypatch) -> None:
     assert MOST_CELLS > 5
     image, encoder = image_with_cells(), network()
     [cells] = describe(encoder, image[None], outlined=True)
-    assert len(cells.numbers) == 5 and cells.features.shape == (5, 128)
+    assert len(cells.numbers) == 5 and cells.features.shape == (5, 128 + n_measures(1))
     assert cells.numbers[-1] == cells.labels.max()

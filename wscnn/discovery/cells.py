@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wscnn.network.model import WSCNN, field_features
+from wscnn.staging.cell_measures import cell_measures
 from wscnn.staging.regions import SIDE, outline, regions, tiles
 
 #: A field keeps the features of this many cells at most, evenly spaced over the field: bounds memory.
@@ -25,7 +26,8 @@ class FieldCells:
     numbers
         Shape (n,): the number of each cell that has features, ascending.
     features
-        Shape (n, 2 F), float16: mean and maximum of the encoder's F features over the positions of each cell.
+        Shape (n, 2 F), float16: mean and maximum of the encoder's F features over the positions of each cell. Outlined
+        cells have their measures, too (`wscnn.staging.cell_measures.cell_measures`): (n, 2 F + M).
     area, intensity
         Shape (n,): pixels of each cell, and its mean intensity over all channels (1 is the top of the plate's window).
     """
@@ -65,13 +67,16 @@ def describe(network: WSCNN, images: np.ndarray, outlined: bool) -> list[FieldCe
         if len(numbers) > MOST_CELLS:
             numbers = numbers[np.linspace(0, len(numbers) - 1, MOST_CELLS).astype(int)]
         size = int(labels.max(initial=0)) + 1
+        features = _pooled(maps, region, numbers)
+        if outlined:
+            features = np.concatenate([features, cell_measures(image, labels)[numbers - 1].astype(np.float16)], axis=1)
         area = np.bincount(labels.ravel(), minlength=size)
         light = np.bincount(labels.ravel(), image.mean(0).ravel(), size)
         found.append(
             FieldCells(
                 labels,
                 numbers,
-                _pooled(maps, region, numbers),
+                features,
                 area[numbers].astype(float),
                 light[numbers] / np.maximum(area[numbers], 1),
             )

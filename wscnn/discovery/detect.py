@@ -77,7 +77,8 @@ def detect(plate: Plate, used: pd.DataFrame, model: NoveltyModel, network: WSCNN
         work = ((well, pool.submit(seen, well)) for well in negative)
         known = dict(in_flight(work, 2 * workers))
         of_negatives = {well: np.concatenate([one.features for one in own]) for well, own in known.items()}
-        scales = scales_of(of_negatives, {well: model.parts[f"{plate.name}/{well}"] for well in negative})
+        parts = {well: model.parts[f"{plate.name}/{well}"] for well in negative}
+        scales = scales_of(of_negatives, parts, model.n_measures)
         if scales is None:
             log(f"{plate.name}: too few negative control wells with cells; novelty scores no well")
             return replace(_tables([]), why_no_score="too few negative controls")

@@ -22,6 +22,7 @@ from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError
 from wscnn.core.robust import MAD_TO_SD
 from wscnn.core.wells import LEAST_NEGATIVES, N_PARTS
+from wscnn.staging.cell_measures import n_measures
 
 Features = NDArray[np.float32]
 
@@ -37,6 +38,8 @@ _MIDDLE, _LIMIT = 0.5, 0.95
 _OBJECT = 0.99
 #: A feature's robust deviation is at least this share of its standard deviation; standardized values end here.
 _LEAST_SPREAD, _FARTHEST = 0.2, 10.0
+#: Weight of the measures of cells together, relative to that of all features of the encoder.
+_OF_MEASURES = 0.25
 #: Cells whose distances are computed at a time.
 _BLOCK = 512
 
@@ -49,12 +52,19 @@ class PlateScale:
     spread: Features
 
     @classmethod
-    def of(cls, features: np.ndarray) -> "PlateScale":
-        """Return median and robust standard deviation of cells (n, F)."""
+    def of(cls, features: np.ndarray, n_measures: int = 0) -> "PlateScale":
+        """Return median and robust standard deviation of cells (n, F).
+
+        The last `n_measures` features count more than the others, as far fewer of them describe the whole cell: they
+        are standardized to larger values.
+        """
         values = features.astype(np.float32)
         center = np.median(values, 0)
         spread = MAD_TO_SD * np.median(np.abs(values - center), 0)
-        return cls(center, np.maximum(spread, _LEAST_SPREAD * values.std(0)) + 1e-6)
+        spread = np.maximum(spread, _LEAST_SPREAD * values.std(0)) + 1e-6
+        n_encoded = len(spread) - n_measures
+        spread[n_encoded:] /= np.sqrt(_OF_MEASURES * n_encoded / max(n_measures, 1))
+        return cls(center, spread)
 
     def __call__(self, features: np.ndarray) -> Features:
         """Return standardized features."""
@@ -140,13 +150,18 @@ class NoveltyModel:
     n_cells: list[int] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def n_measures(self) -> int:
+        """How many of the features are measures of the whole cell, the last ones."""
+        return n_measures(len(self.channels)) if self.outlined else 0
+
     def folds_of(self, well: str) -> list[int]:
         """Return which references judge a well (``plate/well``): that of its own part, or all."""
         return [self.parts[well]] if well in self.parts else list(range(N_PARTS))
 
 
 def fit_references(
-    cells: Mapping[str, np.ndarray], parts: Mapping[str, int], seed: int
+    cells: Mapping[str, np.ndarray], parts: Mapping[str, int], seed: int, n_measures: int = 0
 ) -> tuple[list[Reference], float]:
     """Return the references, and the score above which a cell is an object.
 
@@ -158,6 +173,8 @@ def fit_references(
         Part of each of these wells.
     seed
         Of the cells that are drawn.
+    n_measures
+        How many of the features are measures of the whole cell, the last ones.
     """
     random = np.random.default_rng(seed)
     plate_of = {well: well.rpartition("/")[0] for well in cells}
@@ -165,7 +182,9 @@ def fit_references(
     for part in range(N_PARTS):
         inside = [well for well in cells if parts[well] != part]
         scales = {
-            plate: PlateScale.of(np.concatenate([cells[well] for well in inside if plate_of[well] == plate]))
+            plate: PlateScale.of(
+                np.concatenate([cells[well] for well in inside if plate_of[well] == plate]), n_measures
+            )
             for plate in {plate_of[well] for well in inside}
         }
 
@@ -218,7 +237,9 @@ def load_novelty(path: Path) -> NoveltyModel:
         raise UserError(f"{path}: is no model of novelty ({reason}); run `wscnn novelty` again") from None
 
 
-def scales_of(cells: Mapping[str, np.ndarray], parts: Mapping[str, int]) -> list[PlateScale] | None:
+def scales_of(
+    cells: Mapping[str, np.ndarray], parts: Mapping[str, int], n_measures: int = 0
+) -> list[PlateScale] | None:
     """Return a plate's scale for each reference, by those of its negative control wells that are not of its part.
 
     Parameters
@@ -227,6 +248,8 @@ def scales_of(cells: Mapping[str, np.ndarray], parts: Mapping[str, int]) -> list
         Features (n, F) of the plate's negative control wells, by name.
     parts
         Part of each of these.
+    n_measures
+        As for `fit_references`.
 
     Returns
     -------
@@ -237,7 +260,8 @@ def scales_of(cells: Mapping[str, np.ndarray], parts: Mapping[str, int]) -> list
     if any(sum(parts[well] == part for well in known) < LEAST_OF_PART for part in range(N_PARTS)):
         return None
     return [
-        PlateScale.of(np.concatenate([cells[well] for well in known if parts[well] != part])) for part in range(N_PARTS)
+        PlateScale.of(np.concatenate([cells[well] for well in known if parts[well] != part]), n_measures)
+        for part in range(N_PARTS)
     ]
 
 
