@@ -221,8 +221,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "object": Column("int32", "Number of the cell, as in the table of objects under phenotype `novelty`"),
         "feature": Column(
             "object",
-            "List of the encoder's features, mean and maximum over the cell, standardized by the plate's negative "
-            "controls",
+            "List of the encoder's features, mean and maximum over the cell, and of measures of the cell, standardized "
+            "by the plate's negative controls",
             "robust SDs",
         ),
     },
