@@ -78,7 +78,7 @@ _WELL_SCORES = {
         "Mean over the cells of their mean intensity; for `novelty` only",
         "fraction of the plate's window",
     ),
-    "fold": Column("Int8", "Fold that scored the well; missing where all did"),
+    "fold": Column("Int8", "Fold that held out the well, or its plate, and scored it; missing where all folds did"),
     "why_no_score": Column(
         "str",
         "Empty where there is a score; else `no good field`, `too few good fields` (fewer than `qc.min_fields`) or "
@@ -111,7 +111,14 @@ _METHOD = {"method": Column("str", "`network`, or the simpler method: `count`, `
 #: of quality has one for each channel.
 TABLES: dict[str, dict[str, Column]] = {
     "layout": {**_PLATE, **_WELL, **_POSITION, **_PERTURBATION, **_ROLE, **_LABEL, **_BATCH},
-    "controls": {**_PLATE, **_WELL, **_POSITION, **_ROLE, **_LABEL},
+    "controls": {
+        **_PLATE,
+        **_WELL,
+        **_POSITION,
+        **_ROLE,
+        **_LABEL,
+        "batch": Column("str", "Batch of the plate; only where `train.hold_out` is `batch`"),
+    },
     "index": {
         **_PLATE,
         **_WELL,
@@ -340,6 +347,31 @@ TABLES: dict[str, dict[str, Column]] = {
             "Share of the negative controls with p at most 0.05 among each other; missing where none can reach it",
             "fraction",
         ),
+        "auc_phenotype": Column(
+            "float64",
+            "Chance that a positive control scores above a negative one of its plate, over plates that count",
+            "0 to 1",
+        ),
+        "auc_edge": Column(
+            "float64",
+            "Chance that a negative control on the plate's border scores above an inner one, over plates that count",
+            "0 to 1",
+        ),
+        "auc_edge_chance": Column("float64", "Upper end of its 95 % interval by chance, centred on 0.5", "0 to 1"),
+        "auc_side": Column(
+            "float64",
+            "Chance that a negative control in the plate's right half scores above one in the left, over plates that "
+            "count",
+            "0 to 1",
+        ),
+        "auc_side_chance": Column("float64", "Upper end of its 95 % interval by chance, centred on 0.5", "0 to 1"),
+        "auc_plate": Column(
+            "float64",
+            "How well scores separate a plate's negative controls from those of other plates, in either direction; "
+            "mean over plates",
+            "0.5 to 1",
+        ),
+        "auc_plate_chance": Column("float64", "Its 95 % quantile by chance", "0.5 to 1"),
         "outlier": Column(
             "float64",
             "How far samples' and negatives' median or log spread lies from other plates'; missing below 5 plates",
@@ -477,7 +509,8 @@ def described(table: str, name: str) -> Column | None:
 
 
 LAYOUT = types("layout")
-CONTROLS = types("controls")
+#: What every table of control wells has.
+CONTROLS = {name: kind for name, kind in types("controls").items() if name != "batch"}
 #: What readers list; the index of a plate has `ORIGINAL` too, and paths below the folder of its images.
 INDEX = {name: kind for name, kind in types("index").items() if name not in _ORIGINAL}
 ORIGINAL = {name: column.kind for name, column in _ORIGINAL.items()}
