@@ -86,6 +86,17 @@ _WELL_SCORES = {
     ),
 }
 
+_DRIFT = {
+    "drift": Column(
+        "float64",
+        "Largest difference of the plate's negative controls from those that the applied model was trained with; "
+        "missing where no model is applied or nothing is known of them",
+        "SDs between training plates",
+    ),
+    "drift_threshold": Column("float64", "Above it the plate is flagged", "SDs between training plates"),
+    "drift_of": Column("str", "What differs most; empty where `drift` is missing"),
+}
+
 # What the table of baselines has of that of hits.
 _CALLS = (
     "rank",
@@ -111,14 +122,7 @@ _METHOD = {"method": Column("str", "`network`, or the simpler method: `count`, `
 #: of quality has one for each channel.
 TABLES: dict[str, dict[str, Column]] = {
     "layout": {**_PLATE, **_WELL, **_POSITION, **_PERTURBATION, **_ROLE, **_LABEL, **_BATCH},
-    "controls": {
-        **_PLATE,
-        **_WELL,
-        **_POSITION,
-        **_ROLE,
-        **_LABEL,
-        "batch": Column("str", "Batch of the plate; only where `train.hold_out` is `batch`"),
-    },
+    "controls": {**_PLATE, **_WELL, **_POSITION, **_ROLE, **_LABEL, **_BATCH},
     "index": {
         **_PLATE,
         **_WELL,
@@ -372,6 +376,7 @@ TABLES: dict[str, dict[str, Column]] = {
             "0.5 to 1",
         ),
         "auc_plate_chance": Column("float64", "Its 95 % quantile by chance", "0.5 to 1"),
+        **_DRIFT,
         "outlier": Column(
             "float64",
             "How far samples' and negatives' median or log spread lies from other plates'; missing below 5 plates",
@@ -381,6 +386,8 @@ TABLES: dict[str, dict[str, Column]] = {
             "float64", "Rank correlation of its samples' z with the mean z of the same perturbations on other plates"
         ),
     },
+    # One row per plate that a model is applied to.
+    "drift": {**_PLATE, **_DRIFT},
     "suspects": {
         **_SCREEN,
         **_PLATE,
@@ -466,7 +473,10 @@ TABLES["baseline"] = {**_METHOD, **{name: TABLES["hits"][name] for name in _CALL
 #: File of each table below the folder of a screen's results, and what a row of it is.
 FILES = {
     "layout": ("layout.parquet", "One row per plate and well: the layout as `check` read it"),
-    "controls": ("controls.parquet", "One row per control well: what training depends on"),
+    "controls": (
+        "controls.parquet",
+        "One row per control well: what training depends on, so `batch` only where `train.hold_out` is `batch`",
+    ),
     "index": ("index/<plate>.parquet", "One row per image or plane, sorted by well, field, channel, z and time"),
     "raw": ("plates/<plate>.raw.parquet", "One row per raw image file that was staged"),
     "qc": ("qc/<plate>.parquet", "One row per field, with one column of each measure for each channel"),
@@ -478,6 +488,7 @@ FILES = {
     "hits": ("hits.parquet", "One row per perturbation, role and phenotype; the strongest evidence first"),
     "screen_wells": ("wells.parquet", "One row per well and phenotype of the screen, sorted by plate, row and column"),
     "plates": ("plates.parquet", "One row per plate and phenotype"),
+    "drift": ("drift.parquet", "One row per plate, where `model.checkpoint` names a trained model"),
     "suspects": ("suspects.parquet", "One row per control well and phenotype whose score contradicts the label"),
     "doses": (
         "doses.parquet",
@@ -525,6 +536,7 @@ HITS = types("hits")
 SCREEN_WELLS = types("screen_wells")
 PLATES = types("plates")
 SUSPECTS = types("suspects")
+DRIFT = types("drift")
 DOSES = types("doses")
 WARNINGS = types("warnings")
 CELLS = types("cells")

@@ -14,14 +14,25 @@ from wscnn.core.progress import log
 from wscnn.core.provenance import made_from
 from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.screen_tables import load_layout
-from wscnn.core.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, WELLS, conform, read_table, write_table
+from wscnn.core.tables import (
+    DRIFT,
+    HITS,
+    PLATES,
+    SCREEN_WELLS,
+    SUSPECTS,
+    WARNINGS,
+    WELLS,
+    conform,
+    read_table,
+    write_table,
+)
 from wscnn.core.wells import DISCOVERED, plate_format
 from wscnn.network.card import Card, read_cards
 from wscnn.staging.scale import read_scale
 from wscnn.statistics import plate_qc
 from wscnn.statistics.arrays import Array, Mask, Numbers
 from wscnn.statistics.attainable import layout_cautions
-from wscnn.statistics.cautions import Caution, gather, in_short, of_models, of_scale, tabulate
+from wscnn.statistics.cautions import Caution, gather, in_short, of_drift, of_models, of_scale, tabulate
 from wscnn.statistics.conformal import _cells, choose_null, false_discovery_q, log_smallest_p, rank_sum_p, strata_of
 from wscnn.statistics.doses import dose_series
 from wscnn.statistics.effects import (
@@ -69,6 +80,7 @@ def call_hits(
     checked: Path | None = None,
     models: Path | None = None,
     scale: Path | None = None,
+    drift: Path | None = None,
 ) -> None:
     """Call hits from tables of well scores.
 
@@ -93,6 +105,9 @@ def call_hits(
         Folder of the model that gave the scores, whose folds are checked; None where it is not known.
     scale
         The screen's scale (`wscnn.staging.scale`); None where ``mosaic.downsample`` was given.
+    drift
+        How far plates lie from those that the model was trained with (`wscnn.scoring.drift`); None where it was trained
+        on this screen.
 
     Raises
     ------
@@ -112,8 +127,9 @@ def call_hits(
         checked=None if checked is None else _read_warnings(checked),
         cards=[] if models is None else _cards(models),
         other_sizes=[] if scale is None else of_scale(read_scale(scale)),
+        drift=None if drift is None else read_table(drift, DRIFT),
     )
-    inputs = [("layout", layout)] if layout is not None else []
+    inputs = [(name, path) for name, path in (("layout", layout), ("drift", drift)) if path is not None]
     notes = made_from({"hits": hits}, [*inputs, *((f"wells/{path.stem}", path) for path in files)])
     screen = ScreenFolder(output)
     write_table(tables.hits, screen.table("hits"), notes, kind="hits", searched=["perturbation"])
@@ -156,6 +172,7 @@ def analyse(
     checked: pd.DataFrame | None = None,
     cards: Sequence[Card] = (),
     other_sizes: Sequence[Caution] = (),
+    drift: pd.DataFrame | None = None,
 ) -> Tables:
     """Return the tables of hit calling for a table of well scores.
 
@@ -175,6 +192,8 @@ def analyse(
         Of the folds of the model that gave the scores; none where it is not known.
     other_sizes
         What `wscnn.statistics.cautions.of_scale` says of the screen's scale.
+    drift
+        The columns of `wscnn.core.tables.DRIFT`, one row per plate; None where nothing is known.
 
     Raises
     ------
@@ -195,6 +214,8 @@ def analyse(
     if checked is None:
         checked = tabulate("check", layout_cautions(_layout_of(table), hits))
     warnings = [checked, tabulate("scale", other_sizes), tabulate("train", of_models(cards))]
+    drift = pd.DataFrame(columns=list(DRIFT)).astype(DRIFT) if drift is None else drift
+    warnings.append(tabulate("hits", of_drift(drift[drift["plate"].isin(plates)])))
     recalls = recall_of(cards)
     scored, called, qualities, suspects = [], [], [], []
     for phenotype, part in table.groupby("phenotype", sort=True):
@@ -211,7 +232,8 @@ def analyse(
                 f"hits: '{phenotype}': your negative controls against each other: {100 * below:.0f} % below 0.05 "
                 "(5 % is expected)"
             )
-        quality = quality.assign(**_separations(screen))
+        quality = quality.assign(**_separations(screen)).merge(drift, on="plate", how="left")
+        quality["drift_of"] = quality["drift_of"].fillna("")
         log(f"hits: '{phenotype}': {_separations_in_words(quality.iloc[0])}")
         n_tests = int(in_family.get(phenotype in DISCOVERED, 0))
         calls = _call(screen, part, n_tests, recalls.get(str(phenotype), UNKNOWN))
