@@ -50,14 +50,14 @@ def describe_negatives(
     for plate, fields in zip(plates.values(), used, strict=True):
         boxes = plate.all_fields()[["well", "field", *BOX]].merge(fields[["well", "field"]], on=["well", "field"])
         own = boxes[boxes["well"].isin(negatives.loc[negatives["plate"] == plate.name, "well"])]
-        wells = list(own.groupby("well", sort=True))
-        chosen = np.unique(np.linspace(0, len(wells) - 1, min(len(wells), _WELLS)).astype(int)) if wells else []
-        rows = [
-            _describe(network, plate, str(wells[n][0]), channels, wells[n][1][BOX].to_numpy()[:_FIELDS]) for n in chosen
-        ]
-        if rows:
-            found[plate.name] = np.stack(rows)
-    return found
+        wells = {str(well): rows[BOX].to_numpy()[:_FIELDS] for well, rows in own.groupby("well", sort=True)}
+        if wells:
+            chosen = np.linspace(0, len(wells) - 1, min(len(wells), _WELLS)).astype(int)
+            some = [list(wells)[n] for n in chosen]
+            found[plate.name] = np.stack([_describe(network, plate, well, channels, wells[well]) for well in some])
+    # Pixels that are not numbers give none.
+    finite = {name: rows[np.isfinite(rows).all(axis=1)] for name, rows in found.items()}
+    return {name: rows for name, rows in finite.items() if len(rows)}
 
 
 def _describe(network: WSCNN, plate: Plate, well: str, channels: Sequence[str], boxes: np.ndarray) -> np.ndarray:
@@ -68,13 +68,13 @@ def _describe(network: WSCNN, plate: Plate, well: str, channels: Sequence[str], 
     windows = {channel.name: channel.window for channel in plate.channels}
     low, high = np.array([windows[name] for name in channels]).T[:, :, None, None]
     raw = fields * np.where(high > low, high - low, 1) + low
-    measured = np.stack([[_measure(image) for image in field] for field in raw]).mean(0).ravel()
+    measured = np.stack([[measure_field(image) for image in field] for field in raw]).mean(0).ravel()
     device = next(network.parameters()).device
     features = field_features(network, torch.from_numpy(np.ascontiguousarray(fields)).to(device))
     return np.concatenate([measured, features.float().mean((0, 2, 3)).cpu().numpy()]).astype(np.float64)
 
 
-def _measure(image: np.ndarray) -> list[float]:
+def measure_field(image: np.ndarray) -> list[float]:
     """Return logarithms of background, brightness, sharpness and noise of one channel of a field (y, x)."""
     background, bright = np.quantile(image[::2, ::2], [BACKGROUND, BRIGHT])
     brightness = max(float(bright - background), 1e-12)

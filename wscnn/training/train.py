@@ -254,7 +254,7 @@ def _describe_negatives(prepared: _Prepared) -> dict[str, list[float]]:
     some = {name: plates[name] for name in chosen}
     with one_thread():
         wells = describe_negatives(prepared.network.eval(), some, own.values(), fields, prepared.channels)
-    return summarise_plates(wells)
+    return summarise_plates(wells) if wells else {}
 
 
 def _count_cells(card: Card, scores: Sequence[np.ndarray], checked: Examples) -> None:
