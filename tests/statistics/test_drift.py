@@ -37,8 +37,8 @@ def test_ordinary_plates_are_not_flagged(n_plates: int) -> None:
     ("what", "by"),
     [
         ("background of DNA", np.log(3)),
-        ("sharpness of actin", -0.4),
-        ("noise of actin", -1.0),
+        ("sharpness of actin", -0.6),
+        ("noise of actin", -0.6),
         ("features of the network", 1.0),
     ],
 )

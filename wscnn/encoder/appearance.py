@@ -12,7 +12,7 @@ from wscnn.plates.store import BOX, Plate
 
 #: Most negative control wells of a plate, and used fields of a well, that are looked at; side of the part of a field.
 _WELLS, _FIELDS, _SIDE = 8, 2, 512
-#: Distances, in pixels, whose differences tell sharp from blurred; noise is the same at all of them.
+#: Distances, in pixels, whose differences distinguish sharp from blurred; noise is the same at all of them.
 _NEAR, _MIDDLE, _FAR = 1, 2, 8
 #: Side of the squares in which noise is measured, and the share of them, the darkest, that counts.
 _SQUARE, _DARK = 8, 0.2

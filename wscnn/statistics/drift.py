@@ -13,7 +13,7 @@ from wscnn.statistics.arrays import Array
 MEASURES = {"background": 0.1, "brightness": 0.1, "sharpness": 0.05, "noise": 0.02}
 #: The same of features of a network, as a share of their root mean square.
 _LEAST_OF_FEATURES = 0.02
-#: The assumed spread counts as much as that of so many plates.
+#: Number of plates that the assumed spread counts for.
 _ASSUMED = 8.0
 #: Chance that a measure of an ordinary plate is beyond the threshold, on one side, if it is normally distributed.
 _LEVEL = 0.0005
