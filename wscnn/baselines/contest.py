@@ -141,16 +141,15 @@ def _folds(wells: pd.DataFrame, cards: Sequence[Card], seed: int) -> pd.Series:
     rows = wells.drop_duplicates(["plate", "well"])
     keys = rows["plate"] + "/" + rows["well"]
     tested = {card.unit(well): card.fold for card in cards for well in card.parts.get("test", [])}
-    folds = keys.map(cards[0].unit).map(tested) if cards else keys.map({})
+    folds = keys.map(cards[0].unit).map(tested) if cards else pd.Series(np.nan, index=keys.index)
     if folds.isna().all():
         from wscnn.training.parts import assign_parts
 
         own = rows.loc[rows["role"].isin(["negative", "positive"])]
-        keys = own["plate"] + "/" + own["well"]
         labelled = own[["plate", "well", "role"]].assign(phenotype=own["control_phenotype"])
         try:
             # Fold k is tested on part k + 2.
-            folds = (assign_parts(labelled, seed) + 1) % len(PARTS)
+            folds = ((assign_parts(labelled, seed) + 1) % len(PARTS)).reindex(keys.index)
         except UserError as error:
             log(f"baseline: the control wells cannot be assigned to folds: {'; '.join(error.problems)}")
     return pd.Series(folds.to_numpy(float), keys.to_numpy()).dropna()
