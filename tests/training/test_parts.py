@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from wscnn.core.errors import UserError
+from wscnn.core.screen_tables import controls as control_wells
 from wscnn.network.card import Card, folds_of
 from wscnn.training.parts import assign_parts, class_of
 
@@ -55,6 +56,12 @@ def test_fewer_than_three_groups_with_both_controls_are_refused() -> None:
         assign_parts(table, 0, "plate")
     with pytest.raises(UserError, match=r"train\.hold_out: batch, but .* no batch for plate P01"):
         assign_parts(controls(6).replace({"batch": {"b0": ""}}).query("plate != 'P00'"), 0, "batch")
+
+
+def test_training_depends_on_batches_only_where_these_are_held_out() -> None:
+    layout = controls(2).assign(well_row=0, well_column=0)
+    assert "batch" in control_wells(layout, "batch")
+    assert control_wells(layout, "plate").equals(control_wells(layout.assign(batch="other"), "plate"))
 
 
 def test_each_part_needs_every_phenotype() -> None:
