@@ -543,6 +543,31 @@ def score(
 
 
 @main.command()
+@_path("--controls", "The control wells, as `check` writes them.")
+@click.option("--store", "stores", type=_PATH, required=True, multiple=True, help="A staged plate; repeat for each.")
+@click.option(
+    "--quality", "qualities", type=_PATH, required=True, multiple=True, help="Its table of fields; in the same order."
+)
+@_path("--models", "Folder of the trained folds that are applied to these plates.")
+@_path("--output", "The table to write (Parquet).")
+@_settings("score")
+def drift(
+    controls: Path,
+    stores: tuple[Path, ...],
+    qualities: tuple[Path, ...],
+    models: Path,
+    output: Path,
+    score: dict[str, Any],
+) -> None:
+    """Compare negative controls of plates with those that the applied model was trained with."""
+    from wscnn.core.provenance import note_version
+    from wscnn.scoring.drift import measure_drift
+
+    measure_drift(controls, list(stores), list(qualities), models, output, score=score)
+    note_version(output.parent, "drift", "", output)
+
+
+@main.command()
 @click.option(
     "--wells", type=_PATH, required=True, multiple=True, help="A table of well scores, or a folder of them; repeatable."
 )
@@ -553,6 +578,7 @@ def score(
 @click.option("--warnings", type=_PATH, help="The warnings of `check`; by default the layout is checked again.")
 @click.option("--models", type=_PATH, help="Folder of the model that gave the scores, to warn of its folds.")
 @click.option("--scale", type=_PATH, help="The screen's scale, to warn of plates whose cells are of another size.")
+@click.option("--drift", type=_PATH, help="What `drift` wrote, to warn of plates unlike those of training.")
 @_settings("hits")
 def hits(
     wells: tuple[Path, ...],
@@ -561,6 +587,7 @@ def hits(
     warnings: Path | None,
     models: Path | None,
     scale: Path | None,
+    drift: Path | None,
     hits: dict[str, Any],
 ) -> None:
     """Call hits from per-well scores.
@@ -571,7 +598,7 @@ def hits(
     from wscnn.core.screen_folder import ScreenFolder
     from wscnn.statistics.hits import call_hits
 
-    call_hits(wells, layout, output, hits=hits, checked=warnings, models=models, scale=scale)
+    call_hits(wells, layout, output, hits=hits, checked=warnings, models=models, scale=scale, drift=drift)
     note_version(output, "hits", "", ScreenFolder(output).table("hits"))
 
 

@@ -14,6 +14,7 @@ from wscnn.core.config import section
 from wscnn.core.errors import UserError
 from wscnn.core.tables import CELLS, conform, read_table, write_table
 from wscnn.core.wells import well_name
+from wscnn.network.card import Card, card_text
 from wscnn.plates.store import Channel, PlateWriter
 from wscnn.statistics.hits import call_hits
 
@@ -62,13 +63,13 @@ class Screen:
         write_table(scores, folder / "scores.parquet")
         call_hits([folder / "scores.parquet"], folder / "layout.parquet", folder, hits=CALLING)
 
-    def run(self, output: Path, baseline: dict[str, Any] = ALL) -> dict[str, pd.DataFrame]:
+    def run(self, output: Path, baseline: dict[str, Any] = ALL, models: Path | None = None) -> dict[str, pd.DataFrame]:
         cells = [self.folder / "cells" / f"{plate}.parquet" for plate in PLATES]
         run_baselines(
             cells,
             self.folder / "wells.parquet",
             self.folder / "hits.parquet",
-            self.folder / "model",
+            models or self.folder / "model",
             output,
             baseline=baseline,
             calling=CALLING,
@@ -112,6 +113,32 @@ def test_all_methods_have_the_wells_and_perturbations_of_the_network(tables: dic
     # Three folds, dealt evenly by class.
     assert own["fold"].value_counts().tolist() == [8, 8, 8]
     assert wells.loc[(wells["method"] == "forest") & (wells["role"] == "sample"), "fold"].isna().all()
+
+
+def test_all_wells_of_a_held_out_plate_are_scored_by_its_fold(screen: Screen, tmp_path: Path) -> None:
+    layout = read_table(screen.folder / "layout.parquet")
+    control = layout[layout["role"] != "sample"]
+    own = {plate: (plate + "/" + rows["well"]).tolist() for plate, rows in control.groupby("plate")}
+    for fold, (tested, other) in enumerate((PLATES, PLATES[::-1])):
+        card = Card(
+            architecture="compact",
+            pool="noisy_or",
+            score_pool="topk",
+            channels=["DNA"],
+            pixel_size_um=None,
+            classes=["negative", "mitotic"],
+            screen="made-up",
+            fold=fold,
+            parts={"train": own[other], "select": [], "test": own[tested]},
+            thresholds={"mitotic": {"field": 0.0, "place": 0.0}},
+            settings={"train": {"hold_out": "plate"}},
+        )
+        path = tmp_path / "model" / f"fold-{fold}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(card_text(card, path))
+    tables = screen.run(tmp_path / "out", ALL | {"methods": ["count"]}, tmp_path / "model")
+    wells = tables["baseline_wells"].query("method == 'count'")
+    assert wells.groupby("plate")["fold"].agg(set).to_dict() == {"P1": {0}, "P2": {1}}
 
 
 def test_without_a_difference_nothing_is_learned(tmp_path: Path) -> None:

@@ -237,6 +237,14 @@ def test_too_few_controls(setup: Setup) -> None:
     assert "2 wells of class few, but three folds need at least 3" in told[0]
 
 
+@pytest.mark.parametrize(("hold_out", "many"), [("plate", "plates"), ("batch", "batches")])
+def test_fewer_plates_or_batches_than_three_cannot_be_held_out(setup: Setup, hold_out: str, many: str) -> None:
+    setup.config["train"] = {"hold_out": hold_out}
+    (problem,) = setup.problems()
+    assert f"train.hold_out: {hold_out} needs at least 3 {many}" in problem
+    assert "but there are 2" in problem
+
+
 def test_no_positive_and_no_negative(setup: Setup) -> None:
     setup.layout = [row.replace("positive\trare", "sample\t").replace("negative", "sample") for row in setup.layout]
     told = "\n".join(setup.problems())

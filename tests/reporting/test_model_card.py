@@ -169,3 +169,10 @@ def test_probabilities_are_fitted_to_labels_whatever_the_unit_of_the_score(seed,
     assert np.allclose(probability(both * scale + shift, *other), predicted, atol=1e-3)
     # The logistic of 0 is one half, of log 3 three quarters.
     assert np.allclose(probability(np.array([1.0, 1 + np.log(3) / 2]), 2.0, -2.0), [0.5, 0.75])
+
+
+def test_the_card_says_what_was_held_out(tmp_path: Path) -> None:
+    assert "three parts by well, all fields of a well together" in write(tmp_path / "wells", fold_card(0))
+    settings = {"model": {"pool": "noisy_or"}, "train": {"seed": 7, "hold_out": "batch"}}
+    text = write(tmp_path / "batches", fold_card(0, settings=settings))
+    assert "three parts by batch, all wells of a plate together" in text

@@ -83,6 +83,9 @@ def test_summary_says_how_hits_are_called_and_what_failed(opened: Opened, result
     assert "A hit has a q of at most 0.05." in text
     below = pd.read_parquet(results / "plates.parquet")["controls_below"].iloc[0]
     assert f"your negative controls against each other: {100 * below:.0f} % below 0.05 (5 % is expected)" in text
+    plates = pd.read_parquet(results / "plates.parquet").iloc[0]
+    edge, chance = plates["auc_edge"], plates["auc_edge_chance"]
+    assert f"inside with an AUC of {edge:.2f} (by chance {1 - chance:.2f} to {chance:.2f})" in text
     # One field of each plate is out of focus, in each of its two rows of the quality table.
     assert "passed quality control (of the others 6 out of focus)" in text
 

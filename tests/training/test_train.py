@@ -24,8 +24,8 @@ from wscnn.plates.store import Channel, PlateWriter
 from wscnn.simulate.concepts import CONCEPTS, SIDE, cross, disc, draw_concept, draw_objects, ring
 from wscnn.statistics.roc import auc, auc_error
 from wscnn.training.bags import Bags
-from wscnn.training.control_fields import assign_parts
 from wscnn.training.fit import Examples, evaluate, field_auc, fit
+from wscnn.training.parts import assign_parts
 from wscnn.training.recipe import recipe_of
 from wscnn.training.thresholds import field_threshold, place_threshold
 from wscnn.training.train import train_fold
@@ -519,3 +519,12 @@ def test_presence_is_learnt_and_not_absence_or_frequency(concept, network, setti
     test_bags = bags(rng, 30, contents.test_negative, contents.test_positive)
     logits, _ = evaluate(model, test_bags.fields)
     assert field_auc(logits, test_bags)[0] >= 0.9
+
+
+def test_a_fold_holds_out_whole_plates_and_says_so(tmp_path):
+    data = screen(tmp_path, {"negative": {disc: 6}, "ring": {disc: 4, ring: 2}}, n_plates=3, pixel_sizes=(1.0,) * 3)
+    _, card = load_model(run(data, tmp_path / "model", steps=2, evaluations=1, hold_out="plate"))
+    assert card.hold_out == "plate"
+    plates = {part: {well.rpartition("/")[0] for well in wells} for part, wells in card.parts.items()}
+    assert all(len(own) == 1 for own in plates.values())
+    assert set.union(*plates.values()) == {"plate0", "plate1", "plate2"}

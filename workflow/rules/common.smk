@@ -96,6 +96,8 @@ BASELINE = (
 NOVELTY = [SCREEN.model.novelty] if DISCOVERS else []
 # Only where the config gives no number.
 SCALE = [SCREEN.scale] if config["mosaic"]["downsample"] == "auto" else []
+# How plates compare with those that an applied model was trained with.
+DRIFT = [SCREEN.table("drift")] if config["model"]["checkpoint"] else []
 MODEL_CARD = [] if config["model"]["checkpoint"] or not HAS_MODEL else MODEL.readme
 
 
@@ -153,7 +155,9 @@ def encoder_start():
 def control_wells():
     """Return a digest of the control wells: training depends on these rows of the layout, not on the others."""
     if workflow.is_main_process:
-        return sha256(controls(layout()).to_csv().encode()).hexdigest()
+        batch = layout()["plate"].map(PLATES.set_index("plate")["batch"])
+        rows = controls(layout().assign(batch=batch), config["train"]["hold_out"])
+        return sha256(rows.to_csv().encode()).hexdigest()
 
 
 @cache

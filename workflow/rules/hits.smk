@@ -2,6 +2,7 @@
 rule hits:
     input:
         wells=[SCREEN.well_scores(plate) for plate in IMAGES],
+        drift=DRIFT,
     output:
         hits=SCREEN.table("hits"),
         wells=SCREEN.table("wells"),
@@ -27,7 +28,8 @@ rule hits:
         output=lambda wildcards, output: str(Path(output.hits).parent),
         # Which plates have cells of another size.
         scale=lambda wildcards, output: repeated("--scale", SCALE),
+        drift=lambda wildcards, input: repeated("--drift", DRIFT),
         settings=settings("hits"),
     shell:
         "wscnn hits {params.wells:q} --layout {params.layout:q} --warnings {params.warnings:q} {params.models:q}"
-        " --output {params.output:q} {params.scale:q} {params.settings:q} > {log:q} 2>&1"
+        " --output {params.output:q} {params.scale:q} {params.drift:q} {params.settings:q} > {log:q} 2>&1"

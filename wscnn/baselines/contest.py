@@ -134,19 +134,22 @@ def run_baselines(
 
 
 def _folds(wells: pd.DataFrame, cards: Sequence[Card], seed: int) -> pd.Series:
-    """Return which fold tests each control well, by ``plate/well``; wells of a fold that was left out are missing."""
-    rows = wells.drop_duplicates(["plate", "well"])
-    own = rows.loc[rows["role"].isin(["negative", "positive"])]
-    keys = own["plate"] + "/" + own["well"]
-    tested = {well: card.fold for card in cards for well in card.parts.get("test", [])}
-    folds = keys.map(tested)
-    if folds.isna().all():
-        from wscnn.training.control_fields import assign_parts
+    """Return which fold tests each well, by ``plate/well``: control wells, or all wells of plates that are held out.
 
+    Wells of a fold that was left out are missing.
+    """
+    rows = wells.drop_duplicates(["plate", "well"])
+    keys = rows["plate"] + "/" + rows["well"]
+    tested = {card.unit(well): card.fold for card in cards for well in card.parts.get("test", [])}
+    folds = keys.map(cards[0].unit).map(tested) if cards else pd.Series(np.nan, index=keys.index)
+    if folds.isna().all():
+        from wscnn.training.parts import assign_parts
+
+        own = rows.loc[rows["role"].isin(["negative", "positive"])]
         labelled = own[["plate", "well", "role"]].assign(phenotype=own["control_phenotype"])
         try:
             # Fold k is tested on part k + 2.
-            folds = (assign_parts(labelled, seed) + 1) % len(PARTS)
+            folds = ((assign_parts(labelled, seed) + 1) % len(PARTS)).reindex(keys.index)
         except UserError as error:
             log(f"baseline: the control wells cannot be assigned to folds: {'; '.join(error.problems)}")
     return pd.Series(folds.to_numpy(float), keys.to_numpy()).dropna()
@@ -360,13 +363,13 @@ def _count_scores(density: Array, positive: NDArray[np.bool_], negative: NDArray
 
 
 def _combined(by_fold: Mapping[int, Array], wells: _Wells) -> pd.DataFrame:
-    """Return the scores of wells: of controls by their test fold, of others the mean of the folds.
+    """Return the scores of wells: of those that a fold tests by this fold, of other samples the mean of the folds.
 
     Before that the folds are scaled to one median and median absolute deviation over the wells that all may score.
     """
-    control = wells.negative | wells.positive()
+    single = wells.negative | wells.positive() | (wells.fold >= 0)
     table = np.stack(list(by_fold.values()), axis=1)
-    common = np.isfinite(table).all(axis=1) & ~control
+    common = np.isfinite(table).all(axis=1) & ~single
     if common.sum() >= _FEWEST_COMMON:
         centre = np.median(table[common], axis=0)
         spread = np.median(np.abs(table[common] - centre), axis=0)
@@ -375,16 +378,16 @@ def _combined(by_fold: Mapping[int, Array], wells: _Wells) -> pd.DataFrame:
     columns = {k: i for i, k in enumerate(by_fold)}
     own = np.array([columns.get(int(k), -1) for k in wells.fold])
     tested = table[np.arange(len(table)), own]
-    score = np.where(control, np.where(own >= 0, tested, np.nan), table.mean(axis=1))
+    score = np.where(single, np.where(own >= 0, tested, np.nan), table.mean(axis=1))
     spread_of_folds = table.std(axis=1, ddof=1) if table.shape[1] > 1 else np.full(len(table), np.nan)
     return pd.DataFrame(
         {
             "plate": wells.rows["plate"],
             "well": wells.rows["well"],
             "score": score,
-            "score_sd": np.where(control, np.nan, spread_of_folds),
+            "score_sd": np.where(single, np.nan, spread_of_folds),
             "score_max": np.nan,
-            "fold": pd.Series(wells.fold).where(pd.Series(control & (own >= 0))).astype("Int8"),
+            "fold": pd.Series(wells.fold).where(pd.Series(single & (own >= 0))).astype("Int8"),
         }
     )
 

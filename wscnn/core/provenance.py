@@ -34,6 +34,7 @@ def _outputs(screen: ScreenFolder) -> dict[str, Path]:
         "novelty": screen.model.novelty,
         "train": screen.model.history("*"),
         "score": screen.well_scores("*"),
+        "drift": screen.table("drift"),
         "hits": screen.table("hits"),
         "measure": screen.cells("*"),
         "baseline": screen.table("baseline"),

@@ -135,10 +135,14 @@ def _repeated_wells(table: pd.DataFrame, path: Path) -> list[str]:
     return merged(repeated)
 
 
-def controls(layout: pd.DataFrame) -> pd.DataFrame:
-    """Return what training depends on in a layout: the control wells, their positions, roles and phenotypes."""
+def controls(layout: pd.DataFrame, hold_out: str = "well") -> pd.DataFrame:
+    """Return what training depends on in a layout: the control wells, their positions, roles and phenotypes.
+
+    The column ``batch`` is part of it where `hold_out`, the config's ``train.hold_out``, is ``batch``.
+    """
     chosen = layout[layout["role"].isin(["negative", "positive"])]
-    return chosen[["plate", "well", "well_row", "well_column", "role", "phenotype"]].reset_index(drop=True)
+    columns = ["plate", "well", "well_row", "well_column", "role", "phenotype"]
+    return chosen[[*columns, *(["batch"] if hold_out == "batch" else [])]].reset_index(drop=True)
 
 
 def _read(path: Path, kind: str) -> pd.DataFrame:

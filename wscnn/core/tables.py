@@ -82,12 +82,23 @@ _WELL_SCORES = {
         "Mean over the cells of their mean intensity; for `novelty` only",
         "fraction of the plate's window",
     ),
-    "fold": Column("Int8", "Fold that scored the well; missing where all did"),
+    "fold": Column("Int8", "Fold that held out the well, or its plate, and scored it; missing where all folds did"),
     "why_no_score": Column(
         "str",
         "Empty where there is a score; else `no good field`, `too few good fields` (fewer than `qc.min_fields`) or "
         "`no fold may score it`; for `novelty` also `no cell found` and `too few negative controls`",
     ),
+}
+
+_DRIFT = {
+    "drift": Column(
+        "float64",
+        "Largest difference of the plate's negative controls from those that the applied model was trained with; "
+        "missing where no model is applied or nothing is known of them",
+        "SDs between training plates",
+    ),
+    "drift_threshold": Column("float64", "Above it the plate is flagged", "SDs between training plates"),
+    "drift_of": Column("str", "What differs most; empty where `drift` is missing"),
 }
 
 # What the table of baselines has of that of hits.
@@ -115,7 +126,7 @@ _METHOD = {"method": Column("str", "`network`, or the simpler method: `count`, `
 #: of quality has one for each channel.
 TABLES: dict[str, dict[str, Column]] = {
     "layout": {**_PLATE, **_WELL, **_POSITION, **_PERTURBATION, **_ROLE, **_LABEL, **_BATCH},
-    "controls": {**_PLATE, **_WELL, **_POSITION, **_ROLE, **_LABEL},
+    "controls": {**_PLATE, **_WELL, **_POSITION, **_ROLE, **_LABEL, **_BATCH},
     "index": {
         **_PLATE,
         **_WELL,
@@ -344,6 +355,32 @@ TABLES: dict[str, dict[str, Column]] = {
             "Share of the negative controls with p at most 0.05 among each other; missing where none can reach it",
             "fraction",
         ),
+        "auc_phenotype": Column(
+            "float64",
+            "Chance that a positive control scores above a negative one of its plate, over plates that count",
+            "0 to 1",
+        ),
+        "auc_edge": Column(
+            "float64",
+            "Chance that a negative control on the plate's border scores above an inner one, over plates that count",
+            "0 to 1",
+        ),
+        "auc_edge_chance": Column("float64", "Upper end of its 95 % interval by chance, centred on 0.5", "0 to 1"),
+        "auc_side": Column(
+            "float64",
+            "Chance that a negative control in the plate's right half scores above one in the left, over plates that "
+            "count",
+            "0 to 1",
+        ),
+        "auc_side_chance": Column("float64", "Upper end of its 95 % interval by chance, centred on 0.5", "0 to 1"),
+        "auc_plate": Column(
+            "float64",
+            "How well scores separate a plate's negative controls from those of other plates, in either direction; "
+            "mean over plates",
+            "0.5 to 1",
+        ),
+        "auc_plate_chance": Column("float64", "Its 95 % quantile by chance", "0.5 to 1"),
+        **_DRIFT,
         "outlier": Column(
             "float64",
             "How far samples' and negatives' median or log spread lies from other plates'; missing below 5 plates",
@@ -353,6 +390,8 @@ TABLES: dict[str, dict[str, Column]] = {
             "float64", "Rank correlation of its samples' z with the mean z of the same perturbations on other plates"
         ),
     },
+    # One row per plate that a model is applied to.
+    "drift": {**_PLATE, **_DRIFT},
     "suspects": {
         **_SCREEN,
         **_PLATE,
@@ -438,7 +477,10 @@ TABLES["baseline"] = {**_METHOD, **{name: TABLES["hits"][name] for name in _CALL
 #: File of each table below the folder of a screen's results, and what a row of it is.
 FILES = {
     "layout": ("layout.parquet", "One row per plate and well: the layout as `check` read it"),
-    "controls": ("controls.parquet", "One row per control well: what training depends on"),
+    "controls": (
+        "controls.parquet",
+        "One row per control well: what training depends on, so `batch` only where `train.hold_out` is `batch`",
+    ),
     "index": ("index/<plate>.parquet", "One row per image or plane, sorted by well, field, channel, z and time"),
     "raw": ("plates/<plate>.raw.parquet", "One row per raw image file that was staged"),
     "qc": ("qc/<plate>.parquet", "One row per field, with one column of each measure for each channel"),
@@ -450,6 +492,7 @@ FILES = {
     "hits": ("hits.parquet", "One row per perturbation, role and phenotype; the strongest evidence first"),
     "screen_wells": ("wells.parquet", "One row per well and phenotype of the screen, sorted by plate, row and column"),
     "plates": ("plates.parquet", "One row per plate and phenotype"),
+    "drift": ("drift.parquet", "One row per plate, where `model.checkpoint` names a trained model"),
     "suspects": ("suspects.parquet", "One row per control well and phenotype whose score contradicts the label"),
     "doses": (
         "doses.parquet",
@@ -481,7 +524,8 @@ def described(table: str, name: str) -> Column | None:
 
 
 LAYOUT = types("layout")
-CONTROLS = types("controls")
+#: What every table of control wells has.
+CONTROLS = {name: kind for name, kind in types("controls").items() if name != "batch"}
 #: What readers list; the index of a plate has `ORIGINAL` too, and paths below the folder of its images.
 INDEX = {name: kind for name, kind in types("index").items() if name not in _ORIGINAL}
 ORIGINAL = {name: column.kind for name, column in _ORIGINAL.items()}
@@ -496,6 +540,7 @@ HITS = types("hits")
 SCREEN_WELLS = types("screen_wells")
 PLATES = types("plates")
 SUSPECTS = types("suspects")
+DRIFT = types("drift")
 DOSES = types("doses")
 WARNINGS = types("warnings")
 CELLS = types("cells")

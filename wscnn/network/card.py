@@ -65,6 +65,9 @@ class Card:
         Whether positions were pooled over cells found in the image, so that objects are these cells.
     recall
         For each phenotype, the share of its cells that score above the threshold ``place``, as far as that is known.
+    negatives
+        What negative controls of the training plates look like, as `wscnn.statistics.drift.summarise_plates` says it;
+        empty where that was not measured.
     digest
         SHA-256 of the file of weights; None on cards of earlier versions.
     """
@@ -86,6 +89,7 @@ class Card:
     learned: dict[str, bool] = field(default_factory=dict)
     outlined: bool = False
     recall: dict[str, float | None] = field(default_factory=dict)
+    negatives: dict[str, list[float]] = field(default_factory=dict)
     version: str = wscnn.__version__
     digest: str | None = field(default=None, compare=False)
 
@@ -93,6 +97,19 @@ class Card:
     def phenotypes(self) -> list[str]:
         """The classes but the negative one, in the order of the network's output."""
         return self.classes[1:]
+
+    @property
+    def hold_out(self) -> str:
+        """What the folds held out as a whole: ``well``, ``plate`` or ``batch`` (``train.hold_out``)."""
+        return str(self.settings.get("train", {}).get("hold_out", "well"))
+
+    def unit(self, well: str) -> str:
+        """Return what a well (``plate/well``) is held out with: itself, or its plate."""
+        return well if self.hold_out == "well" else well.rpartition("/")[0]
+
+    def holds_out(self, well: str) -> bool:
+        """Return whether the fold held out a well (``plate/well``), or its whole plate, for testing."""
+        return self.unit(well) in map(self.unit, self.parts.get("test", []))
 
 
 def read_card(path: Path) -> Card:
@@ -208,6 +225,10 @@ def _inconsistent(card: Card) -> Iterator[str]:
     for key in ("learned", "recall"):
         if (values := getattr(card, key)) and set(values) != set(card.phenotypes):
             yield f"{key}: of {', '.join(values)}, not of {', '.join(card.phenotypes)}"
+    if card.negatives:
+        lengths = [len(card.negatives.get(name, [])) for name in ("mean", "between", "within", "plates")]
+        if len(set(lengths[:3])) > 1 or lengths[3] != 1 or card.negatives["plates"][0] < 1:
+            yield "negatives: mean, between and within have to be equally long, and plates a number of 1 or more"
     if unknown := [part for part in card.parts if part not in PARTS]:
         yield f"parts.{unknown[0]}: no such part; there are {', '.join(PARTS)}"
     wells = [well for part in card.parts.values() for well in part]
@@ -245,7 +266,10 @@ def _with_nan(value: Any) -> Any:
 def folds_of(well: str, cards: Sequence[Card]) -> list[int]:
     """Return which folds, as indices into `cards`, may score a well named ``plate/well``.
 
-    Those that held it out for testing where it has any part in a model, else all.
+    Those that held it out for testing where it has any part in a model, else all. Where whole plates or batches were
+    held out, all wells of a plate have the part of its control wells: samples and controls of a plate are scored by the
+    same network, which has not seen the plate.
     """
-    known = any(well in wells for card in cards for wells in card.parts.values())
-    return [k for k, card in enumerate(cards) if not known or well in card.parts.get("test", [])]
+    unit = cards[0].unit(well)
+    known = any(unit in map(card.unit, wells) for card in cards for wells in card.parts.values())
+    return [k for k, card in enumerate(cards) if not known or card.holds_out(well)]

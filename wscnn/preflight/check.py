@@ -27,6 +27,7 @@ from wscnn.preflight.claim import claim_problems
 from wscnn.staging.scale import FALLBACK
 from wscnn.statistics.attainable import layout_cautions
 from wscnn.statistics.cautions import Caution, tabulate
+from wscnn.training.parts import group_problems
 
 T = TypeVar("T")
 
@@ -162,7 +163,11 @@ def check_config(
     discovers = known("discovery") and config["discovery"]["method"] != "none"
     if known("model") and config["model"]["checkpoint"] is None:
         if plates is not None and layout is not None:
-            problems += _training_problems(layout, config["layout"], discovers)
+            lacking = _training_problems(layout, config["layout"], discovers)
+            problems += lacking
+            if known("train") and not lacking and config["train"]["hold_out"] != "well":
+                hold_out = config["train"]["hold_out"]
+                problems += group_problems(control_wells(layout, hold_out), hold_out)
             problems += _pixel_size_problems(pixel_sizes)
         if known("train", "acquisition"):
             problems += _network_problems(layout, config)
@@ -194,7 +199,8 @@ def write_screen(screen: Screen, layout: Path | None, controls: Path | None, war
         write_table(screen.layout, layout, notes, kind="layout")
         note_version(layout.parent, "check", "", layout)
     if controls is not None:
-        write_table(control_wells(screen.layout), controls, kind="controls")
+        rows = control_wells(screen.layout, screen.config["train"]["hold_out"])
+        write_table(rows, controls, kind="controls")
     if warnings is not None:
         write_table(tabulate("check", screen.cautions), warnings, kind="warnings")
 

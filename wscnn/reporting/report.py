@@ -196,8 +196,9 @@ def summarise(results: Results, roc: pd.DataFrame, settings: Mapping[str, Any]) 
 
 
 def _calibrated(plates: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """Return for each phenotype how its scores were normalised, why, and how its negative controls compare."""
-    names = ["phenotype", "normalize", "normalize_reason", "controls_below"]
+    """Return for each phenotype how its scores were normalised, why, and how its controls compare."""
+    names = ["phenotype", "normalize", "normalize_reason", "controls_below", "auc_phenotype"]
+    names += [f"auc_{group}{part}" for group in ("edge", "side", "plate") for part in ("", "_chance")]
     # Tables of an earlier version lack these.
     table = plates.reindex(columns=names).dropna(subset="normalize").drop_duplicates()
     return [dict(zip(names, row, strict=True)) for row in table.itertuples(index=False)]

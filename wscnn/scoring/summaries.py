@@ -120,7 +120,7 @@ def _summaries(
     held_out = {
         well.name: cards[well.folds[0]].fold
         for well in scored
-        if len(well.folds) == 1 and f"{plate.name}/{well.name}" in cards[well.folds[0]].parts.get("test", [])
+        if len(well.folds) == 1 and cards[well.folds[0]].holds_out(f"{plate.name}/{well.name}")
     }
     unscored = dict.fromkeys((well.name for well in scored), "no fold that may score it learned anything")
     return summarise(plate, screen, quality, cards[0].phenotypes, long, objects, held_out, unscored)

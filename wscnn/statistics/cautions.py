@@ -76,6 +76,27 @@ def of_models(cards: Sequence[Card]) -> list[Caution]:
     return found
 
 
+def of_drift(drift: pd.DataFrame) -> list[Caution]:
+    """Return which plates have negative controls unlike those that the applied model was trained with.
+
+    Parameters
+    ----------
+    drift
+        One row per plate: ``plate, drift, drift_threshold, drift_of``.
+    """
+    return [
+        Caution(
+            "drift",
+            f"negative controls of this plate are unlike those that the model was trained with: {row.drift:.1f} SDs "
+            f"between training plates, most in {row.drift_of} (the threshold is {row.drift_threshold:.1f}); check "
+            "focus, exposure, background and staining, and whether positive controls are still separated; otherwise "
+            "train on plates like this one",
+            plate=str(row.plate),
+        )
+        for row in drift[drift["drift"] > drift["drift_threshold"]].itertuples()
+    ]
+
+
 def of_scale(scale: Scale) -> list[Caution]:
     """Return which plates have cells of another size than the screen whose scale they share."""
     return [

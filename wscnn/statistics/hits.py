@@ -14,14 +14,25 @@ from wscnn.core.progress import log
 from wscnn.core.provenance import made_from
 from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.screen_tables import load_layout
-from wscnn.core.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, WELLS, conform, read_table, write_table
+from wscnn.core.tables import (
+    DRIFT,
+    HITS,
+    PLATES,
+    SCREEN_WELLS,
+    SUSPECTS,
+    WARNINGS,
+    WELLS,
+    conform,
+    read_table,
+    write_table,
+)
 from wscnn.core.wells import DISCOVERED, plate_format
 from wscnn.network.card import Card, read_cards
 from wscnn.staging.scale import read_scale
 from wscnn.statistics import plate_qc
 from wscnn.statistics.arrays import Array, Mask, Numbers
 from wscnn.statistics.attainable import layout_cautions
-from wscnn.statistics.cautions import Caution, gather, in_short, of_models, of_scale, tabulate
+from wscnn.statistics.cautions import Caution, gather, in_short, of_drift, of_models, of_scale, tabulate
 from wscnn.statistics.conformal import _cells, choose_null, false_discovery_q, log_smallest_p, rank_sum_p, strata_of
 from wscnn.statistics.doses import dose_series
 from wscnn.statistics.effects import (
@@ -40,6 +51,7 @@ from wscnn.statistics.normalize import (
 )
 from wscnn.statistics.phenotype import Phenotype
 from wscnn.statistics.rare_fraction import UNKNOWN, Recall, rare_fraction, recall_of
+from wscnn.statistics.separation import between_plates, within_plates
 from wscnn.statistics.shared_positions import control_position_p, position_p, sharing
 from wscnn.statistics.well_tables import LAYOUT, check_wells, join_layout, read_wells, well_tables
 
@@ -68,6 +80,7 @@ def call_hits(
     checked: Path | None = None,
     models: Path | None = None,
     scale: Path | None = None,
+    drift: Path | None = None,
 ) -> None:
     """Call hits from tables of well scores.
 
@@ -92,6 +105,9 @@ def call_hits(
         Folder of the model that gave the scores, whose folds are checked; None where it is not known.
     scale
         The screen's scale (`wscnn.staging.scale`); None where ``mosaic.downsample`` was given.
+    drift
+        How far plates lie from those that the model was trained with (`wscnn.scoring.drift`); None where it was trained
+        on this screen.
 
     Raises
     ------
@@ -111,8 +127,9 @@ def call_hits(
         checked=None if checked is None else _read_warnings(checked),
         cards=[] if models is None else _cards(models),
         other_sizes=[] if scale is None else of_scale(read_scale(scale)),
+        drift=None if drift is None else read_table(drift, DRIFT),
     )
-    inputs = [("layout", layout)] if layout is not None else []
+    inputs = [(name, path) for name, path in (("layout", layout), ("drift", drift)) if path is not None]
     notes = made_from({"hits": hits}, [*inputs, *((f"wells/{path.stem}", path) for path in files)])
     screen = ScreenFolder(output)
     write_table(tables.hits, screen.table("hits"), notes, kind="hits", searched=["perturbation"])
@@ -155,6 +172,7 @@ def analyse(
     checked: pd.DataFrame | None = None,
     cards: Sequence[Card] = (),
     other_sizes: Sequence[Caution] = (),
+    drift: pd.DataFrame | None = None,
 ) -> Tables:
     """Return the tables of hit calling for a table of well scores.
 
@@ -174,6 +192,8 @@ def analyse(
         Of the folds of the model that gave the scores; none where it is not known.
     other_sizes
         What `wscnn.statistics.cautions.of_scale` says of the screen's scale.
+    drift
+        The columns of `wscnn.core.tables.DRIFT`, one row per plate; None where nothing is known.
 
     Raises
     ------
@@ -194,6 +214,8 @@ def analyse(
     if checked is None:
         checked = tabulate("check", layout_cautions(_layout_of(table), hits))
     warnings = [checked, tabulate("scale", other_sizes), tabulate("train", of_models(cards))]
+    drift = pd.DataFrame(columns=list(DRIFT)).astype(DRIFT) if drift is None else drift
+    warnings.append(tabulate("hits", of_drift(drift[drift["plate"].isin(plates)])))
     recalls = recall_of(cards)
     scored, called, qualities, suspects = [], [], [], []
     for phenotype, part in table.groupby("phenotype", sort=True):
@@ -210,6 +232,9 @@ def analyse(
                 f"hits: '{phenotype}': your negative controls against each other: {100 * below:.0f} % below 0.05 "
                 "(5 % is expected)"
             )
+        quality = quality.assign(**_separations(screen)).merge(drift, on="plate", how="left")
+        quality["drift_of"] = quality["drift_of"].fillna("")
+        log(f"hits: '{phenotype}': {_separations_in_words(quality.iloc[0])}")
         n_tests = int(in_family.get(phenotype in DISCOVERED, 0))
         calls = _call(screen, part, n_tests, recalls.get(str(phenotype), UNKNOWN))
         samples = calls.perturbations.query("role == 'sample'")
@@ -603,15 +628,57 @@ def _quality(
     return quality
 
 
+def _separations(screen: Phenotype) -> dict[str, float]:
+    """Return AUCs over control wells of plates that count, and the upper ends of their ranges by chance.
+
+    That of the phenotype compares positive with negative controls; the others show from negative controls alone how
+    well the score separates the plate's border from the inside, its right half from the left, and plates.
+    """
+    kept = np.isfinite(screen.score) & screen.usable[screen.plate]
+    control, negative = kept & (screen.positive | screen.negative), kept & screen.negative
+    border = _border(screen)[screen.plate, screen.row, screen.column]
+    right = screen.column >= _formats(screen)[screen.plate, 1] / 2
+    found = {
+        "phenotype": within_plates(screen.score[control], screen.plate[control], screen.positive[control]),
+        "edge": within_plates(screen.score[negative], screen.plate[negative], border[negative]),
+        "side": within_plates(screen.score[negative], screen.plate[negative], right[negative]),
+        "plate": between_plates(screen.score[negative], screen.plate[negative]),
+    }
+    values = {f"auc_{name}": one.auc for name, one in found.items()}
+    return values | {f"auc_{name}_chance": one.chance for name, one in found.items() if name != "phenotype"}
+
+
+def _separations_in_words(quality: pd.Series) -> str:
+    """Return `_separations` of a row of the table of plates as a line of the log."""
+
+    def part(name: str, words: str, low: bool = True) -> str:
+        value, chance = quality[f"auc_{name}"], quality[f"auc_{name}_chance"]
+        if np.isnan(value):
+            return f"{words} not known"
+        return f"{words} {value:.2f} (by chance {f'{1 - chance:.2f} to' if low else 'up to'} {chance:.2f})"
+
+    phenotype = quality["auc_phenotype"]
+    parts = [
+        "AUC of the phenotype " + ("not known" if np.isnan(phenotype) else f"{phenotype:.2f}"),
+        part("edge", "from negative controls alone, AUC of the plate's edge"),
+        part("side", "of its right half"),
+        part("plate", "of the plate", low=False),
+    ]
+    return ", ".join(parts)
+
+
+def _formats(screen: Phenotype) -> Numbers:
+    """Return rows and columns of the smallest standard format that holds each plate's wells, (plates, 2)."""
+    last = np.zeros((len(screen.usable), 2), dtype=np.int64)
+    np.maximum.at(last, screen.plate, np.stack([screen.row, screen.column], axis=1))
+    return np.array([plate_format([(int(row), int(column))]) for row, column in last], dtype=np.int64)
+
+
 def _border(screen: Phenotype) -> Mask:
     """Return the outermost wells of each plate (plates, R, C)."""
-    last = np.zeros((2, len(screen.usable)), dtype=np.int64)
-    np.maximum.at(last[0], screen.plate, screen.row)
-    np.maximum.at(last[1], screen.plate, screen.column)
     border = np.zeros((len(screen.usable), screen.row.max() + 1, screen.column.max() + 1), dtype=bool)
     border[:, 0, :] = border[:, :, 0] = True
-    for plate, (row, column) in enumerate(last.T):
-        rows, columns = plate_format([(int(row), int(column))])
+    for plate, (rows, columns) in enumerate(_formats(screen)):
         border[plate, rows - 1 :, :] = border[plate, :, columns - 1 :] = True
     return border
 

@@ -1,4 +1,4 @@
-"""The fields of control wells for training, validation and test of a fold."""
+"""The fields of control wells that a fold is trained, validated and tested on."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,60 +10,10 @@ import torch
 
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
-from wscnn.network.card import PARTS
 from wscnn.network.model import WSCNN
 from wscnn.plates.fields import draw_in_turns, read_fields, read_quality
 from wscnn.plates.store import BOX, Plate
 from wscnn.training.fit import Examples
-
-#: The class of negative controls.
-NEGATIVE = "negative"
-
-
-def assign_parts(controls: pd.DataFrame, seed: int) -> pd.Series:
-    """Return the part (0, 1 or 2) of each control well, balanced over classes and over the plates of each.
-
-    All fields of a well are in one part. Fold k is trained on part k, validated on part k + 1 and tested on part k + 2
-    (modulo 3).
-
-    Parameters
-    ----------
-    controls
-        Columns ``plate, well, role, phenotype``.
-    seed
-        Seed of the assignment, which does not depend on the order of the rows.
-
-    Raises
-    ------
-    UserError
-        When there are fewer than two classes, or a class has fewer than three wells.
-    """
-    table = controls.assign(label=class_of(controls)).sort_values(["label", "plate", "well"])
-    counts = table["label"].value_counts().sort_index()
-    problems = [
-        f"layout: class '{label}' has {count} control wells, but needs at least {len(PARTS)}: one each for training, "
-        "validation and test"
-        for label, count in counts.items()
-        if count < len(PARTS)
-    ]
-    if NEGATIVE not in counts:
-        problems.append("layout: there is no negative control well; training needs wells of role negative")
-    if set(counts.index) <= {NEGATIVE}:
-        problems.append("layout: there is no positive control well; training needs wells of role positive")
-    if problems:
-        raise UserError(problems)
-    random = np.random.default_rng(seed)
-    parts = pd.Series(0, index=table.index, name="part")
-    for _, wells in table.groupby("label"):
-        # The assignment continues from plate to plate, so that the parts of a class differ by at most one well.
-        order = [index for _, group in wells.groupby("plate") for index in random.permutation(group.index)]
-        parts[order] = (np.arange(len(order)) + random.integers(len(PARTS))) % len(PARTS)
-    return parts.reindex(controls.index)
-
-
-def class_of(controls: pd.DataFrame) -> pd.Series:
-    """Return the class of each control well: ``negative`` or its phenotype."""
-    return controls["phenotype"].where(controls["role"] == "positive", NEGATIVE)
 
 
 def fields_of(wells: pd.DataFrame, plates: Mapping[str, Plate], qcs: Sequence[Path]) -> pd.DataFrame:

@@ -16,21 +16,27 @@ from wscnn.core.progress import log
 from wscnn.core.provenance import made_from
 from wscnn.core.screen_folder import ModelFolder
 from wscnn.core.tables import CONTROLS, read_table, write_table
+from wscnn.encoder.appearance import describe_negatives
 from wscnn.network.card import PARTS, Card
-from wscnn.network.device import pick_device
+from wscnn.network.device import one_thread, pick_device
 from wscnn.network.model import WSCNN
 from wscnn.network.weights import save_model
 from wscnn.plates.fields import open_plates, shared_channels
 from wscnn.plates.store import Plate
 from wscnn.statistics.calibration import fit_probability, probability, reliability
 from wscnn.statistics.cautions import of_models
-from wscnn.training.control_fields import NEGATIVE, assign_parts, class_of, fields_of, load_examples
+from wscnn.statistics.drift import summarise_plates
+from wscnn.training.control_fields import fields_of, load_examples
 from wscnn.training.detector import Cells, highest_of_cells, learned, train_detectors
 from wscnn.training.distributed import fit_together
 from wscnn.training.fit import Examples, evaluate, field_auc, well_auc
+from wscnn.training.parts import NEGATIVE, assign_parts, class_of
 from wscnn.training.recipe import recipe_of
 from wscnn.training.start import start_network, start_weights, take_encoder
 from wscnn.training.thresholds import cell_threshold, field_threshold, place_threshold, recall
+
+#: Plates whose negative controls are described in the card, at most.
+_DESCRIBED = 24
 
 
 def train_fold(
@@ -55,7 +61,7 @@ def train_fold(
     fold
         0, 1 or 2.
     controls
-        Table of control wells: ``plate, well, role, phenotype``.
+        Table of control wells: ``plate, well, role, phenotype``, and ``batch`` where ``train.hold_out`` is ``batch``.
     stores, qcs
         Staged plates and, in the same order, their tables of fields; a field with ``used`` False is left out.
     output
@@ -70,14 +76,15 @@ def train_fold(
     Raises
     ------
     UserError
-        Before the first step: too few control wells, a table of fields that was not staged with its plate, plates that
-        differ in channels, pixel size or size of fields, fields that are constant, hold NaN or are smaller than the
-        network's receptive field, settings with which no network can be trained.
+        Before the first step: too few control wells, or plates or batches to hold out, a table of fields that was not
+        staged with its plate, plates that differ in channels, pixel size or size of fields, fields that are constant,
+        hold NaN or are smaller than the network's receptive field, settings with which no network can be trained.
     """
     prepared = _prepare(fold, controls, stores, qcs, model, train, encoder)
     resume = output.with_name(f".{output.stem}.resume")
     fitted = _fit(prepared, fold, resume, model, train)
     card = _make_card(prepared, fitted, screen, fold)
+    card.negatives = _describe_negatives(prepared)
     for phenotype, values in card.metrics["test"].items():
         log(
             f"fold {fold}, {phenotype}, held-out wells: AUC {values['well_auc']:.3f} over wells, "
@@ -155,7 +162,8 @@ def _prepare(
     plates = open_plates(stores, qcs)
     channels, pixel_size_um = shared_channels(list(plates.values()), model["channels"])
     wells = read_table(controls, CONTROLS)
-    wells = wells.assign(label=class_of(wells), part=(assign_parts(wells, train["seed"]) - fold) % len(PARTS))
+    parts = assign_parts(wells, train["seed"], train["hold_out"])
+    wells = wells.assign(label=class_of(wells), part=(parts - fold) % len(PARTS))
     classes = [NEGATIVE, *sorted(set(wells["label"]) - {NEGATIVE})]
     table = fields_of(wells, plates, qcs)
     torch.manual_seed(train["seed"])
@@ -235,6 +243,18 @@ def _make_card(prepared: _Prepared, fitted: _Fitted, screen: str, fold: int) -> 
             for label, phenotype in enumerate(classes[1:], 1)
         }
     return card
+
+
+def _describe_negatives(prepared: _Prepared) -> dict[str, list[float]]:
+    """Return what negative controls of the plates look like to the trained network, to compare later ones."""
+    fields = prepared.table[prepared.table["label"] == NEGATIVE]
+    plates = {name: plate for name, plate in prepared.plates.items() if name in set(fields["plate"])}
+    chosen = list(plates)[:: -(-len(plates) // _DESCRIBED)]
+    own = {name: fields[fields["plate"] == name] for name in chosen}
+    some = {name: plates[name] for name in chosen}
+    with one_thread():
+        wells = describe_negatives(prepared.network.eval(), some, own.values(), fields, prepared.channels)
+    return summarise_plates(wells) if wells else {}
 
 
 def _count_cells(card: Card, scores: Sequence[np.ndarray], checked: Examples) -> None:
