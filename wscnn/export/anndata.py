@@ -34,14 +34,14 @@ def write(screen: FinishedScreen, path: Path) -> None:
             {"measured_on": [one.kind for one in features], "meaning": [one.meaning for one in features]}
         )
         var.index = pd.Index([one.name for one in features])
-        conditions = [name for name in screen.conditions if name not in DESCRIBED]
+        conditions = [name for name in map(str, screen.conditions) if name not in DESCRIBED]
         columns, key = [*DESCRIBED, *conditions], ["plate", "well", "phenotype", "object"]
         parts = cells_with_features(screen, features)
     else:
         names = [name for name in WELL_FEATURES if name in screen.wells]
         meanings = [column.meaning if (column := described("screen_wells", name)) else "" for name in names]
         var = pd.DataFrame({"measured_on": "Wells", "meaning": meanings}, index=pd.Index(names))
-        columns, key = [name for name in screen.wells if name not in names], ["plate", "well", "phenotype"]
+        columns, key = [name for name in map(str, screen.wells) if name not in names], ["plate", "well", "phenotype"]
         parts = [(screen.wells, screen.wells[names].to_numpy(np.float32, na_value=np.nan))]
     uns = _group(root, "uns", "dict", "0.1.0")
     _string(uns, "screen", screen.name)
@@ -102,14 +102,13 @@ class _ObservationWriter:
         if table.empty:
             return
         self._x.append(values)
-        index = table[self._key[0]].astype(str).str.cat([table[name].astype(str) for name in self._key[1:]], "/")
-        self._index.append(index.to_numpy(object))
+        index = ["/".join(map(str, row)) for row in table[self._key].itertuples(index=False)]
+        self._index.append(np.array(index, object))
         for name, column in self._columns.items():
             if name in self._categories:
-                column.append(self._categories[name].get_indexer(table[name]).astype(np.int32))
+                column.append(self._categories[name].get_indexer(pd.Index(table[name])).astype(np.int32))
             else:
-                missing = {"na_value": np.nan} if column.dtype.kind == "f" else {}
-                column.append(table[name].to_numpy(column.dtype, **missing))
+                column.append(np.asarray(table[name], column.dtype))
 
 
 #: Columns of detected cells that are not those of wells.
@@ -125,7 +124,7 @@ def _plain(dtype: Any) -> np.dtype[Any]:
 
 def _write_var(root: zarr.Group, var: pd.DataFrame) -> None:
     group = _group(root, "var", "dataframe", "0.2.0")
-    group.attrs.update({"_index": "_index", "column-order": list(var)})
+    group.attrs.update({"_index": "_index", "column-order": [str(name) for name in var]})
     for name, values in {"_index": var.index, **var}.items():
         _array(group, str(name), (0,), str).append(np.asarray(values, object))
 

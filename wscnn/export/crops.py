@@ -5,6 +5,7 @@ Each cell is written twice: all channels as they were staged (TIFF, for measurem
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -14,6 +15,7 @@ import tifffile
 from wscnn.core.errors import UserError
 from wscnn.core.progress import progress
 from wscnn.export.finished import FinishedScreen
+from wscnn.export.sheets import write_csv
 from wscnn.plates.store import Plate
 from wscnn.reporting.pictures import compose, crop_box, picture_side
 
@@ -46,7 +48,7 @@ def write(screen: FinishedScreen, path: Path) -> None:
     for folder in ("tiff", "png"):
         (path / folder).mkdir()
     table = _table(chosen)
-    table.to_csv(path / "crops.csv", index=False, encoding="utf-8", lineterminator="\n")
+    write_csv(table, path / "crops.csv")
     for _ in progress(_cut(screen, chosen.assign(crop=table["crop"]), side, path), chosen["plate"].nunique(), "plates"):
         pass
 
@@ -115,8 +117,12 @@ def _cut(screen: FinishedScreen, cells: pd.DataFrame, side: int, path: Path) -> 
 
 
 def _write_tiff(path: Path, image: np.ndarray, plate: Plate) -> None:
-    metadata = {"axes": "CYX", "Channel": {"Name": [channel.name for channel in plate.channels]}}
+    metadata: dict[str, Any] = {"axes": "CYX", "Labels": [channel.name for channel in plate.channels]}
+    if len(image) > 1:
+        metadata["mode"] = "composite"
+    resolution = None
     if (size := plate.pixel_size_um) is not None:
-        for axis in "XY":
-            metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
-    tifffile.imwrite(path, image, ome=True, metadata=metadata, photometric="minisblack", compression="zlib")
+        metadata["unit"] = "um"
+        resolution = (1 / size, 1 / size)
+    # As ImageJ writes them: OME-TIFF would hold a random identifier, so that equal crops differed.
+    tifffile.imwrite(path, image, imagej=True, metadata=metadata, resolution=resolution)

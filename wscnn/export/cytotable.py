@@ -63,7 +63,7 @@ def _nuclei(screen: FinishedScreen) -> Iterable[pd.DataFrame]:
         table = read_table(path, CELLS).merge(on_plate, on="well", validate="many_to_one")
         features = table.reindex(columns=names).astype(np.float32)
         named = features.rename(columns=lambda name: f"Nuclei_{name.removeprefix(TEXTBOOK)}")
-        others = [name for name in table if not name.startswith(TEXTBOOK)]
+        others = [name for name in table.columns.astype(str) if not name.startswith(TEXTBOOK)]
         yield pd.concat([_metadata(table[others]), named], axis=1)
 
 

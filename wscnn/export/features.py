@@ -141,7 +141,7 @@ def _of_nuclei(screen: FinishedScreen, plate: str, objects: pd.DataFrame) -> pd.
         return pd.DataFrame(index=objects.index)
     codes = {well: code for code, well in enumerate(objects["well"].unique())}
     nuclei = nuclei[nuclei["well"].isin(codes)]
-    names = [name for name in nuclei if name.startswith(TEXTBOOK)]
+    names = [name for name in nuclei.columns.astype(str) if name.startswith(TEXTBOOK)]
     if nuclei.empty:
         return pd.DataFrame(index=objects.index)
     # Wells lie too far apart along a third axis for a nucleus of another one to be the nearest.
@@ -151,7 +151,7 @@ def _of_nuclei(screen: FinishedScreen, plate: str, objects: pd.DataFrame) -> pd.
         return np.column_stack([table["well"].map(codes) * apart, table["y"], table["x"]])
 
     _, nearest = KDTree(positions(nuclei)).query(positions(objects))
-    of = nuclei.iloc[nearest].set_axis(objects.index)
+    of = nuclei.iloc[np.asarray(nearest)].set_axis(objects.index)
     inside = (of["well"] == objects["well"]) & (of["field"] == objects["field"])
     for axis in ("y", "x"):
         inside &= (of[axis] >= objects[f"{axis}0"] - 0.5) & (of[axis] < objects[f"{axis}1"] - 0.5)

@@ -23,7 +23,7 @@ def write(screen: FinishedScreen, path: Path) -> None:
     table = _annotations(screen)
     with (path / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
         # The first line gives each column's type, as `omero metadata populate` reads it.
-        file.write(f"# header {','.join(_kind(name, table[name]) for name in table)}\n")
+        file.write(f"# header {','.join(_kind(name, table[name]) for name in map(str, table))}\n")
         table.to_csv(file, index=False, na_rep="NaN", lineterminator="\n")
     write_workbook(_mihcsme(screen), path / "mihcsme.xlsx")
 
@@ -43,7 +43,7 @@ def _annotations(screen: FinishedScreen) -> pd.DataFrame:
         table = table.merge(hits, on=["perturbation", "role"], how="left", validate="many_to_one")
         # Negative controls are not called.
         table[f"{phenotype}_hit"] = table[f"{phenotype}_hit"].eq(True).fillna(False).astype(bool)
-    text = {name: column.fillna("") for name, column in table.items() if column.dtype == "str"}
+    text = {str(name): column.fillna("") for name, column in table.items() if column.dtype == "str"}
     # OMERO's columns cannot be queried by names with spaces.
     return table.assign(**text).rename(columns=lambda name: "_".join(name.split()))
 
@@ -64,7 +64,7 @@ def _mihcsme(screen: FinishedScreen) -> dict[str, pd.DataFrame]:
     channels = _channels(screen)
     sites = screen.wells["n_fields"].max() if "n_fields" in screen.wells else None
     replicates = wells[wells["role"] == "sample"].groupby("perturbation")["plate"].nunique()
-    specimen = {}
+    specimen: dict[str, str] = {}
     for number, channel in enumerate(channels[:4], 1):
         specimen |= {f"Channel {number} label": channel, f"Channel {number} id": str(number)}
     positives = ", ".join(sorted(wells.loc[wells["role"] == "positive", "perturbation"].unique()))
@@ -75,7 +75,7 @@ def _mihcsme(screen: FinishedScreen) -> dict[str, pd.DataFrame]:
             "Investigation",
             {
                 "DataOwner": dict.fromkeys(["First Name", "Last Name", "Institute", "E-Mail Address"], ""),
-                "InvestigationInformation": {"Project ID": "", "Investigation Title": screen.name},
+                "InvestigationInfo": {"Project ID": "", "Investigation Title": screen.name},
             },
         ),
         "StudyInformation": _groups(

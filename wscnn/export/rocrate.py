@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from wscnn import __version__
 from wscnn.core.errors import UserError
-from wscnn.core.provenance import commit, file_digest
+from wscnn.core.provenance import commit
 from wscnn.core.tables import FILES
 from wscnn.export.finished import FinishedScreen
 
@@ -127,7 +127,6 @@ def _entity(name: str, file: Path) -> dict[str, Any]:
         "description": _description(name),
         "encodingFormat": _FORMATS[file.suffix],
         "contentSize": str(file.stat().st_size),
-        "sha256": file_digest(file),
     }
 
 

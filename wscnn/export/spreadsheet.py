@@ -46,10 +46,10 @@ def write_workbook(tables: dict[str, pd.DataFrame], path: Path) -> None:
             )
         sheet = book.create_sheet(name)
         sheet.freeze_panes = "A2"
-        for number, column in enumerate(table, 1):
+        for number, column in enumerate(map(str, table), 1):
             longest = max(map(len, map(str, table[column].head(200))), default=0)
             sheet.column_dimensions[get_column_letter(number)].width = min(max(len(column), longest) + 2, _WIDEST)
-        header = [_text(sheet, column) for column in table]
+        header = [_text(sheet, str(column)) for column in table]
         for cell in header:
             cell.font = Font(bold=True)
         for row in chain([header], _rows(sheet, table)):
