@@ -8,7 +8,7 @@ SCREEN ?= nuclei
 DEMO := demo$(patsubst %,_%,$(filter-out nuclei,$(SCREEN)))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test readers lint benchmark clean
 
 $(BIN)/wscnn: pyproject.toml envs/requirements.txt
 	$(PYTHON) -m venv .venv
@@ -36,7 +36,10 @@ lint: $(BIN)/pytest
 	snakemake --lint
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
-benchmark: $(BIN)/wscnn
+# Tools that read exports back in tests; their needs clash with those of this project and with each other.
+readers: .venv/readers/ngio/bin/ngio .venv/readers/crate/bin/crate
+
+.venv/readers/%: tests/export/readers.txt
 	$(BIN)/pip install --quiet -e '.[benchmark]'
 	python tests/benchmarks/run_all.py
 

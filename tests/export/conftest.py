@@ -15,7 +15,7 @@ from runs import ROOT
 from wscnn.core.tables import read_table, write_table
 
 #: What perturbations are called instead, so that a spreadsheet would calculate them.
-FORMULAS = {"compound 3": "=1+1", "compound 13": "-siRNA", "compound 23": "@sum", "compound 33": "+5 uM"}
+FORMULAS = {"compound 3": "=1+1", "compound 14": "-siRNA", "compound 15": "@sum", "compound 16": "+5 uM"}
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name == "hits":
             # However the calls went, two perturbations are hits: one whose name looks like a formula.
             samples = table["role"] == "sample"
-            table["hit"] = samples & table["perturbation"].isin(["=1+1", "compound 8"])
+            table["hit"] = samples & table["perturbation"].isin(["=1+1", "compound 22"])
         write_table(table, folder / f"{name}.parquet")
     objects = read_table(folder / "objects" / "P000.parquet")
     novel = objects[objects["phenotype"] == "novelty"]

@@ -32,8 +32,9 @@ def exported(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
     def get(target: str) -> Path:
         if target not in made:
-            made[target] = folder / f"{target}{TARGETS[target].suffix}"
-            export(results, target, made[target])
+            output = folder / f"{target}{TARGETS[target].suffix}"
+            export(results, target, output)
+            made[target] = output
         return made[target]
 
     return get
@@ -169,24 +170,23 @@ def test_anndata_reads_one_observation_per_cell(
     code = """
 import sys, json, anndata
 a = anndata.read_zarr(sys.argv[1])
-a.obs["novel"] = a[:, "encoder_0001"].X.ravel()
-a.obs["area"] = a[:, "area_px"].X.ravel()
-a.obs["solidity"] = a[:, "nucleus_solidity"].X.ravel()
 print(json.dumps({"shape": a.shape, "var": list(a.var_names), "unique": a.obs_names.is_unique,
-                  "obs": json.loads(a.obs.to_json(orient="index")), "screen": a.uns["screen"]}))
+                  "obs": json.loads(a.obs.to_json(orient="index")), "screen": a.uns["screen"],
+                  "x": json.loads(a.to_df().astype(float).to_json(orient="index"))}))
 """
     found = read_by("ngio", code, exported("anndata"))
     assert found["shape"] == [len(objects), 7] and found["unique"]
     assert found["var"][:2] == ["area_px", "height_px"] and found["screen"] == "made-up <b>screen</b>"
     wells = read_table(results / "wells.parquet").set_index(["plate", "well", "phenotype"])
     for cell in objects.sample(5, random_state=0).to_dict("records"):
-        own = found["obs"][f"{cell['plate']}/{cell['well']}/{cell['phenotype']}/{cell['object']}"]
+        name = f"{cell['plate']}/{cell['well']}/{cell['phenotype']}/{cell['object']}"
+        own, x = found["obs"][name], found["x"][name]
         well = wells.loc[(cell["plate"], cell["well"], cell["phenotype"])]
         assert (own["perturbation"], own["role"], own["field"]) == (well["perturbation"], well["role"], cell["field"])
-        assert own["score"] == pytest.approx(cell["score"]) and own["area"] == cell["area_px"]
+        assert own["score"] == pytest.approx(cell["score"]) and x["area_px"] == cell["area_px"]
         measured = cell["plate"] == "P000"
-        assert own["novel"] == (-cell["object"] if measured and cell["phenotype"] == "novelty" else None)
-        assert own["solidity"] == (pytest.approx(cell["y"] / 1000, rel=1e-5) if measured else None)
+        assert x["encoder_0001"] == (-cell["object"] if measured and cell["phenotype"] == "novelty" else None)
+        assert x["nucleus_solidity"] == (pytest.approx(cell["y"] / 1000, rel=1e-5) if measured else None)
 
 
 def test_anndata_holds_wells_where_no_cell_was_detected(results: Path, tmp_path: Path, read_by: ReadBy) -> None:
@@ -285,7 +285,7 @@ def test_annotations_have_omero_types_and_one_row_per_well(results: Path, export
     for row in table.iloc[[0, 20, 47]].to_dict("records"):
         own = wells.loc[(row["Plate"], row["Well"])]
         assert row["perturbation"] == own["perturbation"] and row["mitotic_score"] == pytest.approx(own["score"])
-    assert set(table.loc[table["mitotic_hit"], "perturbation"]) <= {"=1+1", "compound 8"}
+    assert set(table.loc[table["mitotic_hit"], "perturbation"]) <= {"=1+1", "compound 22"}
 
 
 def test_mihcsme_metadata_are_parsed(results: Path, exported, read_by: ReadBy) -> None:
@@ -335,7 +335,7 @@ def test_crops_show_the_highest_scores_of_hits_and_controls(results: Path, expor
     folder = exported("crops")
     table = pd.read_csv(folder / "crops.csv")
     assert set(table["role"]) == {"sample", "positive", "negative"}
-    assert set(table.loc[table["role"] == "sample", "perturbation"]) <= {"'=1+1", "compound 8"}
+    assert set(table.loc[table["role"] == "sample", "perturbation"]) <= {"'=1+1", "compound 22"}
     for _, group in table.groupby(["phenotype", "role", table["perturbation"].where(table["role"] == "sample", "")]):
         assert group["score"].is_monotonic_decreasing and group["rank_in_group"].tolist() == [*range(1, len(group) + 1)]
         assert len(group) <= 48
@@ -361,11 +361,6 @@ def test_a_crop_is_cut_from_the_staged_pixels(results: Path, exported) -> None:
             assert 1 / (tiff.pages[0].resolution[0]) == pytest.approx(0.65, rel=1e-4)
         png = imagecodecs.png_decode((folder / cell["png"]).read_bytes())
         assert crop.dtype == np.uint16 and png.dtype == np.uint8 and png.shape == (*crop.shape[-2:], 3)
-        assert (
-            np.unravel_index(png[..., 0].argmax(), crop.shape[-2:])
-            == np.unravel_index(crop.squeeze().clip(0, np.quantile(crop, 1)).argmax(), crop.shape[-2:])
-            or png[..., 0].max() == 255
-        )
         mosaic = Plate(results / "plates" / f"{cell['plate']}.zarr").read(cell["well"])[0]
         windows = np.lib.stride_tricks.sliding_window_view(mosaic, crop.shape[-2:])
         top, left = np.argwhere((windows == crop.squeeze()).all((2, 3)))[0]

@@ -130,8 +130,9 @@ def _of_novelty(screen: FinishedScreen, plate: str, objects: pd.DataFrame) -> pd
     values = np.stack(known["feature"].to_list())
     keys = pd.MultiIndex.from_frame(known[["well", "object"]])
     table = pd.DataFrame(values, keys, [_learned(i) for i in range(values.shape[1])])
-    found = table.reindex(pd.MultiIndex.from_frame(objects[["well", "object"]])).set_axis(objects.index)
-    return found.where((objects["phenotype"] == NOVELTY).to_numpy()[:, None])
+    novel = objects[objects["phenotype"] == NOVELTY]
+    found = table.reindex(pd.MultiIndex.from_frame(novel[["well", "object"]])).set_axis(novel.index)
+    return found.reindex(objects.index)
 
 
 def _of_nuclei(screen: FinishedScreen, plate: str, objects: pd.DataFrame) -> pd.DataFrame:
