@@ -37,9 +37,14 @@ lint: $(BIN)/pytest
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 # Tools that read exports back in tests; their needs clash with those of this project and with each other.
-readers: .venv/readers/ngio/bin/ngio .venv/readers/crate/bin/crate
+readers: .venv/readers/ngio .venv/readers/crate
 
-.venv/readers/%: tests/export/readers.txt
+.venv/readers/%: tests/export/%.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet -r $<
+	touch $@
+
+benchmark: $(BIN)/wscnn
 	$(BIN)/pip install --quiet -e '.[benchmark]'
 	python tests/benchmarks/run_all.py
 

@@ -24,6 +24,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_results(tmp_path_factory.mktemp("results") / "made-up", 2, 24, {0, 1}, ("mitotic", "novelty"))
     for name in ("hits", "wells"):
         table = read_table(folder / f"{name}.parquet")
+        # Columns of the layout whose names exports have for other things, or that are paths to Zarr.
+        table["row"], table["x"], table["conc/uM"], table["Treatment"] = "north", "none", 0.5, "knock-down"
         table["perturbation"] = table["perturbation"].replace(FORMULAS)
         if name == "hits":
             # However the calls went, two perturbations are hits: one whose name looks like a formula.

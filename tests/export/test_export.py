@@ -104,6 +104,9 @@ def test_unfinished_results_are_refused_with_what_is_missing(results: Path, tmp_
     (folder / "objects" / "P001.parquet").unlink()
     with pytest.raises(UserError, match=r"P001 have no table of detected cells .* run `wscnn run CONFIG`"):
         export(folder, "anndata", tmp_path / "out")
+    (folder / "objects" / "P001.parquet").write_bytes(b"PAR1 but not whole")
+    with pytest.raises(UserError, match=r"P001.parquet: not a readable Parquet file"):
+        export(folder, "anndata", tmp_path / "out")
     (folder / "plates.parquet").unlink()
     with pytest.raises(UserError, match=r"plates.parquet missing.; finish the screen with `wscnn run CONFIG`"):
         export(folder, "csv", tmp_path / "out")
@@ -176,6 +179,7 @@ print(json.dumps({"shape": a.shape, "var": list(a.var_names), "unique": a.obs_na
 """
     found = read_by("ngio", code, exported("anndata"))
     assert found["shape"] == [len(objects), 7] and found["unique"]
+    assert {own["conc_uM"] for own in found["obs"].values()} == {0.5}
     assert found["var"][:2] == ["area_px", "height_px"] and found["screen"] == "made-up <b>screen</b>"
     wells = read_table(results / "wells.parquet").set_index(["plate", "well", "phenotype"])
     for cell in objects.sample(5, random_state=0).to_dict("records"):
@@ -246,13 +250,13 @@ table = image.get_table("mitotic")
 own = conditions[(conditions["row"] == row) & (conditions["column"] == column)].iloc[0]
 print(json.dumps({"wells": len(conditions), "perturbation": own["perturbation"], "type": table.table_type(),
                   "label": table.reference_label, "rows": json.loads(table.dataframe.to_json(orient="index")),
-                  "all": len(plate.concatenate_image_tables("mitotic").dataframe)}))
+                  "own_row": own["layout_row"], "all": len(plate.concatenate_image_tables("mitotic").dataframe)}))
 """
     mitotic = objects[(objects["phenotype"] == "mitotic") & (objects["plate"] == "P000")]
     well = mitotic["well"].iloc[-1]
     found = read_by("ngio", code, exported("fractal") / "P000.zarr", well)
     own = mitotic[mitotic["well"] == well].set_index("object")
-    assert (found["wells"], found["all"]) == (24, len(mitotic))
+    assert (found["wells"], found["all"], found["own_row"]) == (24, len(mitotic), "north")
     assert (found["type"], found["label"]) == ("feature_table", "mitotic")
     assert set(found["rows"]) == set(own.index.astype(str))
     for number, row in found["rows"].items():
@@ -370,5 +374,5 @@ def test_a_crop_is_cut_from_the_staged_pixels(results: Path, exported) -> None:
 def test_a_screen_without_cells_has_no_crops(results: Path, tmp_path: Path) -> None:
     folder = tmp_path / "screen"
     shutil.copytree(results, folder, ignore=shutil.ignore_patterns("plates", "objects"))
-    with pytest.raises(UserError, match="no cell to cut out"):
+    with pytest.raises(UserError, match="none to cut out"):
         export(folder, "crops", tmp_path / "out")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from wscnn.core.tables import described
+from wscnn.core.tables import OBJECTS, described
 from wscnn.export.features import DESCRIBED, WELL_FEATURES, cells_with_features, features_of
 from wscnn.export.finished import FinishedScreen
 
@@ -34,20 +34,23 @@ def write(screen: FinishedScreen, path: Path) -> None:
             {"measured_on": [one.kind for one in features], "meaning": [one.meaning for one in features]}
         )
         var.index = pd.Index([one.name for one in features])
-        conditions = [name for name in map(str, screen.conditions) if name not in DESCRIBED]
-        columns, key = [*DESCRIBED, *conditions], ["plate", "well", "phenotype", "object"]
+        key = ["plate", "well", "phenotype", "object"]
+        known = {"phenotype": screen.wells["phenotype"], **{str(name): own for name, own in screen.conditions.items()}}
+        columns = list(dict.fromkeys([*DESCRIBED, *known]))
         parts = cells_with_features(screen, features)
     else:
         names = [name for name in WELL_FEATURES if name in screen.wells]
         meanings = [column.meaning if (column := described("screen_wells", name)) else "" for name in names]
         var = pd.DataFrame({"measured_on": "Wells", "meaning": meanings}, index=pd.Index(names))
-        columns, key = [name for name in map(str, screen.wells) if name not in names], ["plate", "well", "phenotype"]
+        key = ["plate", "well", "phenotype"]
+        known = {str(name): column for name, column in screen.wells.items() if name not in names}
+        columns = list(known)
         parts = [(screen.wells, screen.wells[names].to_numpy(np.float32, na_value=np.nan))]
     uns = _group(root, "uns", "dict", "0.1.0")
     _string(uns, "screen", screen.name)
     _string(uns, "observation", key[-1])
     _write_var(root, var)
-    writer = _ObservationWriter(root, screen, len(var), columns, key)
+    writer = _ObservationWriter(root, len(var), columns, key, known)
     for cells, values in _blocks(parts):
         writer.append(cells, values)
     zarr.consolidate_metadata(path, zarr_format=2)
@@ -76,26 +79,26 @@ class _ObservationWriter:
     """Appends observations: ``X`` and the columns of ``obs``, text as categories that are known beforehand."""
 
     def __init__(
-        self, root: zarr.Group, screen: FinishedScreen, n_features: int, columns: list[str], key: list[str]
+        self, root: zarr.Group, n_features: int, columns: list[str], key: list[str], known: dict[str, pd.Series]
     ) -> None:
         self._key = key
         self._x = _array(root, "X", (0, n_features), np.float32)
         self._obs = _group(root, "obs", "dataframe", "0.2.0")
-        self._obs.attrs.update({"_index": "_index", "column-order": columns})
+        self._obs.attrs.update({"_index": "_index", "column-order": [_key(name) for name in columns]})
         self._index = _array(self._obs, "_index", (0,), str)
         self._categories: dict[str, pd.Index] = {}
         self._columns: dict[str, zarr.Array] = {}
         for name in columns:
-            if name in screen.wells and screen.wells[name].dtype == "str":
-                group = _group(self._obs, name, "categorical", "0.2.0")
+            if name in known and known[name].dtype == "str":
+                group = _group(self._obs, _key(name), "categorical", "0.2.0")
                 group.attrs["ordered"] = False
-                categories = pd.Index(sorted(screen.wells[name].dropna().unique()), dtype=object)
+                categories = pd.Index(sorted(known[name].dropna().unique()), dtype=object)
                 _array(group, "categories", (0,), str).append(categories.to_numpy())
                 self._categories[name] = categories
                 self._columns[name] = _array(group, "codes", (0,), np.int32)
             else:
-                dtype = screen.wells[name].dtype if name in screen.wells else _DTYPES[name]
-                self._columns[name] = _array(self._obs, name, (0,), _plain(dtype))
+                dtype = known[name].dtype if name in known else _DTYPES[name]
+                self._columns[name] = _array(self._obs, _key(name), (0,), _plain(dtype))
 
     def append(self, table: pd.DataFrame, values: np.ndarray) -> None:
         """Append observations, one per row of `table`."""
@@ -111,8 +114,13 @@ class _ObservationWriter:
                 column.append(np.asarray(table[name], column.dtype))
 
 
-#: Columns of detected cells that are not those of wells.
-_DTYPES: dict[str, Any] = {"field": np.int32, "object": np.int32, "y": np.float64, "x": np.float64}
+# Columns of detected cells that are not those of wells.
+_DTYPES = {name: np.dtype(OBJECTS[name]) for name in ("field", "object", "y", "x", "score")}
+
+
+def _key(name: str) -> str:
+    """Return the name of a column as Zarr can hold it, to which a slash is a step into a group."""
+    return name.replace("/", "_")
 
 
 def _plain(dtype: Any) -> np.dtype[Any]:

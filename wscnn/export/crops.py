@@ -36,14 +36,14 @@ def write(screen: FinishedScreen, path: Path) -> None:
         When no cell was detected, or the images of a plate are no longer there.
     """
     if not screen.has_objects:
-        raise UserError(f"{screen.folder.path}: no table of detected cells (objects/); there is no cell to cut out")
+        raise UserError(
+            f"{screen.folder.path}: no cell was detected (objects/<plate>.parquet), so there is none to cut out; the "
+            "model card (model/README.md) says how well the model finds the phenotype"
+        )
     screen.stores()
     chosen = _chosen(screen)
     if chosen.empty:
-        raise UserError(
-            f"{screen.folder.path}: no cell was detected in any hit or control; the model card (model/README.md) says "
-            "how well the model finds the phenotype"
-        )
+        raise UserError(f"{screen.folder.path}: no cell was detected in any hit or control; there is none to cut out")
     side = picture_side(chosen)
     for folder in ("tiff", "png"):
         (path / folder).mkdir()

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from scipy.spatial import KDTree
 
 from wscnn.core.tables import CELLS, FEATURES, read_table
 from wscnn.core.wells import NOVELTY
-from wscnn.export.finished import FinishedScreen
+from wscnn.export.finished import FinishedScreen, columns_of
 
 #: Prefix of the textbook features in the table of nuclei.
 TEXTBOOK = "feature_"
@@ -64,10 +63,9 @@ def features_of(screen: FinishedScreen) -> list[Feature]:
     """Return the features that the screen's detected cells have, those of all plates, in a fixed order."""
     n_learned = 0
     for plate in screen.plate_names:
-        if n_learned == 0 and (path := screen.folder.features(plate)).is_file():
-            with pq.ParquetFile(path) as file:
-                first = next(file.iter_batches(1, columns=["feature"]), None)
-            n_learned = 0 if first is None or not len(first) else len(first["feature"][0])
+        path = screen.folder.features(plate)
+        if n_learned == 0 and path.is_file() and columns_of(path)[1]:
+            n_learned = len(read_table(path, FEATURES)["feature"].iloc[0])
     return [
         *(Feature(name, "Cells", meaning) for name, meaning in SHAPE.items()),
         *(Feature(_learned(i), "Cells", "Feature of the encoder, novel cells only") for i in range(n_learned)),
@@ -83,7 +81,7 @@ def textbook(screen: FinishedScreen) -> list[str]:
     names: dict[str, None] = {}
     for plate in screen.plate_names:
         if (path := screen.folder.cells(plate)).is_file():
-            own = pq.read_schema(path).names
+            own, _ = columns_of(path)
             names |= dict.fromkeys(name.removeprefix(TEXTBOOK) for name in own if name.startswith(TEXTBOOK))
     return list(names)
 

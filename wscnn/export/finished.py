@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import yaml
 
 from wscnn.core.errors import UserError, listed
 from wscnn.core.screen_folder import ModelFolder, ScreenFolder
 from wscnn.core.tables import OBJECTS, SCREEN_WELLS, read_table
 
-#: Tables without which a screen is not finished.
-_NEEDED = ("hits", "wells", "plates")
-#: What every table of wells has, also where the scores are the user's own.
-_OF_A_WELL = ("plate", "well", "perturbation", "role", "phenotype", "score")
+# Tables without which a screen is not finished, and the columns that exports need of them.
+_OF_A_WELL = ("plate", "well", "well_row", "well_column", "perturbation", "role", "control_phenotype")
+_NEEDED = {
+    "hits": ("rank", "perturbation", "phenotype", "role", "hit"),
+    "wells": (*_OF_A_WELL, "phenotype", "score"),
+    "plates": ("plate", "phenotype", "status"),
+}
+# Names that exports have for other things than a column of the layout, in lower case.
+_TAKEN = {*OBJECTS, "label", "index", "_index", "row", "column", "path_in_well", "treatment", "controlphenotype"}
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,14 @@ class FinishedScreen:
 
     @cached_property
     def conditions(self) -> pd.DataFrame:
-        """One row per plate and well: what was done to it, with the layout's further columns."""
-        fixed = ["plate", "batch", "well", "well_row", "well_column", "perturbation", "role", "control_phenotype"]
-        further = [name for name in self.wells if name not in SCREEN_WELLS]
-        table = self.wells[[name for name in [*fixed, *further] if name in self.wells]]
-        return table.drop_duplicates(["plate", "well"]).reset_index(drop=True)
+        """One row per plate and well: what was done to it, with the layout's further columns.
+
+        A further column called like something that exports hold, such as ``row``, becomes ``layout_row``.
+        """
+        further = [name for name in map(str, self.wells) if name not in SCREEN_WELLS]
+        table = self.wells[[*_OF_A_WELL, *(["batch"] if "batch" in self.wells else []), *further]]
+        renamed = {name: f"layout_{name}" for name in further if name.lower() in _TAKEN}
+        return table.drop_duplicates(["plate", "well"]).reset_index(drop=True).rename(columns=renamed)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -74,10 +83,11 @@ class FinishedScreen:
         """Folder of the model that scored the screen."""
         return ModelFolder(Path((self.config.get("model") or {}).get("checkpoint") or self.folder.model.path))
 
-    @property
+    @cached_property
     def has_objects(self) -> bool:
-        """Whether cells were detected, rather than wells scored elsewhere."""
-        return bool(self.plate_names) and self.folder.objects(self.plate_names[0]).is_file()
+        """Whether any cell was detected."""
+        paths = map(self.folder.objects, self.plate_names)
+        return any(columns_of(path)[1] for path in paths if path.is_file())
 
     def objects(self, plate: str) -> pd.DataFrame:
         """Return the detected cells of a plate, joined with the conditions of their wells."""
@@ -101,6 +111,22 @@ class FinishedScreen:
                 "export needs them; run the workflow again, which stages them"
             )
         return stores
+
+
+def columns_of(path: Path) -> tuple[list[str], int]:
+    """Return the names of the columns and the number of rows of a Parquet file, from its metadata alone.
+
+    Raises
+    ------
+    UserError
+        When it cannot be read.
+    """
+    try:
+        found = pq.read_metadata(path)
+        return list(found.schema.to_arrow_schema().names), int(found.num_rows)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a readable Parquet file ({reason}); delete it and run again") from None
 
 
 def read_finished(results: Path) -> FinishedScreen:
@@ -129,8 +155,9 @@ def read_finished(results: Path) -> FinishedScreen:
         )
         raise UserError(f"{results}: not the results of a finished screen ({listed(missing)} missing); {what}")
     hits, wells, plates = (read_table(folder.table(name)) for name in _NEEDED)
-    if lacking := [name for name in _OF_A_WELL if name not in wells]:
-        raise UserError(f"{folder.table('wells')}: has no column {', '.join(lacking)}; run the stage hits again")
+    for (name, columns), table in zip(_NEEDED.items(), (hits, wells, plates), strict=True):
+        if lacking := [column for column in columns if column not in table]:
+            raise UserError(f"{folder.table(name)}: has no column {', '.join(lacking)}; run the stage hits again")
     if wells.empty:
         raise UserError(f"{folder.table('wells')}: holds no well; run the stages score and hits again")
     screen = FinishedScreen(folder, hits, wells, plates)
