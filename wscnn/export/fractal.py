@@ -25,7 +25,7 @@ CONDITION = "condition"
 def write(screen: FinishedScreen, path: Path) -> None:
     """Write a plate of the same name into the folder `path` for each plate of the screen.
 
-    Pixels are not copied where the file system can give the same file a second name (a hard link).
+    Pixels are not copied but linked (hard links) where the file system allows it.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def write(screen: FinishedScreen, path: Path) -> None:
 
 
 def _copy(source: str, target: str) -> None:
-    """Give pixels a second name, and copy everything that a tool may rewrite: metadata, labels."""
+    """Link pixels, and copy everything that a tool may rewrite: metadata, labels."""
     file = Path(source)
     if file.name == "zarr.json" or "labels" in file.parts:
         shutil.copyfile(source, target)

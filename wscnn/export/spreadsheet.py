@@ -21,6 +21,8 @@ from wscnn.export.sheets import sheets
 _ROWS, _CHARACTERS = 1_048_576, 32_767
 # Characters that XML, and so a workbook, cannot hold.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+# Rows in memory as Python's objects.
+_BLOCK = 10_000
 # Widest column, in characters.
 _WIDEST = 60
 
@@ -61,9 +63,11 @@ def write_workbook(tables: dict[str, pd.DataFrame], path: Path) -> None:
 
 
 def _rows(sheet: Any, table: pd.DataFrame) -> Iterator[list[Any]]:
-    columns = [table[name].astype(object).where(table[name].notna(), None).tolist() for name in table]
-    for row in zip(*columns, strict=True):
-        yield [_value(sheet, value) for value in row]
+    for start in range(0, len(table), _BLOCK):
+        block = table[start : start + _BLOCK]
+        columns = [block[name].astype(object).where(block[name].notna(), None).tolist() for name in block]
+        for row in zip(*columns, strict=True):
+            yield [_value(sheet, value) for value in row]
 
 
 def _value(sheet: Any, value: Any) -> Any:

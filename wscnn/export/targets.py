@@ -1,4 +1,4 @@
-"""All formats that results are exported to, in one place; light to import, for the command line."""
+"""All formats that results are exported to; light to import, since the command line lists them."""
 
 from dataclasses import dataclass
 
