@@ -12,11 +12,13 @@ import openpyxl
 import pandas as pd
 import pytest
 import tifffile
+import zarr
 from click.testing import CliRunner
 
 from wscnn.cli import main
 from wscnn.core.errors import UserError
 from wscnn.core.tables import TABLES, read_table
+from wscnn.export import anndata
 from wscnn.export.export import RECORD, export
 from wscnn.export.targets import TARGETS
 from wscnn.plates.store import Plate
@@ -191,6 +193,18 @@ print(json.dumps({"shape": a.shape, "var": list(a.var_names), "unique": a.obs_na
         measured = cell["plate"] == "P000"
         assert x["encoder_0001"] == (-cell["object"] if measured and cell["phenotype"] == "novelty" else None)
         assert x["nucleus_solidity"] == (pytest.approx(cell["y"] / 1000, rel=1e-5) if measured else None)
+
+
+def test_anndata_is_the_same_however_many_blocks_it_is_written_in(
+    results: Path, exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = zarr.open_group(exported("anndata"), mode="r")
+    monkeypatch.setattr(anndata, "_ROWS", 50)
+    export(results, "anndata", tmp_path / "blocks")
+    blocks = zarr.open_group(tmp_path / "blocks", mode="r")
+    assert whole["X"].shape[0] > 150 and whole["X"].chunks[0] > 150 and blocks["X"].chunks[0] == 50
+    for name in ("X", "obs/_index", "obs/score", "obs/perturbation/codes", "obs/perturbation/categories"):
+        np.testing.assert_array_equal(whole[name][:], blocks[name][:])
 
 
 def test_anndata_holds_wells_where_no_cell_was_detected(results: Path, tmp_path: Path, read_by: ReadBy) -> None:

@@ -76,7 +76,8 @@ class FinishedScreen:
         try:
             return dict(yaml.safe_load(self.folder.config.read_bytes()))
         except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
-            raise UserError(f"{self.folder.config}: not the config of a run ({error}); run the screen again") from None
+            reason = " ".join(str(error).split())
+            raise UserError(f"{self.folder.config}: not the config of a run ({reason}); run the screen again") from None
 
     @property
     def models(self) -> ModelFolder:
