@@ -8,7 +8,7 @@ SCREEN ?= nuclei
 DEMO := demo$(patsubst %,_%,$(filter-out nuclei,$(SCREEN)))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test readers lint benchmark clean
 
 $(BIN)/wscnn: pyproject.toml envs/requirements.txt
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,14 @@ lint: $(BIN)/pytest
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+# Tools that read exports back in tests; their needs clash with those of this project and with each other.
+readers: .venv/readers/ngio .venv/readers/crate
+
+.venv/readers/%: tests/export/%.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet -r $<
+	touch $@
 
 benchmark: $(BIN)/wscnn
 	$(BIN)/pip install --quiet -e '.[benchmark]'

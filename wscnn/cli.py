@@ -19,6 +19,7 @@ from wscnn import __version__
 from wscnn.core.config import section, shipped
 from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import N_FOLDS
+from wscnn.export.targets import TARGETS
 
 # Threads of torch that wait for each other sleep instead of spinning: on a shared machine, spinning makes a step
 # several times as long. OpenMP reads this when torch is imported.
@@ -730,6 +731,22 @@ def view(results: Path, well: str, output: Path | None, occlusion: bool, models:
     if not plate:
         raise UserError(f"--well: '{well}' names no plate; write it as plate1/B03")
     view_well(results, plate, name, output, occlusion, models)
+
+
+def _list_targets() -> str:
+    """Return the formats of exports and what each of them is, one per line."""
+    return "\n".join(f"{name:9}  {target.summary}" for name, target in TARGETS.items())
+
+
+@main.command(help=f"Export a finished screen to the formats of other tools.\n\n\b\n{_list_targets()}")
+@click.argument("results", type=_PATH)
+@click.option("--to", "target", type=click.Choice(list(TARGETS)), required=True, help="The format; see above.")
+@_path("--output", "The file (xlsx) or folder to write, outside the results folder.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export at --output.")
+def export(results: Path, target: str, output: Path, overwrite: bool) -> None:
+    from wscnn.export.export import export as make
+
+    make(results, target, output, overwrite=overwrite)
 
 
 @main.command()

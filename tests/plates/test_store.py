@@ -81,6 +81,24 @@ def test_the_schema_accepts_plate_wells_images_and_labels(path: Path) -> None:
     assert label.ome_attributes.image_label is not None
 
 
+def test_masks_carry_the_color_of_their_name_and_saliency_none(path: Path) -> None:
+    import zarr
+
+    masks = np.zeros((40, 60), np.uint32)
+    masks[3:5, 3:5], masks[10:12, 10:12] = 1, 7
+    plate = Plate(path)
+    plate.write_labels("A01", {"rare": masks, "other": masks, "rare_saliency": masks.astype(np.uint8)})
+
+    def colors(name: str) -> dict[int, tuple[int, ...]]:
+        label = ImageLabel.from_zarr(zarr.open_group(path / "A/01/0/labels" / name, mode="r"))
+        return {int(one.label_value): tuple(one.rgba) for one in label.ome_attributes.image_label.colors or []}
+
+    rare, other = colors("rare"), colors("other")
+    assert list(rare) == list(other) == [1, 7]
+    assert len(set(rare.values())) == len(set(other.values())) == 1 and set(rare.values()) != set(other.values())
+    assert colors("rare_saliency") == {}
+
+
 def test_a_well_costs_seven_files_with_two_channels(path: Path) -> None:
     files = [entry for entry in path.rglob("*") if entry.is_file()]
     # Plate and two rows; for each well its group, image and array's metadata, and a shard a channel.

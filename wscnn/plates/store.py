@@ -11,6 +11,7 @@ each well's table of fields and of its array; and the plate's own digest covers 
 
 import json
 import math
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from wscnn.core.wells import parse_well, plate_format, row_letters, well_name
 from wscnn.plates.shards import _array_metadata, _broken, _digest, _read_planes, _shard_digests, _write_array
 
 _VERSION = "0.5"
+# Colours of masks, which colour-blind people can distinguish (Okabe and Ito).
+_LABEL_COLORS = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167)]
 #: A field's box in its mosaic, in pixels: columns of the table of fields.
 BOX = ["y", "x", "height", "width"]
 #: Stage position of a field: columns that the table may have.
@@ -281,12 +284,15 @@ class Plate:
             return _read_planes(folder, found, (), [()], _shard_digests(found, f"{self.name}/{well}/{name}"))[0]
 
     def write_labels(self, well: str, images: Mapping[str, np.ndarray]) -> None:
-        """Write label images (y, x) by name, of unsigned integers and the mosaic's size, each atomically."""
+        """Write label images (y, x) by name, of unsigned integers and the mosaic's size, each atomically.
+
+        Masks, whose objects are numbered from 1, carry one colour per name for viewers; images of 8 bits carry none.
+        """
         labels = self.path / _well_path(well) / "0" / "labels"
-        image_label = {"version": _VERSION, "source": {"image": "../../"}}
         cell = self.cell(well)
         for name, image in images.items():
             meta = _multiscale(name, "yx", self.pixel_size_um)
+            image_label = {"version": _VERSION, **_colors(name, image), "source": {"image": "../../"}}
             with atomic_path(labels / name) as partial:
                 _group(partial, {"ome": {"version": _VERSION, "multiscales": [meta], "image-label": image_label}})
                 _write_array(partial / "0", image, cell, f"{self.name}/{well}/{name}")
@@ -352,6 +358,15 @@ class Plate:
 def _well_path(well: str) -> str:
     row, column = parse_well(well)
     return f"{row_letters(row)}/{column + 1:02d}"
+
+
+def _colors(name: str, masks: np.ndarray) -> dict[str, Any]:
+    """Return the colours of the objects of a label image: that of its name."""
+    if masks.dtype == np.uint8:
+        return {}
+    rgb = _LABEL_COLORS[zlib.crc32(name.encode()) % len(_LABEL_COLORS)]
+    numbers = np.unique(masks[masks > 0]).tolist()
+    return {"colors": [{"label-value": number, "rgba": [*rgb, 255]} for number in numbers]}
 
 
 def _group(folder: Path, attributes: Mapping[str, Any]) -> None:

@@ -131,7 +131,7 @@ def _cut_plate(plate: Plate, cells: list[dict[Hashable, Any]], side: int) -> lis
         wanted = {label for _, cell in own for label in (cell["phenotype"], cell["phenotype"] + SALIENCY)}
         labels = {label: plate.read_label(well, label) for label in plate.labels(well) if label in wanted}
         for number, cell in own:
-            box = _box(cell["y"], cell["x"], side, fields.loc[cell["field"]])
+            box = crop_box(cell["y"], cell["x"], side, fields.loc[cell["field"]])
             cuts[number] = _pad(mosaic[:, box[0], box[1]], side)
             layers[number] = {label: _pad(image[box], side) for label, image in labels.items()}
     ranges = _contrast(list(cuts.values()), plate.channels)
@@ -192,7 +192,7 @@ def jpeg_uri(rgb: np.ndarray) -> str:
     return _data_uri(imagecodecs.jpeg8_encode(np.ascontiguousarray(rgb), level=90), "jpeg")
 
 
-def _box(y: float, x: float, side: int, field: pd.Series) -> tuple[slice, slice]:
+def crop_box(y: float, x: float, side: int, field: pd.Series) -> tuple[slice, slice]:
     """Return the square about (y, x), moved to be inside its field, so that no unrelated neighbour is shown."""
     return (
         _span(y, side, int(field["y"]), int(field["height"])),
