@@ -1,8 +1,10 @@
 """Positions of a map belong to the cell that they lie on or beside."""
 
+import itertools
+
 import numpy as np
 
-from wscnn.staging.regions import REACH, regions, signal, tiles
+from wscnn.staging.regions import REACH, nuclear_channel, outline, regions, signal, tiles
 
 
 def test_positions_belong_to_the_nearest_cell_within_reach():
@@ -35,3 +37,16 @@ def test_a_cell_in_any_channel_is_signal():
     image[0, 10:20, 10:20], image[1, 40:50, 40:50] = 200, 5000
     seen = signal(image)
     assert seen[15, 15] > 0.9 and seen[45, 45] > 0.9 and seen[30, 30] == 0
+
+
+def test_cells_are_the_nuclei_of_the_channel_that_is_named_after_them() -> None:
+    assert nuclear_channel(["GFP", "Hoechst 33342"]) == 1 and nuclear_channel(["DNA"]) == 0
+    assert nuclear_channel(["GFP", "actin"]) is None
+    random = np.random.default_rng(0)
+    image = random.normal(0.05, 0.005, (2, 160, 160)).astype(np.float32)
+    for y, x in itertools.product(range(20, 160, 40), repeat=2):
+        image[1, y - 5 : y + 5, x - 5 : x + 5] = 0.5
+    # A cytoplasmic stain covers half of the field, brighter than any nucleus.
+    image[0, :, :80] = 1.0
+    assert outline(image, 1).max() == 16
+    assert outline(image).max() != 16

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wscnn.network.model import WSCNN, field_features
-from wscnn.staging.cell_measures import cell_measures
-from wscnn.staging.regions import SIDE, outline, regions, tiles
+from wscnn.staging.cell_measures import find_cells
+from wscnn.staging.regions import SIDE, tiles
 
 #: A field keeps the features of this many cells at most, evenly spaced over the field: bounds memory.
 MOST_CELLS = 1000
@@ -57,8 +57,8 @@ def describe(network: WSCNN, images: np.ndarray, outlined: bool) -> list[FieldCe
     for image in images:
         maps = field_features(network, torch.from_numpy(image[None]).to(device))[0]
         if outlined:
-            labels = outline(image).astype(np.uint16)
-            region = regions(labels, network.stride)
+            cells = find_cells(image, network.stride, network.nuclear)
+            labels, region = cells.outlines.astype(np.uint16), cells.regions.astype(np.uint16)
         else:
             region = tiles((maps.shape[1], maps.shape[2]), SIDE).astype(np.uint16)
             pixels = np.repeat(np.repeat(region, network.stride, 0), network.stride, 1)
@@ -69,7 +69,7 @@ def describe(network: WSCNN, images: np.ndarray, outlined: bool) -> list[FieldCe
         size = int(labels.max(initial=0)) + 1
         features = _pooled(maps, region, numbers)
         if outlined:
-            features = np.concatenate([features, cell_measures(image, labels)[numbers - 1].astype(np.float16)], axis=1)
+            features = np.concatenate([features, cells.measures[numbers - 1].astype(np.float16)], axis=1)
         area = np.bincount(labels.ravel(), minlength=size)
         light = np.bincount(labels.ravel(), image.mean(0).ravel(), size)
         found.append(

@@ -28,7 +28,7 @@ from wscnn.network.weights import check_fits
 from wscnn.plates.fields import open_plates, read_fields, read_quality, shared_channels
 from wscnn.plates.store import BOX, Plate
 from wscnn.staging.cell_measures import n_measures
-from wscnn.staging.regions import FEWEST, outline
+from wscnn.staging.regions import FEWEST, nuclear_channel, outline
 
 #: Negative control wells that references are learned from, at most, on plates spread evenly over the screen.
 _MOST_WELLS = 600
@@ -129,7 +129,7 @@ def _outlined(plates: Mapping[str, Plate], fields: pd.DataFrame, channels: Seque
     counts = []
     for plate, well, *box in some[["plate", "well", *BOX]].itertuples(index=False):
         image = read_fields(plates[str(plate)], str(well), channels, np.array([box]))[0]
-        counts.append(len(np.unique(outline(image))) - 1)
+        counts.append(len(np.unique(outline(image, nuclear_channel(channels)))) - 1)
     found = bool(counts) and float(np.mean(counts)) >= FEWEST
     if not found:
         log("novelty: hardly any cell is found in the images: features are pooled over squares")

@@ -222,6 +222,8 @@ class WSCNN(nn.Module):
         Pixels by which `score_fields` pads a field at each side, at least.
     encoded
         As in `Architecture`.
+    nuclear
+        Index of the channel in which the network's cells are outlined; None: in any.
     cell_weight, cell_middle, cell_spread
         Of an encoded network, how it judges whole cells: the weights of their measures (P, M), which are standardised
         by middle and spread (M,); a spread of 0 means that it does not.
@@ -239,6 +241,7 @@ class WSCNN(nn.Module):
         self.architecture, self.pool, self.score_pool = architecture, pool, score_pool
         self.n_channels, self.n_classes = n_channels, n_classes
         layers, kernel, padding, self.encoded = ARCHITECTURES[architecture]
+        self.nuclear: int | None = None
         self._steps = [*layers, Layer(n_classes, kernel, padding, halve="")]
         widths = [n_channels, *(layer.filters for layer in layers)]
         self.blocks = nn.Sequential(*map(_block, widths, layers))
@@ -391,7 +394,7 @@ def score_fields(model: WSCNN, images: Tensor, cells: ImageCells | None = None) 
     if not model.judges_cells:
         return model.pooled(maps, attention), maps[:, 1:] - maps[:, :1]
     if cells is None:
-        found = [find_cells(image, model.stride) for image in images.detach().float().cpu().numpy()]
+        found = [find_cells(image, model.stride, model.nuclear) for image in images.detach().float().cpu().numpy()]
         cells = ImageCells.of(found, images.device)
     maps = torch.cat([maps[:, :1], maps[:, 1:] + model.cell_map(cells)], 1)
     return model.pooled(maps, cells=cells), maps[:, 1:] - maps[:, :1]

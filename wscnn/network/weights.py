@@ -15,6 +15,7 @@ from wscnn.core.screen_folder import ModelFolder
 from wscnn.network.card import ADVICE, Card, card_text, read_card, read_cards
 from wscnn.network.model import WSCNN
 from wscnn.plates.fields import same_pixel_size
+from wscnn.staging.regions import nuclear_channel
 
 
 def check_fits(card: Card, channels: Sequence[str], pixel_size_um: float | None, where: str = "the plate") -> None:
@@ -89,6 +90,7 @@ def load_model(path: Path) -> tuple[WSCNN, Card]:
         raise UserError(f"{path}: not the weights of this model ({reason}); {ADVICE}") from None
     if card.digest is None:
         log(f"warning: {path}: the card was written by an earlier version, without a digest; weights are not verified")
+    model.nuclear = nuclear_channel(card.channels)
     return model.eval(), card
 
 

@@ -23,11 +23,10 @@ from wscnn.acquisitions.schemes import Naming
 from wscnn.core.config import section
 from wscnn.core.errors import UserError, listed
 from wscnn.core.wells import check_name, parse_well
+from wscnn.staging.regions import NUCLEI
 
 #: The table of images that a screen's folder gets where no pattern expresses their names.
 LISTED = "images.tsv"
-# Names of channels that show nuclei.
-_NUCLEI = re.compile(r"dapi|hoechst|dna|h2b|draq5|nuc", re.IGNORECASE)
 # In place of the channels of a config, to find out which there are.
 _NO_CHANNEL = {"channels": {"-": "none"}}
 
@@ -209,7 +208,7 @@ def _found(by: str, plates: Mapping[str, Path], keys: Mapping[str, Any]) -> Foun
         raise UserError(f"{next(iter(plates.values()))}: no plate has images of any channel; copy the whole export")
     if some := sorted(set(called) - set(channels)):
         notes.append(f"left out, because not every plate has it: channel {listed(some)}")
-    nuclei = [name for key, name in channels.items() if _NUCLEI.search(f"{key} {name}")]
+    nuclei = [name for key, name in channels.items() if NUCLEI.search(f"{key} {name}")]
     acquisition["nuclei"] = nuclei[0] if nuclei else None
     if not sizes:
         notes.append("the files do not give the size of a pixel: set acquisition.pixel_size_um")

@@ -12,6 +12,7 @@ from wscnn.plates.fields import read_fields
 from wscnn.plates.store import BOX, Plate
 from wscnn.scoring.masks import Extent, write_masks
 from wscnn.staging.cell_measures import OutlinedCells, find_cells
+from wscnn.staging.regions import nuclear_channel
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,12 @@ def read_wells(
 
     With `stride`, the pixels between two positions of the network's map, their cells are found, too.
     """
-    found = []
+    found, nuclear = [], nuclear_channel(channels)
     for well in wells:
         boxes = np.stack([well.fields[name] for name in BOX], axis=1)
         images = read_fields(plate, well.name, channels, boxes)
-        found.append(WellFields(images, None if stride is None else [find_cells(image, stride) for image in images]))
+        cells = None if stride is None else [find_cells(image, stride, nuclear) for image in images]
+        found.append(WellFields(images, cells))
     return found
 
 

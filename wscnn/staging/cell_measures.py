@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from wscnn.staging.regions import outline, regions
+from wscnn.staging.regions import REACH, outline, regions
 
 Floats = NDArray[np.float64]
 
@@ -47,10 +47,21 @@ class OutlinedCells(NamedTuple):
     measures: NDArray[np.float32]
 
 
-def find_cells(image: np.ndarray, stride: int) -> OutlinedCells:
-    """Return the cells of a field (C, h, w), for a network with `stride` pixels between two positions of its map."""
-    outlines = outline(image)
-    return OutlinedCells(outlines, regions(outlines, stride), cell_measures(image, outlines))
+def find_cells(image: np.ndarray, stride: int, nuclear: int | None = None) -> OutlinedCells:
+    """Return the cells of a field.
+
+    Parameters
+    ----------
+    image
+        Shape (C, h, w).
+    stride
+        Pixels between two positions of the network's map.
+    nuclear
+        The channel that shows nuclei, as from `wscnn.staging.regions.nuclear_channel`.
+    """
+    outlines = outline(image, nuclear)
+    reach = REACH if nuclear is None or len(image) == 1 else 2 * REACH
+    return OutlinedCells(outlines, regions(outlines, stride, reach), cell_measures(image, outlines))
 
 
 def cell_measures(image: np.ndarray, labels: np.ndarray) -> NDArray[np.float32]:

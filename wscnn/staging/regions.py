@@ -1,5 +1,8 @@
 """Which positions of a detector's map belong to which cell."""
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 from skimage.segmentation import expand_labels
 
@@ -7,7 +10,10 @@ from wscnn.plates.fields import BACKGROUND, BRIGHT
 from wscnn.staging.nuclei import label_cells
 
 #: Positions farther than this from a cell's outline, in pixels, belong to no cell: a margin for structures beside it.
+#: Twice as far where the outline is that of the nucleus and other channels show the rest of the cell.
 REACH = 12.0
+#: Names of channels that show nuclei.
+NUCLEI = re.compile(r"dapi|hoechst|dna|h2b|draq5|nuc", re.IGNORECASE)
 #: Where fields have fewer cells than this on average, squares of `SIDE` x `SIDE` positions stand in for cells.
 FEWEST, SIDE = 4.0, 8
 
@@ -21,15 +27,23 @@ def signal(image: np.ndarray) -> np.ndarray:
     return ((image - low) / np.maximum(high - low, 1e-6)).max(0)
 
 
-def outline(image: np.ndarray) -> np.ndarray:
+def nuclear_channel(names: Sequence[str]) -> int | None:
+    """Return the index of the first channel that shows nuclei by its name; None where there is none."""
+    return next((index for index, name in enumerate(names) if NUCLEI.search(name)), None)
+
+
+def outline(image: np.ndarray, nuclear: int | None = None) -> np.ndarray:
     """Return the cells of a field (C, y, x) as labels (y, x), uint32; 0 is background.
 
-    Fields are read in half precision, as training keeps them, so that all stages find the same cells.
+    They are the nuclei of the channel `nuclear`, or bright objects of any channel where it is None. Fields are read in
+    half precision, as training keeps them, so that all stages find the same cells.
     """
+    if nuclear is not None:
+        image = image[[nuclear]]
     return label_cells(signal(image.clip(-6e4, 6e4).astype(np.float16).astype(np.float32)))
 
 
-def regions(labels: np.ndarray, stride: int) -> np.ndarray:
+def regions(labels: np.ndarray, stride: int, reach: float = REACH) -> np.ndarray:
     """Return the cell of each position of a map, 0 where none is near.
 
     Parameters
@@ -38,11 +52,13 @@ def regions(labels: np.ndarray, stride: int) -> np.ndarray:
         Cells of a field, shape (y, x): 0 or the cell's number.
     stride
         Pixels between two positions; position (i, j) is centred on the middle of its `stride` x `stride` pixels.
+    reach
+        Positions farther than this from a cell, in pixels, are of none.
 
     Returns
     -------
     np.ndarray
-        Shape (ceil(y / stride), ceil(x / stride)), of the type of `labels`. Each position within `REACH` of a cell is
+        Shape (ceil(y / stride), ceil(x / stride)), of the type of `labels`. Each position within `reach` of a cell is
         of the nearest one.
     """
     height, width = labels.shape
@@ -53,7 +69,7 @@ def regions(labels: np.ndarray, stride: int) -> np.ndarray:
             np.minimum(np.arange(0, width, stride) + middle, width - 1),
         )
     ]
-    return expand_labels(sampled, REACH / stride)
+    return expand_labels(sampled, reach / stride)
 
 
 def tiles(shape: tuple[int, int], side: int) -> np.ndarray:

@@ -109,7 +109,7 @@ def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
     8 positions are used instead.
     """
     device = next(network.parameters()).device
-    fields = [find_cells(image.float().numpy(), network.stride) for image in examples.fields.cpu()]
+    fields = [find_cells(image.float().numpy(), network.stride, network.nuclear) for image in examples.fields.cpu()]
     found = [field.regions for field in fields]
     numbers = [np.unique(own[own > 0]) for own in found]
     counts = [len(own) for own in numbers]

@@ -23,6 +23,7 @@ from wscnn.network.model import WSCNN
 from wscnn.network.weights import save_model
 from wscnn.plates.fields import open_plates, shared_channels
 from wscnn.plates.store import Plate
+from wscnn.staging.regions import nuclear_channel
 from wscnn.statistics.calibration import fit_probability, probability, reliability
 from wscnn.statistics.cautions import of_models
 from wscnn.statistics.drift import summarise_plates
@@ -169,6 +170,7 @@ def _prepare(
     torch.manual_seed(train["seed"])
     settings = {"model": dict(model), "train": dict(train)}
     network, taken_over = start_network(model, train, len(channels), classes, fold)
+    network.nuclear = nuclear_channel(channels)
     if network.encoded:
         settings["encoder"] = take_encoder(network, encoder, channels)
     examples = {
