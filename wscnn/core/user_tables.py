@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wscnn.core.errors import UserError, listed
+from wscnn.core.errors import UserError, listed, short
 
 #: Tables are read as a whole; larger files (in bytes) are refused.
 MAX_BYTES = 2**30
@@ -316,9 +316,3 @@ _NULLABLE = {
     pa.uint32(): pd.UInt32Dtype(),
     pa.uint64(): pd.UInt64Dtype(),
 }
-
-
-def short(message: object) -> str:
-    """Return a text on one line, shortened to about 300 characters."""
-    text = " ".join(str(message).split())
-    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"
