@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from wscnn.core.errors import UserError
 from wscnn.network.card import Card
+from wscnn.network.cells import ImageCells
 from wscnn.network.model import ARCHITECTURES, POOLS, SCORE_POOLS, WSCNN
 from wscnn.network.model import score_fields as score
 from wscnn.network.weights import check_fits, load_folds, load_model, save_model
+from wscnn.staging.cell_measures import find_cells
 
 # Worked out by hand from the layers: pixels a place sees along an axis.
 RECEPTIVE_FIELDS = {"encoder": 28, "wscnn4": 70, "wscnn4_cells": 78, "wscnn6": 90, "compact": 40, "compact6": 64}
@@ -356,3 +358,30 @@ def test_figures_that_are_not_known_are_null_in_the_card(tmp_path):
     assert np.isnan(load_model(path)[1].metrics["test"]["p1"]["well_auc"])
     with pytest.raises(UserError, match=r"thresholds\.p1\.field: nan is not a finite number"):
         save_model(path, network(), card(network(), thresholds={"p1": {"field": float("nan"), "place": 0.0}}))
+
+
+def test_the_share_of_positive_cells_and_what_their_measures_add():
+    rng = np.random.default_rng(0)
+    image = np.full((1, 96, 96), 0.1, np.float32)
+    for y, x in ((24, 24), (24, 70), (70, 46)):
+        image[0, y - 9 : y + 9, x - 9 : x + 9] = 0.8
+    image += rng.normal(0, 0.01, image.shape).astype(np.float32)
+    model = WSCNN("encoder", "noisy_or", 1, 3, "share").eval()
+    field = torch.from_numpy(image)[None]
+    with torch.no_grad():
+        _, plain = score(model, field)
+        assert not model.judges_cells
+        model.cell_spread.fill_(2.0)
+        model.cell_weight.normal_()
+        model.cell_share.fill_(0.25)
+        logits, maps = score(model, field)
+    found = find_cells(image, model.stride)
+    assert len(found.measures) == 3
+    added = np.clip(found.measures / 2, -6, 6) @ model.cell_weight.detach().numpy().T  # (cells, P)
+    expected = plain[0].numpy() + np.concatenate([np.zeros((1, 2)), added])[found.regions].transpose(2, 0, 1)
+    assert maps[0].numpy() == pytest.approx(expected, abs=1e-4)
+    highest = np.array([[expected[p][found.regions == cell].max() for p in (0, 1)] for cell in (1, 2, 3)])
+    share = ((1 / (1 + np.exp(-highest))).sum(0) + 0.25) / 4
+    assert logits[0].numpy() == pytest.approx(np.log(share / (1 - share)), abs=1e-4)
+    given = score(model, field, ImageCells.of([found]))[0].detach()
+    assert torch.equal(given, logits)

@@ -22,8 +22,8 @@ from wscnn.core.errors import UserError
 from wscnn.core.tables import FIELDS, OBJECTS, WELLS, write_table
 from wscnn.core.wells import well_name
 from wscnn.network.card import Card, folds_of
-from wscnn.network.model import score_fields
-from wscnn.network.weights import load_folds, save_model
+from wscnn.network.model import WSCNN, score_fields
+from wscnn.network.weights import load_folds, load_model, save_model
 from wscnn.plates.fields import read_fields
 from wscnn.plates.store import BOX, Channel, Plate, PlateWriter
 from wscnn.scoring.score import score_plate
@@ -342,6 +342,27 @@ def test_a_well_that_no_fold_may_score_has_no_score(tmp_path: Path) -> None:
     assert (wells.loc[CONTROLS[2::3], "fold"] == 0).all()
     assert wells.loc[[*CONTROLS[0::3], *CONTROLS[1::3]], "score"].isna().all()
     assert wells.loc[SAMPLES, "fold"].isna().all()
+
+
+def test_cells_that_were_not_counted_before_are_those_that_the_detector_judges(tmp_path: Path) -> None:
+    screen = Screen(tmp_path)
+    write_table(screen.quality.assign(n_cells=np.nan), screen.qc)
+    for path in screen.models.glob("*.safetensors"):
+        card = replace(load_model(path)[1], architecture="encoder", score_pool="share", outlined=True)
+        card.thresholds["mitotic"]["place"] = -1.0
+        network = WSCNN("encoder", "noisy_or", 1, 2, "share").eval()
+        network.cell_spread.fill_(1.0)
+        for parameter in network.classify.parameters():
+            parameter.detach().zero_()
+        save_model(path, network, card)
+    tables = screen.score(tmp_path / "tables")
+    # Every position scores 0, above the threshold, so every cell is an object.
+    scored = tables["wells"].dropna(subset="score")
+    assert (scored["n_cells"] == scored["n_objects"]).all() and (scored["n_cells"] > 0).any()
+    assert tables["wells"].loc[tables["wells"]["score"].isna(), "n_cells"].isna().all()
+    # Log-odds of a half, but for the one cell more that is never positive.
+    one = tables["fields"].query("n_objects == 1")["score"].iloc[0]
+    assert one == pytest.approx(np.log(0.25 / 0.75), abs=0.01)
 
 
 @pytest.mark.parametrize("dask", [{"workers": 1}, {"workers": 2}, {"cluster": "local", "workers": 2}], ids=str)

@@ -19,7 +19,8 @@ from wscnn.encoder.encode import encode
 from wscnn.network.card import read_card
 from wscnn.network.weights import load_model
 from wscnn.simulate.concepts import disc, ring
-from wscnn.training.detector import _positions, learned
+from wscnn.statistics.roc import auc
+from wscnn.training.detector import Cells, _positions, fit_detectors, learned
 from wscnn.training.thresholds import cell_threshold, recall
 from wscnn.training.train import train_fold
 
@@ -65,6 +66,23 @@ def test_one_ring_among_discs_is_learned_from_labels_of_wells(fold):
     assert history["best"].sum() == 1 and history["step"].tolist()[0] == 150
 
 
+def test_a_cell_that_only_its_measures_tell_is_found_from_labels_of_wells():
+    random = torch.Generator().manual_seed(0)
+    n_wells, n_cells = 24, 20
+    well = torch.arange(n_wells).repeat_interleave(n_cells)
+    labels = (torch.arange(n_wells) % 2).long()
+    measures = torch.randn((n_wells * n_cells, 3), generator=random)
+    rare = (torch.arange(n_wells * n_cells) % n_cells == 0) & (labels[well] == 1)
+    measures[rare, 1] += 6
+    features = torch.randn((n_wells * n_cells, 4, 8), generator=random).half()
+    names = [f"p/{n}" for n in range(n_wells)]
+    cells = Cells(features, measures, well, labels, names, [], None)
+    detectors = fit_detectors(cells, 2, {"steps": 150, "learning_rate": 0.02}, 0)
+    scores = detectors.scores(cells)[:, 0]
+    assert auc(scores[~rare].numpy(), scores[rare].numpy()) > 0.99
+    assert detectors.cell_weights[0].abs().argmax() == 1
+
+
 def test_the_same_seed_gives_the_same_bytes(rings, encoder, fold, tmp_path):
     assert learn(rings, tmp_path / "encoder.safetensors").read_bytes() == encoder.read_bytes()
     assert train(rings, encoder, tmp_path).read_bytes() == fold.read_bytes()
@@ -80,7 +98,7 @@ def test_roles_do_not_count_for_the_encoder_but_its_layers_do_for_the_fold(encod
 
 def test_where_classes_do_not_differ_nothing_counts_as_learned(tmp_path):
     same = screen(tmp_path, {"negative": {disc: 9}, "ring": {disc: 9}}, side=96)
-    path = train(same, learn(same, tmp_path / "encoder.safetensors", steps=5), tmp_path)
+    path = train(same, learn(same, tmp_path / "encoder.safetensors", steps=5), tmp_path, seed=1)
     assert read_card(path.with_suffix(".json")).learned == {"ring": False}
     assert len(read_table(tmp_path / "history-0.parquet")) == 3
 

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import ConvexHull, cKDTree
+from scipy.spatial import cKDTree
 from skimage.morphology import disk
+
+from wscnn.staging.cell_measures import ANGLES, LEAST, LabelSums, intensity_of, pair, shape_of, share
 
 Floats = NDArray[np.float64]
 
 # Distances at which grey levels are compared, pixels, and how many levels there are.
 _DISTANCES = (1, 2, 4)
 _LEVELS = 8
-_ANGLES = ((0, 1), (1, 1), (1, 0), (1, -1))
 # Quantiles of a nucleus's pixels.
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Rings of a nucleus, of equal width, from its border to its centre.
@@ -28,8 +29,6 @@ _RING_WIDTH = 0.7
 _SPOT_RADIUS = 0.3
 # A peak of the top-hat above this fraction of the nucleus's mean is a bright spot.
 _BRIGHT_SPOT = 0.15
-# Lower bound of denominators.
-_LEAST = 1e-6
 # Neighbours are nuclei whose centres lie within this many typical radii.
 _NEAR = 4.0
 
@@ -56,14 +55,15 @@ def nucleus_features(image: Mapping[str, np.ndarray], labels: np.ndarray) -> dic
     n = int(labels.max(initial=0))
     if n == 0:
         return {}
-    regions = _Regions(labels, n)
+    regions = LabelSums(labels, n)
     radius = float(np.sqrt(np.median(regions.size) / np.pi))
     depth = _depth(labels)
-    found, centre = _shape(labels, regions, depth)
+    found, centre = shape_of(labels, regions)
+    found |= {"max_radius": regions.max(depth), "mean_radius": regions.mean(depth)}
     found |= _neighbours(centre, radius)
     width = max(2, round(_RING_WIDTH * radius))
     distance, (rows, columns) = ndimage.distance_transform_edt(labels == 0, return_indices=True)
-    ring = _Regions(np.where((distance > 0) & (distance <= width), labels[rows, columns], 0), n)
+    ring = LabelSums(np.where((distance > 0) & (distance <= width), labels[rows, columns], 0), n)
     far = distance > width
     spot = disk(max(1, round(_SPOT_RADIUS * radius)))
     scaled = {}
@@ -72,7 +72,7 @@ def nucleus_features(image: Mapping[str, np.ndarray], labels: np.ndarray) -> dic
         mean = regions.mean(scaled[name])
         measured = {
             "level": np.full(n, level),
-            **_intensity(scaled[name], regions, centre),
+            **intensity_of(scaled[name], regions, centre, _QUANTILES),
             **_radial(scaled[name], labels, depth, mean),
             **_texture(scaled[name], labels, regions),
             **_granularity(scaled[name], regions),
@@ -86,49 +86,6 @@ def nucleus_features(image: Mapping[str, np.ndarray], labels: np.ndarray) -> dic
     return found
 
 
-class _Regions:
-    """The pixels of each label, in the order of the labels, for sums and extremes over them.
-
-    Parameters
-    ----------
-    labels
-        Shape (y, x); a label from 1 to `n` may have no pixel, and then its figures are NaN.
-    n
-        How many labels there are.
-    """
-
-    def __init__(self, labels: np.ndarray, n: int) -> None:
-        flat = labels.ravel()
-        inside = np.flatnonzero(flat)
-        self.pixels = inside[np.argsort(flat[inside], kind="stable")]
-        self.of = flat[self.pixels]
-        self.size: NDArray[np.int64] = np.bincount(self.of, minlength=n + 1)[1:]
-        self.there = self.size > 0
-        self._start = (np.cumsum(self.size) - self.size)[self.there]
-
-    def _reduced(self, how: np.ufunc, values: np.ndarray) -> Floats:
-        found = np.full(len(self.size), np.nan)
-        if self.there.any():
-            found[self.there] = how.reduceat(values.ravel()[self.pixels].astype(float), self._start)
-        return found
-
-    def sum(self, values: np.ndarray) -> Floats:
-        """Return the sum of an image over each label."""
-        return self._reduced(np.add, values)
-
-    def mean(self, values: np.ndarray) -> Floats:
-        """Return the mean of an image over each label."""
-        return self.sum(values) / np.where(self.there, self.size, 1)
-
-    def max(self, values: np.ndarray) -> Floats:
-        """Return the highest value of an image in each label."""
-        return self._reduced(np.maximum, values)
-
-    def min(self, values: np.ndarray) -> Floats:
-        """Return the lowest value of an image in each label."""
-        return self._reduced(np.minimum, values)
-
-
 def _depth(labels: np.ndarray) -> Floats:
     """Return the depth of each pixel in its nucleus, 1 at the border; nuclei that touch have a border, too."""
     border = np.zeros(labels.shape, dtype=bool)
@@ -137,64 +94,6 @@ def _depth(labels: np.ndarray) -> Floats:
         border |= np.concatenate([step, np.zeros_like(step.take([0], axis))], axis)
         border |= np.concatenate([np.zeros_like(step.take([0], axis)), step], axis)
     return np.where(labels > 0, ndimage.distance_transform_edt(~border) + 1, 0)
-
-
-def _shape(labels: np.ndarray, regions: _Regions, depth: Floats) -> tuple[dict[str, Floats], Floats]:
-    """Return features of shape, and the centres, shape (nucleus, 2)."""
-    y, x = np.indices(labels.shape).astype(float)
-    area = regions.size.astype(float)
-    cy, cx = regions.mean(y), regions.mean(x)
-    yy = regions.mean(y**2) - cy**2
-    xx = regions.mean(x**2) - cx**2
-    xy = regions.mean(y * x) - cy * cx
-    half = np.sqrt(((yy - xx) / 2) ** 2 + xy**2)
-    large, small = np.maximum((yy + xx) / 2 + half, _LEAST), np.maximum((yy + xx) / 2 - half, 0)
-    boxes = ndimage.find_objects(labels)
-    sides = np.array([[box[0].stop - box[0].start, box[1].stop - box[1].start] for box in boxes])
-    perimeter = _perimeter(labels, len(area))
-    hull = np.array([_hull_area(labels[box] == i + 1) for i, box in enumerate(boxes)])
-    found = {
-        "area": area,
-        "major_axis": 4 * np.sqrt(large),
-        "minor_axis": 4 * np.sqrt(small),
-        "eccentricity": np.sqrt(1 - small / large),
-        "extent": area / sides.prod(axis=1),
-        "solidity": area / hull,
-        "perimeter": perimeter,
-        "form_factor": 4 * np.pi * area / perimeter**2,
-        "compactness": 2 * np.pi * (yy + xx) / area,
-        "max_radius": regions.max(depth),
-        "mean_radius": regions.mean(depth),
-    }
-    return found, np.stack([cy, cx], axis=1)
-
-
-def _perimeter(labels: np.ndarray, n: int) -> Floats:
-    """Return the length of each border, from the changes of label in four directions (Crofton's formula)."""
-    padded = np.pad(labels, 1)
-    total = np.zeros(n + 1)
-    for (dy, dx), weight in zip(_ANGLES, (1, np.sqrt(0.5), 1, np.sqrt(0.5)), strict=True):
-        one, other = _pair(padded, dy, dx)
-        changed = one != other
-        for side in (one, other):
-            total += weight * np.bincount(side[changed], minlength=n + 1)
-    return np.pi / 8 * total[1:]
-
-
-def _pair(array: np.ndarray, dy: int, dx: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels that have a partner `dy` below and `dx` right of them, and these partners."""
-    height, width = array.shape
-    left, right = max(0, -dx), max(0, dx)
-    return array[: height - dy, left : width - right], array[dy:, right : width - left]
-
-
-def _hull_area(mask: np.ndarray) -> float:
-    """Return the area of the convex hull of a mask's pixels, treated as squares."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    first = mask[rows].argmax(axis=1)
-    last = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
-    ends = np.concatenate([np.stack([rows + d, side], axis=1) for d in (0, 1) for side in (first, last)])
-    return float(ConvexHull(ends).volume)
 
 
 def _neighbours(centre: Floats, radius: float) -> dict[str, Floats]:
@@ -207,40 +106,11 @@ def _neighbours(centre: Floats, radius: float) -> dict[str, Floats]:
     return {"nearest": distances[:, 1] / radius, "n_near": near.astype(float)}
 
 
-def _relative(pixels: Floats, regions: _Regions, far: np.ndarray) -> tuple[Floats, float]:
+def _relative(pixels: Floats, regions: LabelSums, far: np.ndarray) -> tuple[Floats, float]:
     """Return a channel scaled to 0 at its background and 1 at its median nucleus, and the unscaled difference."""
     background = float(np.median(pixels[far] if far.any() else pixels))
     level = float(np.median(regions.mean(pixels))) - background
     return (pixels - background) / (level if level > 0 else 1.0), level
-
-
-def _share(part: Floats, whole: Floats) -> Floats:
-    """Return `part` over `whole`, which is bounded away from 0."""
-    return part / np.maximum(np.abs(whole), _LEAST)
-
-
-def _intensity(pixels: Floats, regions: _Regions, centre: Floats) -> dict[str, Floats]:
-    values = pixels.ravel()[regions.pixels]
-    values = values[np.lexsort((values, regions.of))]
-    start = np.cumsum(regions.size) - regions.size
-    mean = regions.mean(pixels)
-    sd = np.sqrt(np.maximum(regions.mean(pixels**2) - mean**2, 0))
-    found = {"mean": mean, "sd": sd, "cv": _share(sd, mean), "sum": regions.sum(pixels)}
-    found |= {"min": values[start], "max": values[start + regions.size - 1]}
-    for q in _QUANTILES:
-        found[f"q{100 * q:02.0f}"] = values[start + np.round(q * (regions.size - 1)).astype(int)]
-    third = np.add.reduceat((values - np.repeat(mean, regions.size)) ** 3, start) / regions.size
-    found["skewness"] = third / np.maximum(sd, _LEAST) ** 3
-    positive = np.maximum(pixels, 0)
-    weight = np.maximum(regions.sum(positive), _LEAST)
-    shift = [
-        regions.sum(positive * axis) / weight - own
-        for axis, own in zip(np.indices(pixels.shape), centre.T, strict=True)
-    ]
-    found["mass_displacement"] = np.hypot(*shift) / np.sqrt(regions.size)
-    gradient = np.hypot(ndimage.sobel(pixels, 0), ndimage.sobel(pixels, 1)) / 8
-    found["gradient"] = _share(regions.mean(gradient), mean)
-    return found
 
 
 def _radial(pixels: Floats, labels: np.ndarray, depth: Floats, mean: Floats) -> dict[str, Floats]:
@@ -254,62 +124,62 @@ def _radial(pixels: Floats, labels: np.ndarray, depth: Floats, mean: Floats) -> 
     ring = np.minimum((_RINGS * (depth - 0.5) / deepest[labels]).astype(int), _RINGS - 1)
     found = {}
     for k in range(_RINGS):
-        own = _Regions(np.where(ring == k, labels, 0), n)
+        own = LabelSums(np.where(ring == k, labels, 0), n)
         average = own.mean(pixels)
-        found[f"radial_{k + 1}"] = _share(average, mean)
-        found[f"radial_cv_{k + 1}"] = _share(np.sqrt(np.maximum(own.mean(pixels**2) - average**2, 0)), mean)
-    found["edge"] = _share(_Regions(np.where(depth == 1, labels, 0), n).mean(pixels), mean)
+        found[f"radial_{k + 1}"] = share(average, mean)
+        found[f"radial_cv_{k + 1}"] = share(np.sqrt(np.maximum(own.mean(pixels**2) - average**2, 0)), mean)
+    found["edge"] = share(LabelSums(np.where(depth == 1, labels, 0), n).mean(pixels), mean)
     return found
 
 
-def _texture(pixels: Floats, labels: np.ndarray, regions: _Regions) -> dict[str, Floats]:
+def _texture(pixels: Floats, labels: np.ndarray, regions: LabelSums) -> dict[str, Floats]:
     """Return Haralick's features of pairs of grey levels at several distances, over four directions."""
     n = len(regions.size)
     lowest = np.append(0.0, regions.min(pixels))[labels]
     highest = np.append(1.0, regions.max(pixels))[labels]
-    grey = (_LEVELS * (pixels - lowest) / np.maximum(highest - lowest, _LEAST)).astype(int).clip(0, _LEVELS - 1)
+    grey = (_LEVELS * (pixels - lowest) / np.maximum(highest - lowest, LEAST)).astype(int).clip(0, _LEVELS - 1)
     i, j = np.indices((_LEVELS, _LEVELS))
     found: dict[str, Floats] = {}
     for distance in _DISTANCES:
         counts = np.zeros((n + 1) * _LEVELS**2)
-        for dy, dx in _ANGLES:
-            one, other = _pair(labels, distance * dy, distance * dx)
+        for dy, dx in ANGLES:
+            one, other = pair(labels, distance * dy, distance * dx)
             same = (one == other) & (one > 0)
-            a, b = (level[same] for level in _pair(grey, distance * dy, distance * dx))
+            a, b = (level[same] for level in pair(grey, distance * dy, distance * dx))
             counts += np.bincount((one[same] * _LEVELS + a) * _LEVELS + b, minlength=len(counts))
         table = counts.reshape(n + 1, _LEVELS, _LEVELS)[1:]
         table = table + table.swapaxes(1, 2)
-        share = table / np.maximum(table.sum(axis=(1, 2), keepdims=True), 1)
+        fraction = table / np.maximum(table.sum(axis=(1, 2), keepdims=True), 1)
 
-        def total(of: np.ndarray, share: np.ndarray = share) -> Floats:
-            return (share * of).sum(axis=(1, 2))
+        def total(of: np.ndarray, fraction: np.ndarray = fraction) -> Floats:
+            return (fraction * of).sum(axis=(1, 2))
 
         mean = total(i)
         variance = total(i**2) - mean**2
         found |= {
             f"contrast_{distance}": total((i - j) ** 2),
-            f"texture_correlation_{distance}": _share(total(i * j) - mean**2, variance),
-            f"energy_{distance}": total(share),
+            f"texture_correlation_{distance}": share(total(i * j) - mean**2, variance),
+            f"energy_{distance}": total(fraction),
             f"homogeneity_{distance}": total(1 / (1 + (i - j) ** 2)),
-            f"entropy_{distance}": -total(np.log2(np.where(share > 0, share, 1))),
+            f"entropy_{distance}": -total(np.log2(np.where(fraction > 0, fraction, 1))),
             f"texture_variance_{distance}": variance,
         }
     return found
 
 
-def _granularity(pixels: Floats, regions: _Regions) -> dict[str, Floats]:
+def _granularity(pixels: Floats, regions: LabelSums) -> dict[str, Floats]:
     """Return the fraction of a nucleus's intensity that openings of growing radius remove."""
     whole = regions.sum(pixels)
     found: dict[str, Floats] = {}
     before = pixels
     for radius in _GRAINS:
         opened = ndimage.grey_opening(pixels, footprint=disk(radius))
-        found[f"granularity_{radius}"] = _share(regions.sum(before - opened), whole)
+        found[f"granularity_{radius}"] = share(regions.sum(before - opened), whole)
         before = opened
     return found
 
 
-def _surroundings(pixels: Floats, regions: _Regions, ring: _Regions, spot: np.ndarray) -> dict[str, Floats]:
+def _surroundings(pixels: Floats, regions: LabelSums, ring: LabelSums, spot: np.ndarray) -> dict[str, Floats]:
     """Return features of the ring around each nucleus, and of small bright spots in it and in the nucleus.
 
     A micronucleus is a small bright spot beside a nucleus: ``ring_spot`` is the highest top-hat in the ring over the
@@ -320,17 +190,17 @@ def _surroundings(pixels: Floats, regions: _Regions, ring: _Regions, spot: np.nd
     hat = smooth - ndimage.grey_opening(smooth, footprint=spot)
     peak = (hat == ndimage.maximum_filter(hat, 3)) & (hat > _BRIGHT_SPOT)
     return {
-        "ring_mean": _share(average, mean),
-        "ring_sd": _share(np.sqrt(np.maximum(ring.mean(pixels**2) - average**2, 0)), mean),
-        "ring_max": _share(ring.max(pixels), mean),
-        "ring_spot": _share(ring.max(hat), mean),
-        "ring_spots": _share(ring.sum(hat), regions.sum(pixels)),
+        "ring_mean": share(average, mean),
+        "ring_sd": share(np.sqrt(np.maximum(ring.mean(pixels**2) - average**2, 0)), mean),
+        "ring_max": share(ring.max(pixels), mean),
+        "ring_spot": share(ring.max(hat), mean),
+        "ring_spots": share(ring.sum(hat), regions.sum(pixels)),
         "n_spots": regions.sum(peak),
-        "max_spot": _share(regions.max(hat), mean),
+        "max_spot": share(regions.max(hat), mean),
     }
 
 
-def _correlation(one: Floats, other: Floats, regions: _Regions) -> Floats:
+def _correlation(one: Floats, other: Floats, regions: LabelSums) -> Floats:
     a, b = regions.mean(one), regions.mean(other)
     variance = (regions.mean(one**2) - a**2) * (regions.mean(other**2) - b**2)
-    return (regions.mean(one * other) - a * b) / np.sqrt(np.maximum(variance, _LEAST**2))
+    return (regions.mean(one * other) - a * b) / np.sqrt(np.maximum(variance, LEAST**2))

@@ -72,7 +72,11 @@ _WELL_SCORES = {
     ),
     "n_objects": Column("Int32", "Detected cells in used fields", "count"),
     "object_area_fraction": Column("float64", "Area of masks over area of used fields", "fraction, 0 to 1"),
-    "n_cells": Column("Int64", "Cells in used fields; missing where not counted in one of them", "count"),
+    "n_cells": Column(
+        "Int64",
+        "Cells in used fields, counted by mosaic.nuclei or else outlined by scoring; missing where neither was done",
+        "count",
+    ),
     "cell_intensity": Column(
         "float64",
         "Mean over the cells of their mean intensity; for `novelty` only",

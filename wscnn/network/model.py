@@ -13,7 +13,9 @@ from torch.nn import functional
 
 from wscnn.core.errors import UserError
 from wscnn.network.architectures import ARCHITECTURES, Layer
+from wscnn.network.cells import ImageCells
 from wscnn.plates.fields import BACKGROUND, BRIGHT
+from wscnn.staging.cell_measures import find_cells, n_measures
 
 #: A map of less than this sum of probabilities counts as empty (keeps logarithms finite).
 _TINY = 1e-30
@@ -25,6 +27,8 @@ _SHARPNESS = 5.0
 _DENSE = (21, 30)
 #: Initial bias of the detector of a noisy-or network, so that an empty image starts as negative.
 _EMPTY = -6.0
+#: Measures of cells that are farther than this many standard deviations from the mean count as that far.
+_MOST_DEVIATION = 6.0
 #: Initial log-odds of the leak: one in four. A single number that has to change much, it has this many times the
 #: learning rate of the weights.
 _LEAK, _LEAK_PACE = -1.1, 10.0
@@ -68,6 +72,19 @@ def _count(maps: Tensor) -> Tensor:
     return torch.log(torch.sigmoid(maps).sum((-2, -1)).clamp_min(_TINY))
 
 
+def _share(maps: Tensor, cells: ImageCells, usual: Tensor) -> Tensor:
+    """Return the log-odds (N, C) of the expected fraction of positive cells in maps (N, C, h, w).
+
+    A cell is as positive as its highest position. So that a field of one or two cells does not decide, a further cell
+    counts, which is positive with the `usual` probability (C,).
+    """
+    of = cells.regions.flatten(1)[:, :, None].expand(-1, -1, maps.shape[1])
+    highest = maps.new_full((len(maps), cells.measures.shape[1], maps.shape[1]), -torch.inf)
+    highest = highest.scatter_reduce(1, of, maps.flatten(2).transpose(1, 2), "amax")[:, 1:]
+    share = (torch.sigmoid(highest).sum(1) + usual) / ((highest > -torch.inf).sum(1) + 1)
+    return share.clamp_min(_TINY).log() - torch.log1p(-share)
+
+
 def topk(maps: Tensor) -> Tensor:
     """Return the mean over the 8 highest positions of maps (N, C, h, w), (N, C)."""
     flat = maps.flatten(-2)
@@ -91,7 +108,7 @@ _POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 POOLS = (*_POOLS, "leaky_noisy_or", "fc", "attention")
 #: Pools of probabilities, with which phenotypes do not exclude each other.
 NOISY_OR = ("noisy_or", "leaky_noisy_or")
-SCORE_POOLS = ("same", *_POOLS, "count")
+SCORE_POOLS = ("same", *_POOLS, "count", "share")
 
 
 def _check_names(architecture: str, pool: str, score_pool: str) -> None:
@@ -133,7 +150,8 @@ class WSCNN(nn.Module):
     n_channels, n_classes
         Of the images; class 0 is the negative one.
     score_pool
-        How the detector becomes a score in evaluation, one of `SCORE_POOLS`; ``same`` is the pool of training.
+        How the detector becomes a score in evaluation, one of `SCORE_POOLS`; ``same`` is the pool of training, and
+        ``share`` the expected fraction of positive cells, or ``topk`` for a network that does not judge cells.
 
     Attributes
     ----------
@@ -147,7 +165,16 @@ class WSCNN(nn.Module):
         Pixels by which `score_fields` pads a field at each side, at least.
     encoded
         As in `Architecture`.
+    cell_weight, cell_middle, cell_spread
+        Of an encoded network, how it judges whole cells: the weights of their measures (P, M), which are standardised
+        by middle and spread (M,); a spread of 0 means that it does not.
+    cell_share
+        Of such a network, the usual probability that a cell of a negative well is positive, (P,).
     """
+
+    cell_middle: Tensor
+    cell_spread: Tensor
+    cell_share: Tensor
 
     def __init__(self, architecture: str, pool: str, n_channels: int, n_classes: int, score_pool: str = "same") -> None:
         super().__init__()
@@ -159,6 +186,12 @@ class WSCNN(nn.Module):
         widths = [n_channels, *(layer.filters for layer in layers)]
         self.blocks = nn.Sequential(*map(_block, widths, layers))
         self.classify = nn.Conv2d(widths[-1], n_classes, kernel, padding=padding)
+        if self.encoded:
+            m = n_measures(n_channels)
+            self.cell_weight = nn.Parameter(torch.zeros(n_classes - 1, m))
+            self.register_buffer("cell_middle", torch.zeros(m))
+            self.register_buffer("cell_spread", torch.zeros(m))
+            self.register_buffer("cell_share", torch.zeros(n_classes - 1))
         if pool == "leaky_noisy_or":
             self.leak = nn.Parameter(torch.full((n_classes - 1,), _LEAK / _LEAK_PACE))
         if pool in NOISY_OR:
@@ -180,6 +213,21 @@ class WSCNN(nn.Module):
         self._cut = self._tainted()
         self.margin = (self._pixels(1 + 2 * self._cut, padded=True) - self.stride) // 2
 
+    @property
+    def judges_cells(self) -> bool:
+        """Whether the detector judges whole cells by their measures, in addition to positions."""
+        return self.encoded and bool(self.cell_spread.any())
+
+    def cell_map(self, cells: ImageCells) -> Tensor:
+        """Return at each position what the measures of its cell add to the detector, (N, K-1, h', w')."""
+        # (N, cells, K-1)
+        added = standardised(cells.measures, self.cell_middle, self.cell_spread) @ self.cell_weight.T
+        # A position of no cell is judged like that of an average cell.
+        added = torch.cat([torch.zeros_like(added[:, :1]), added[:, 1:]], 1)
+        height, width = cells.regions.shape[1:]
+        of = cells.regions.flatten(1)[:, :, None].expand(-1, -1, added.shape[2])
+        return added.gather(1, of).transpose(1, 2).unflatten(2, (height, width))
+
     def class_map(self, x: Tensor) -> Tensor:
         """Return the class maps (N, K, h', w') of images (N, C, h, w)."""
         return self._maps(x)[0]
@@ -193,9 +241,14 @@ class WSCNN(nn.Module):
         """Return the log-odds of each phenotype in images (N, C, h, w), (N, K-1)."""
         return self.pooled(*self._maps(x))
 
-    def pooled(self, maps: Tensor, attention: Tensor | None = None) -> Tensor:
-        """Return log-odds (N, K-1) of class maps (N, K, h', w') and attention logits (N, 1, h', w') where there are."""
+    def pooled(self, maps: Tensor, attention: Tensor | None = None, cells: ImageCells | None = None) -> Tensor:
+        """Return log-odds (N, K-1) of class maps (N, K, h', w').
+
+        With attention logits (N, 1, h', w') and cells, where the network needs them.
+        """
         detector = maps[:, 1:] - maps[:, :1]
+        if not self.training and self.score_pool == "share":
+            return topk(detector) if cells is None else _share(detector, cells, self.cell_share)
         if not self.training and self.score_pool == "count":
             return _count(detector)
         if not self.training and self.score_pool != "same":
@@ -252,8 +305,16 @@ class WSCNN(nn.Module):
         return n
 
 
-def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
+def standardised(measures: Tensor, middle: Tensor, spread: Tensor) -> Tensor:
+    """Return measures (..., M) minus their mean in standard deviations, without outliers."""
+    return ((measures - middle) / spread).clamp(-_MOST_DEVIATION, _MOST_DEVIATION)
+
+
+def score_fields(model: WSCNN, images: Tensor, cells: ImageCells | None = None) -> tuple[Tensor, Tensor]:
     """Return log-odds (n, P) and detector maps (n, P, h', w') of fields (n, C, h, w).
+
+    Where the network judges whole cells, too, these are the `cells` of the fields on the network's device; without them
+    they are looked for in the images. What their measures add to the detector has no gradient.
 
     Each field is padded by repeating its outermost pixels, so that its map covers all of it: h' = ceil(h / stride), and
     position (i, j) is centred on pixel (i * stride + offset, j * stride + offset) with offset = (stride - 1) / 2. (Not
@@ -265,21 +326,31 @@ def score_fields(model: WSCNN, images: Tensor) -> tuple[Tensor, Tensor]:
     UserError
         When a field is smaller than the margin.
     """
-    return score_widened(model, widened(model, images))
+    maps, attention = _inner_maps(model, widened(model, images))
+    if not model.judges_cells:
+        return model.pooled(maps, attention), maps[:, 1:] - maps[:, :1]
+    if cells is None:
+        found = [find_cells(image, model.stride) for image in images.detach().float().cpu().numpy()]
+        cells = ImageCells.of(found, images.device)
+    maps = torch.cat([maps[:, :1], maps[:, 1:] + model.cell_map(cells)], 1)
+    return model.pooled(maps, cells=cells), maps[:, 1:] - maps[:, :1]
 
 
-def score_widened(model: WSCNN, padded: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the same as `score_fields` for fields, or windows of fields, that `widened` has prepared.
+def position_detector(model: WSCNN, padded: Tensor) -> Tensor:
+    """Return the detector maps (n, P, h', w') of fields that `widened` has prepared, or of windows of them.
 
-    A window that begins at a multiple of the stride and spans `widened_pixels` of n positions gives n positions of the
-    field's map, the first of which is number ``start / stride``.
+    They are without what the measures of cells add. A window that begins at a multiple of the stride and spans
+    `widened_pixels` of n positions gives n positions of the field's map, the first of which is number start / stride.
     """
+    maps, _ = _inner_maps(model, padded)
+    return maps[:, 1:] - maps[:, :1]
+
+
+def _inner_maps(model: WSCNN, padded: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return class maps and attention logits of widened fields, without positions that see zero padding."""
     maps, attention = model._maps(padded)
     inner = slice(model._cut, -model._cut or None)
-    maps = maps[..., inner, inner]
-    if attention is not None:
-        attention = attention[..., inner, inner]
-    return model.pooled(maps, attention), maps[:, 1:] - maps[:, :1]
+    return maps[..., inner, inner], None if attention is None else attention[..., inner, inner]
 
 
 def field_features(model: WSCNN, images: Tensor) -> Tensor:

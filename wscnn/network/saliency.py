@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wscnn.network.model import WSCNN, score_fields, score_widened, widened, widened_pixels
+from wscnn.network.cells import ImageCells
+from wscnn.network.model import WSCNN, position_detector, score_fields, widened, widened_pixels
 
 # Positions along each axis of the map that a window of the backward pass covers: about those that one cell raises.
 _BLOCK = 8
@@ -24,6 +25,7 @@ def saliency(
     images: Tensor,
     thresholds: Sequence[float],
     learned: Sequence[Sequence[bool]] | None = None,
+    cells: ImageCells | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return scores, detector maps and saliency of images, by one forward and one backward pass per model.
 
@@ -42,6 +44,9 @@ def saliency(
         One per phenotype: the detector's value above which a position belongs to an object.
     learned
         Which phenotypes each model has learned, (models, P); its map of any other is ignored. By default all.
+    cells
+        The cells of the images, as for `score_fields`. What a model adds for whole cells has no gradient: the saliency
+        shows structures within them.
 
     Returns
     -------
@@ -54,22 +59,22 @@ def saliency(
         Magnitude over channels of the detector's gradient, shape (n, P, h, w).
     """
     images = images.detach().requires_grad_(True)
-    padded = [widened(model, images) for model in models]
     with torch.no_grad():
-        views = [score_widened(model, fields) for model, fields in zip(models, padded, strict=True)]
+        views = [score_fields(model, images, cells) for model in models]
     logits = torch.stack([scores for scores, _ in views])
     maps = torch.stack([detector for _, detector in views])
-    shares = maps.new_ones(len(models), len(thresholds)) if learned is None else maps.new_tensor(learned)
+    weights = maps.new_ones(len(models), len(thresholds)) if learned is None else maps.new_tensor(learned)
+    weights = weights[:, None, :, None, None]
     # A phenotype that no model has learned has an empty map.
-    shares = (shares / shares.sum(0).clamp_min(1))[:, None, :, None, None]
-    maps = (maps * shares).sum(0)
+    maps = (maps * weights).sum(0) / weights.sum(0).clamp_min(1)
     fires = maps > maps.new_tensor(thresholds)[:, None, None]
     gradients = images.new_zeros((len(images), len(thresholds), *images.shape[-2:]))
     firing = [p for p in range(len(thresholds)) if bool(fires[:, p].any())]
     if not firing:
         return logits, maps, gradients
     totals = {p: torch.zeros_like(images) for p in firing}
-    for model, fields, share in zip(models, padded, shares, strict=True):
+    for model, share in zip(models, weights / weights.sum(0).clamp_min(1), strict=True):
+        fields = widened(model, images)
         for p, total in zip(firing, _from_windows(model, fields, fires, share, firing), strict=True):
             totals[p] += torch.autograd.grad(fields, images, total, retain_graph=True)[0]
     for p, total in totals.items():
@@ -83,18 +88,14 @@ def _from_windows(model: WSCNN, padded: Tensor, fires: Tensor, share: Tensor, fi
     It is that of the sum over the positions that fire (n, P, h', w') of `share` times the detector.
     """
     windows, block = _windows(model, fires.any(1).cpu().numpy())
-    sides = [widened_pixels(model, length) for length in block]
-    pixels = [
-        (
-            field,
-            slice(None),
-            *(slice(at * model.stride, at * model.stride + side) for at, side in zip(corner, sides, strict=True)),
-        )
-        for field, *corner in windows
-    ]
+    height, width = (widened_pixels(model, length) for length in block)
+    pixels = []
+    for field, row, column in windows:
+        top, left = row * model.stride, column * model.stride
+        pixels.append((field, slice(None), slice(top, top + height), slice(left, left + width)))
     with torch.enable_grad():
         crops = torch.stack([padded.detach()[window] for window in pixels]).requires_grad_(True)
-        detector = score_widened(model, crops)[1] * share
+        detector = position_detector(model, crops) * share
     counted = torch.zeros_like(fires)
     starts = torch.zeros(detector.shape, dtype=torch.bool, device=detector.device)
     for k, (field, y, x) in enumerate(windows):

@@ -6,7 +6,7 @@ Nothing here needs the network itself, so that Dask's workers do not load torch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ from scipy.spatial import KDTree
 
 from wscnn.core.wells import SALIENCY
 from wscnn.plates.store import Plate
-from wscnn.staging.regions import measures, regions
+from wscnn.staging.cell_measures import OutlinedCells
+from wscnn.staging.regions import measures
 
 #: Columns of the table of objects of one field: centroid, half-open box, area and peak of the detector.
 COLUMNS = ["y", "x", "y0", "x0", "y1", "x1", "area_px", "score"]
@@ -99,14 +100,7 @@ def find_objects(
     return labels, smooth, pd.DataFrame(measures, columns=COLUMNS)
 
 
-class _Cells(NamedTuple):
-    """The cells of a field: their outlines (h, w), and which positions of the detector belong to each (h', w')."""
-
-    outlines: np.ndarray
-    regions: np.ndarray
-
-
-def _of_cells(cells: _Cells, detector: np.ndarray, threshold: float) -> np.ndarray:
+def _of_cells(cells: OutlinedCells, detector: np.ndarray, threshold: float) -> np.ndarray:
     """Return the highest position of each of the cells of a field that is above the threshold, (n, 2)."""
     numbers = np.unique(cells.regions[(cells.regions > 0) & (detector > threshold)])
     if not len(numbers):
@@ -120,7 +114,7 @@ def _outlined(
     gradient: np.ndarray,
     stride: int,
     extent: Extent,
-    cells: _Cells | None = None,
+    cells: OutlinedCells | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the same as `find_objects` for the objects at `positions` (n, 2) of the detector; the table as an array.
 
@@ -165,7 +159,7 @@ def write_masks(
     thresholds: Mapping[str, float],
     stride: int,
     extent: Extent,
-    cells: Sequence[np.ndarray] | None = None,
+    cells: Sequence[OutlinedCells] | None = None,
 ) -> dict[str, np.ndarray]:
     """Find the objects of a well, write them and the saliency as labels, and return their table.
 
@@ -191,7 +185,7 @@ def write_masks(
     stride, extent
         As for `find_objects`.
     cells
-        For a detector of cells, those that each field shows, (n, h, w): an object is then a whole cell, where the
+        For a detector of cells, those of each field: an object is then a whole cell, where the
         highest of its positions is above the threshold. Otherwise an object is a maximum of the detector, and the
         saliency gives its extent.
 
@@ -203,20 +197,19 @@ def write_masks(
     """
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("field", "phenotype", "object", *COLUMNS)}
     corners = np.stack([fields["y"], fields["x"]], axis=1)
-    shown = None if cells is None else [_Cells(own, regions(own, stride)) for own in cells]
     for p, (phenotype, threshold) in enumerate(thresholds.items()):
         masks, layer = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8)
-        if shown is None:
+        if cells is None:
             positions = _maxima(maps[:, p], threshold, _radius(stride, extent))
         else:
-            positions = [_of_cells(*pair, threshold) for pair in zip(shown, maps[:, p], strict=True)]
+            positions = [_of_cells(*pair, threshold) for pair in zip(cells, maps[:, p], strict=True)]
         positions = _suppress_across_seams(positions, maps[:, p], fields, plate.pixel_size_um, stride, extent)
         counts = [len(own) for own in positions]
         found = [np.empty((0, len(COLUMNS)))]
         n = 0
         for at in np.flatnonzero(counts):
             labels, smooth, objects = _outlined(
-                positions[at], maps[at, p], gradients[at, p], stride, extent, None if shown is None else shown[int(at)]
+                positions[at], maps[at, p], gradients[at, p], stride, extent, None if cells is None else cells[int(at)]
             )
             top, left = corners[at]
             box = np.s_[top : top + labels.shape[0], left : left + labels.shape[1]]

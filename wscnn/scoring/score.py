@@ -26,6 +26,7 @@ from wscnn.discovery.detect import detect
 from wscnn.discovery.novelty import load_novelty
 from wscnn.encoder.encode import load_encoder
 from wscnn.network.card import Card, folds_of
+from wscnn.network.cells import ImageCells
 from wscnn.network.device import one_thread, pick_device
 from wscnn.network.model import WSCNN
 from wscnn.network.saliency import saliency
@@ -34,7 +35,8 @@ from wscnn.plates.fields import read_quality
 from wscnn.plates.store import BOX, STAGE, Plate
 from wscnn.scoring.masks import Extent, extent
 from wscnn.scoring.summaries import _long, _objects, _summaries, summarise
-from wscnn.scoring.tasks import ScoredWell, finish_wells, read_wells
+from wscnn.scoring.tasks import ScoredWell, WellFields, finish_wells, read_wells
+from wscnn.staging.cell_measures import OutlinedCells
 
 # Pixels of fields in one pass, which takes one field at least: bounds the memory of activations. On CPUs few are best:
 # activations stay in the cache, and a field without a detection needs no backward pass.
@@ -176,20 +178,25 @@ def _by_detectors(
         log(f"{plate.name}: {n} wells have too few good fields, or no fold that may score them")
 
     logits, found = {}, {}
+    n_cells: dict[tuple[str, int], float] = {}
     lengths = extent(networks[0].receptive_field, score)
     # On CPUs each core computes its own well and never waits for another in the middle of a layer; so scores are also
     # the same on any number of cores.
     n_threads = threads_for(gpu=device.type == "cuda")
     with connect(dask) as client, one_thread(), ThreadPoolExecutor(n_threads) as pool:
         seen = _infer(client, pool, n_threads, plate, todo, networks, cards[0], lengths)
-        for n, (well, values, table) in enumerate(progress(seen, len(todo), "wells scored"), 1):
+        for n, (well, values, table, counts) in enumerate(progress(seen, len(todo), "wells scored"), 1):
             if n % _TRIM == 0:
                 _trim_memory()
             if not np.isfinite(values).all():
                 raise UserError(f"{models}: produced NaN scores for well {well.name} of {plate.path}; train again")
             logits[well.name] = np.where(scales["learned"][well.folds][:, None], values, np.nan)
             found[well.name] = table
+            n_cells |= {(well.name, field): count for field, count in zip(well.fields["field"], counts, strict=True)}
 
+    # Cells that were not counted in a channel of nuclei are those that the detector judges.
+    outlined = pd.Series([n_cells.get(key, np.nan) for key in zip(quality["well"], quality["field"], strict=True)])
+    quality = quality.assign(n_cells=quality["n_cells"].astype(float).fillna(outlined.set_axis(quality.index)))
     objects = _objects(plate.name, found)
     long = _long(todo, logits, cards[0].phenotypes, scales)
     return _Tables(objects, *_summaries(plate, screen, quality, cards, todo, long, objects))
@@ -296,8 +303,10 @@ def _infer(
     networks: Sequence[WSCNN],
     card: Card,
     lengths: Extent,
-) -> Iterator[tuple[ScoredWell, np.ndarray, dict[str, np.ndarray]]]:
-    """Yield each well with its scores (folds, n, P) and its table of objects, labels written, in order.
+) -> Iterator[tuple[ScoredWell, np.ndarray, dict[str, np.ndarray], Sequence[float]]]:
+    """Yield each well with its scores (folds, n, P), its table of objects and its cells per field, labels written.
+
+    The numbers of cells are NaN where no cells were looked for.
 
     Each step pulls from the one before it, and no more than a window of tasks, each of a few wells, waits between two.
     """
@@ -305,22 +314,30 @@ def _infer(
     window, ahead = (min(_WINDOW, 1 + n) for n in (n_workers, n_threads))
     tasks = _tasks(wells, 2 * max(n_workers, n_threads))
     stride = networks[0].stride
-    reads = ((task, client.submit(read_wells, plate, task, card.channels, pure=False)) for task in tasks)
+    of_cells = stride if card.outlined else None
+    reads = ((task, client.submit(read_wells, plate, task, card.channels, of_cells, pure=False)) for task in tasks)
     inferred = (
-        ((task, images if card.outlined else None), pool.submit(_infer_wells, networks, task, images))
-        for task, images in in_flight(reads, window)
+        ((task, [own.cells for own in fields]), pool.submit(_infer_wells, networks, task, fields))
+        for task, fields in in_flight(reads, window)
     )
 
-    def finish(task: Sequence[ScoredWell], *found: list[np.ndarray] | None) -> Future:
+    def finish(task: Sequence[ScoredWell], *found: list[Any]) -> Future:
         arrays = client.scatter(list(found), hash=False)
         return client.submit(finish_wells, plate, task, *arrays, card.phenotypes, stride, lengths, pure=False)
 
     finishing = (
-        ((task, logits), finish(task, images, maps, gradients))
-        for (task, images), (logits, maps, gradients) in in_flight(inferred, ahead)
+        ((task, logits, list(map(_counts, task, cells))), finish(task, cells, maps, gradients))
+        for (task, cells), (logits, maps, gradients) in in_flight(inferred, ahead)
     )
-    for (task, logits), tables in in_flight(finishing, window):
-        yield from zip(task, logits, tables, strict=True)
+    for (task, logits, counts), tables in in_flight(finishing, window):
+        yield from zip(task, logits, tables, counts, strict=True)
+
+
+def _counts(well: ScoredWell, cells: list[OutlinedCells] | None) -> list[float]:
+    """Return the number of cells of each field of a well, NaN where they were not looked for."""
+    if cells is None:
+        return [np.nan] * len(well.fields)
+    return [float(np.count_nonzero(np.unique(own.regions))) for own in cells]
 
 
 def _tasks(wells: Sequence[ScoredWell], fewest: int) -> list[list[ScoredWell]]:
@@ -332,28 +349,28 @@ def _tasks(wells: Sequence[ScoredWell], fewest: int) -> list[list[ScoredWell]]:
 
 
 def _infer_wells(
-    networks: Sequence[WSCNN], wells: Sequence[ScoredWell], images: Sequence[np.ndarray]
+    networks: Sequence[WSCNN], wells: Sequence[ScoredWell], fields: Sequence[WellFields]
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Return scores, detector maps and saliency of each well, by the folds that score it."""
     inferred = [
-        _infer_fields([networks[k] for k in well.folds], fields, well.thresholds, well.learned)
-        for well, fields in zip(wells, images, strict=True)
+        _infer_fields([networks[k] for k in well.folds], own, well.thresholds, well.learned)
+        for well, own in zip(wells, fields, strict=True)
     ]
     logits, maps, gradients = map(list, zip(*inferred, strict=True))
     return logits, maps, gradients
 
 
 def _infer_fields(
-    networks: Sequence[WSCNN], images: np.ndarray, thresholds: np.ndarray, learned: np.ndarray
+    networks: Sequence[WSCNN], fields: WellFields, thresholds: np.ndarray, learned: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the same as `wscnn.network.saliency.saliency`, as arrays, for any number of fields (n, C, h, w)."""
-    device = next(networks[0].parameters()).device
+    """Return the same as `wscnn.network.saliency.saliency`, as arrays, for any number of fields."""
+    device, images = next(networks[0].parameters()).device, fields.images
     step = max(1, _PIXELS[device.type] // (images.shape[-2] * images.shape[-1]))
     parts = []
     for start in range(0, len(images), step):
         some = torch.tensor(images[start : start + step], device=device)
-        parts.append(
-            [values.cpu().numpy() for values in saliency(networks, some, thresholds.tolist(), learned.tolist())]
-        )
+        cells = None if fields.cells is None else ImageCells.of(fields.cells[start : start + step], device)
+        found = saliency(networks, some, thresholds.tolist(), learned.tolist(), cells)
+        parts.append([values.cpu().numpy() for values in found])
     logits, maps, gradients = zip(*parts, strict=True)
     return np.concatenate(logits, axis=1), np.concatenate(maps), np.concatenate(gradients)

@@ -11,7 +11,7 @@ import numpy as np
 from wscnn.plates.fields import read_fields
 from wscnn.plates.store import BOX, Plate
 from wscnn.scoring.masks import Extent, write_masks
-from wscnn.staging.regions import outline
+from wscnn.staging.cell_measures import OutlinedCells, find_cells
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,41 @@ class ScoredWell:
     learned: np.ndarray
 
 
-def read_wells(plate: Plate, wells: Sequence[ScoredWell], channels: Sequence[str]) -> list[np.ndarray]:
-    """Return the used fields of each well."""
-    boxes = [np.stack([well.fields[name] for name in BOX], axis=1) for well in wells]
-    return [read_fields(plate, well.name, channels, box) for well, box in zip(wells, boxes, strict=True)]
+@dataclass(frozen=True)
+class WellFields:
+    """The used fields of a well.
+
+    Attributes
+    ----------
+    images
+        Shape (n, C, h, w).
+    cells
+        The cells of each, where the network judges cells.
+    """
+
+    images: np.ndarray
+    cells: list[OutlinedCells] | None
+
+
+def read_wells(
+    plate: Plate, wells: Sequence[ScoredWell], channels: Sequence[str], stride: int | None
+) -> list[WellFields]:
+    """Return the used fields of each well.
+
+    With `stride`, the pixels between two positions of the network's map, their cells are found, too.
+    """
+    found = []
+    for well in wells:
+        boxes = np.stack([well.fields[name] for name in BOX], axis=1)
+        images = read_fields(plate, well.name, channels, boxes)
+        found.append(WellFields(images, None if stride is None else [find_cells(image, stride) for image in images]))
+    return found
 
 
 def finish_wells(
     plate: Plate,
     wells: Sequence[ScoredWell],
-    images: Sequence[np.ndarray] | None,
+    cells: Sequence[list[OutlinedCells] | None],
     maps: Sequence[np.ndarray],
     gradients: Sequence[np.ndarray],
     phenotypes: Sequence[str],
@@ -58,9 +83,8 @@ def finish_wells(
 ) -> list[dict[str, np.ndarray]]:
     """Write the labels of each well; return its table of objects.
 
-    With `images`, the fields (n, C, h, w) of each well, objects are the cells that are found in them.
+    Where the `cells` of the fields of a well are known, objects are these cells.
     """
-    cells = [None if images is None else list(map(outline, images[k])) for k in range(len(wells))]
     return [
         write_masks(
             plate,

@@ -2,13 +2,14 @@
 
 A well is positive if any of its cells is, and a cell is as positive as its highest position: noisy-or over all cells of
 a well, the maximum over the positions of a cell (multiple-instance learning; Dietterich et al., Artificial Intelligence
-1997). All wells take part in every step, so only some positions are drawn at random. Only the last layer is trained;
-its features were learned without labels, so that it does not overfit to a few dozen wells.
+1997). What is measured on the cell as a whole is added: size, shape and brightness are hard to see for a position that
+sees a part of a cell. All wells take part in every step, so only some positions are drawn at random. Only the last
+layer is trained; its features were learned without labels, so that it does not overfit to a few dozen wells.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from wscnn.core.progress import log
-from wscnn.network.model import WSCNN, field_features
-from wscnn.staging.regions import FEWEST, SIDE, outline, regions, tiles
+from wscnn.network.cells import ImageCells
+from wscnn.network.model import WSCNN, field_features, standardised
+from wscnn.staging.cell_measures import find_cells
+from wscnn.staging.regions import FEWEST, SIDE, tiles
 from wscnn.training.fit import Examples, evaluate, well_auc
 
 #: Positions kept per cell, and how many of them are used in a step.
@@ -32,6 +35,11 @@ _NUMBERS = 1_000_000_000
 _STARTS = 4
 #: Size of the first weights, and penalty on their squares.
 _FIRST, _PENALTY = 0.02, 1e-3
+#: Penalty on the squares of the weights of measures, and the quantile to which outliers of the measures are clipped
+#: before these are standardised.
+_CELL_PENALTY, _CLIPPED = 1e-2, 1e-3
+#: Most cells by which features and measures are standardised.
+_STANDARD = 4096
 #: Fields per forward pass.
 _BATCH = 8
 #: Most trainings of a fold whose detectors do no better than chance on held-out wells.
@@ -50,6 +58,8 @@ class Cells:
     ----------
     features
         Shape (cells, positions, F), float16.
+    measures
+        What is measured on each cell, (cells, M); M is 0 where these are squares.
     well
         Index in `labels` of each cell's well, (cells,).
     labels
@@ -58,16 +68,17 @@ class Cells:
         Names of the wells, as ``plate/well``.
     found
         For each field, the cell of each position of its map, 0 where there is none.
-    outlined
-        Whether these are cells found in the image, not squares.
+    outlines
+        The cells of the fields as tensors, where they were found in the images; None where these are squares.
     """
 
     features: Tensor
+    measures: Tensor
     well: Tensor
     labels: Tensor
     names: list[str]
     found: list[np.ndarray]
-    outlined: bool
+    outlines: ImageCells | None
 
     def of(self, names: set[str]) -> "Cells":
         """Return the cells of some wells."""
@@ -76,12 +87,18 @@ class Cells:
         here = kept.to(self.well.device)[self.well]
         return Cells(
             self.features[here],
+            self.measures[here],
             number.to(self.well.device)[self.well[here]],
             self.labels[kept.to(self.labels.device)],
             [name for name in self.names if name in names],
             self.found,
-            self.outlined,
+            self.outlines,
         )
+
+    def sample(self) -> "tuple[Tensor, Tensor]":
+        """Return features and measures of an even sample of the cells."""
+        step = max(1, len(self.features) // _STANDARD)
+        return self.features[::step].float(), self.measures[::step]
 
 
 @torch.no_grad()
@@ -92,17 +109,23 @@ def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
     8 positions are used instead.
     """
     device = next(network.parameters()).device
-    found = [regions(outline(image.numpy()), network.stride) for image in examples.fields.cpu()]
-    counts = [int(np.count_nonzero(np.unique(own))) for own in found]
-    outlined = bool(np.mean(counts) >= FEWEST)
-    if not outlined:
+    fields = [find_cells(image.float().numpy(), network.stride) for image in examples.fields.cpu()]
+    found = [field.regions for field in fields]
+    numbers = [np.unique(own[own > 0]) for own in found]
+    counts = [len(own) for own in numbers]
+    outlines = None
+    if np.mean(counts) >= FEWEST:
+        outlines = ImageCells.of(fields, device)
+        measures = np.concatenate([field.measures[own - 1] for field, own in zip(fields, numbers, strict=True)])
+    else:
         log("  hardly any cells are found in the images: positions are pooled over squares")
         found = [tiles(own.shape, SIDE) for own in found]
         counts = [int(own.max()) for own in found]
+        measures = np.empty((sum(counts), 0), np.float32)
     kept = int(np.clip(_NUMBERS // max(sum(counts) * network.classify.in_channels, 1), 1, _KEPT))
     random = np.random.default_rng(seed)
     names = sorted(set(examples.wells))
-    number = {name: n for n, name in enumerate(names)}
+    well_number = {name: n for n, name in enumerate(names)}
     parts, wells = [], []
     for start in range(0, len(found), _BATCH):
         images = examples.fields[start : start + _BATCH].float().to(device)
@@ -110,15 +133,16 @@ def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
         for image, own, name in zip(features, found[start:], examples.wells[start:], strict=False):
             chosen = _positions(own.ravel(), kept, random)
             parts.append(image[torch.from_numpy(chosen).to(device)].half())
-            wells += [number[name]] * len(chosen)
+            wells += [well_number[name]] * len(chosen)
     labels = dict(zip(examples.wells, examples.labels.tolist(), strict=True))
     return Cells(
         torch.cat(parts),
+        torch.from_numpy(measures).to(device),
         torch.tensor(wells, device=device),
         torch.tensor([labels[name] for name in names], device=device),
         names,
         found,
-        outlined,
+        outlines,
     )
 
 
@@ -132,36 +156,53 @@ def _positions(region: np.ndarray, kept: int, random: np.random.Generator) -> np
 
 @dataclass(frozen=True)
 class Detectors:
-    """Linear detectors on features, one per phenotype.
+    """Linear detectors, one per phenotype: of positions by features, and of cells by measures.
 
     Attributes
     ----------
     weights, biases
         Shapes (P, F) and (P,).
+    cell_weights
+        Weights of standardised measures, (P, M).
+    cell_middle, cell_spread
+        Mean and standard deviation of the measures, (M,).
     losses
         At the end of training; an empty detector has ln 2 or more.
     """
 
     weights: Tensor
     biases: Tensor
+    cell_weights: Tensor
+    cell_middle: Tensor
+    cell_spread: Tensor
     losses: list[float]
+
+    def scores(self, cells: Cells) -> Tensor:
+        """Return the scores of cells, (cells, P)."""
+        highest = torch.cat([(some.float() @ self.weights.T).amax(1) for some in cells.features.split(4096)])
+        standard = standardised(cells.measures, self.cell_middle, self.cell_spread)
+        return highest + self.biases + standard @ self.cell_weights.T
 
     def on_scale_of(self, other: "Detectors", cells: Cells) -> "Detectors":
         """Return the same detectors, scaled so that their scores of cells of negative wells match those of `other`.
 
-        That is, their highest positions have the same median and the same distance from it to the 95 % quantile.
+        That is, their scores have the same median and the same distance from it to the 95 % quantile.
         """
         low, high = self._quantiles(cells)
         other_low, other_high = other._quantiles(cells)
         factor = (other_high - other_low) / (high - low).clamp_min(1e-6)
-        return Detectors(self.weights * factor[:, None], (self.biases - low) * factor + other_low, self.losses)
+        return replace(
+            self,
+            weights=self.weights * factor[:, None],
+            biases=(self.biases - low) * factor + other_low,
+            cell_weights=self.cell_weights * factor[:, None],
+        )
 
     def _quantiles(self, cells: Cells) -> Tensor:
-        """Return the median and 95 % quantile of cells of negative wells, (2, P)."""
-        negative = cells.features[(cells.labels == 0)[cells.well]]
-        highest = torch.cat([(some.float() @ self.weights.T).amax(1) for some in negative.split(4096)]) + self.biases
-        n = len(highest)
-        return torch.stack([highest.kthvalue(1 + int(share * (n - 1)), 0).values for share in (0.5, 0.95)])
+        """Return the median and 95 % quantile of the scores of cells of negative wells, (2, P)."""
+        scores = self.scores(cells)[(cells.labels == 0)[cells.well]]
+        n = len(scores)
+        return torch.stack([scores.kthvalue(1 + int(share * (n - 1)), 0).values for share in (0.5, 0.95)])
 
 
 def fit_detectors(cells: Cells, n_classes: int, recipe: Mapping[str, Any], seed: int) -> Detectors:
@@ -178,34 +219,45 @@ def fit_detectors(cells: Cells, n_classes: int, recipe: Mapping[str, Any], seed:
     seed
         Seed of the initial weights and of the random positions.
     """
-    spread, middle = torch.std_mean(cells.features[:: max(1, len(cells.features) // 4096)].float(), (0, 1))
+    some_features, some_measures = cells.sample()
+    spread, middle = torch.std_mean(some_features, (0, 1))
     spread = spread + 1e-5
     features = (cells.features - middle.half()) / spread.half()
+    bounds = [some_measures.quantile(share, 0) for share in (_CLIPPED, 1 - _CLIPPED)]
+    cell_spread, cell_middle = torch.std_mean(some_measures.clamp(*bounds), 0)
+    cell_spread = cell_spread + 1e-5
+    measures = standardised(cells.measures, cell_middle, cell_spread)
     found = [
-        _fit_one(features, cells, label, recipe["steps"], recipe["learning_rate"], seed)
+        _fit_one(features, measures, cells, label, recipe["steps"], recipe["learning_rate"], seed)
         for label in range(1, n_classes)
     ]
-    weights = torch.stack([weight for weight, _, _ in found]) / spread
-    biases = torch.stack([bias for _, bias, _ in found]) - weights @ middle
-    return Detectors(weights, biases, [loss for *_, loss in found])
+    weights, biases, cell_weights = (torch.stack(parts) for parts in list(zip(*found, strict=True))[:3])
+    weights = weights / spread
+    return Detectors(
+        weights, biases - weights @ middle, cell_weights, cell_middle, cell_spread, [loss for *_, loss in found]
+    )
 
 
 def _fit_one(
-    features: Tensor, cells: Cells, label: int, steps: int, rate: float, seed: int
-) -> tuple[Tensor, Tensor, float]:
-    """Return weights (F,), bias and loss of the detector of the class `label` on standardised features."""
+    features: Tensor, measures: Tensor, cells: Cells, label: int, steps: int, rate: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Return weights (F,), bias, weights of measures (M,) and loss of the detector of the class `label`.
+
+    Features and measures are standardised.
+    """
     device = features.device
     random = torch.Generator().manual_seed(seed)
     weight = (_FIRST * torch.randn((features.shape[2], _STARTS), generator=random)).to(device).requires_grad_()
+    cell_weight = torch.zeros((measures.shape[1], _STARTS), device=device).requires_grad_()
     # Initially a well holds about a third of a positive cell.
     first = -1 - float(np.log(max(len(features) / len(cells.labels), 1)))
     bias = torch.full((_STARTS,), first, device=device).requires_grad_()
-    optimizer = torch.optim.Adam([weight, bias], rate)
+    optimizer = torch.optim.Adam([weight, cell_weight, bias], rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(steps, 2))
 
     def losses(seen: Tensor) -> Tensor:
         scores = (features[:, seen] @ weight.half() if features.is_cuda else features[:, seen].float() @ weight).float()
-        highest = (scores + bias).amax(1)  # (cells, starts)
+        highest = (scores + bias).amax(1) + measures @ cell_weight  # (cells, starts)
         none = torch.zeros((len(cells.labels), _STARTS), device=device)
         none = none.index_add(0, cells.well, functional.logsigmoid(-highest))
         some = torch.log1p(-none.exp().clamp(max=1 - 1e-6))
@@ -214,7 +266,8 @@ def _fit_one(
 
     for _ in range(steps):
         seen = torch.randperm(features.shape[1], generator=random)[:_SEEN].to(device)
-        loss = (losses(seen) + _PENALTY * weight.square().sum(0)).sum()
+        penalty = _PENALTY * weight.square().sum(0) + _CELL_PENALTY * cell_weight.square().sum(0)
+        loss = (losses(seen) + penalty).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -222,16 +275,25 @@ def _fit_one(
     with torch.no_grad():
         last = losses(torch.arange(min(_SEEN, features.shape[1]), device=device))
         best = int(last.argmin())
-        return weight[:, best].detach(), bias[best].detach(), float(last[best])
+        return weight[:, best].detach(), bias[best].detach(), cell_weight[:, best].detach(), float(last[best])
 
 
-def set_detectors(network: WSCNN, detectors: Detectors) -> None:
-    """Set the last layer of `network` to the detectors; the negative class scores 0 everywhere."""
+def set_detectors(network: WSCNN, detectors: Detectors, cells: Cells) -> None:
+    """Set the last layer of `network` to the detectors; the negative class scores 0 everywhere.
+
+    `cells` are those that the detectors were fitted to.
+    """
     with torch.no_grad():
         network.classify.weight.zero_()
         network.classify.bias.zero_()  # type: ignore[union-attr]
         network.classify.weight[1:, :, 0, 0] = detectors.weights
         network.classify.bias[1:] = detectors.biases  # type: ignore[index]
+        if cells.outlines is not None:
+            negative = (cells.labels == 0)[cells.well]
+            network.cell_weight.copy_(detectors.cell_weights)
+            network.cell_middle.copy_(detectors.cell_middle)
+            network.cell_spread.copy_(detectors.cell_spread)
+            network.cell_share.copy_(torch.sigmoid(detectors.scores(cells)[negative]).mean(0))
 
 
 def learned(value: float, n_negative: int, n_positive: int) -> bool:
@@ -309,7 +371,7 @@ def train_detectors(
         if all(learned(value, counts[0], counts[label]) for label, value in enumerate(aucs, 1)):
             break
         log("  no better than chance" + ("; trained again" if attempt + 1 < _ATTEMPTS else ""))
-    set_detectors(network, kept[0])
+    set_detectors(network, kept[0], cells)
     return pd.DataFrame(rows), checked, kept[1], kept[2], cells
 
 
@@ -319,10 +381,13 @@ def _crosswise(
     """Return scores and maps of the fields of both parts, by detectors of the other part on the scale of `whole`."""
     device = next(network.parameters()).device
     scored = []
-    for part, other in (parts, reversed(parts)):
+    ends = np.cumsum([0, *(len(part.fields) for part in parts)])
+    for at, (part, other) in enumerate((parts, parts[::-1])):
         detectors = fit_detectors(cells.of(set(other.wells)), network.n_classes, recipe, seed)
-        set_detectors(network, detectors.on_scale_of(whole, cells))
-        scored.append(evaluate(network, part.fields.to(device)))
+        set_detectors(network, detectors.on_scale_of(whole, cells), cells)
+        own = slice(ends[at], ends[at + 1])
+        shown = None if cells.outlines is None else cells.outlines[own]
+        scored.append(evaluate(network, part.fields.to(device), cells=shown))
     logits, maps = (np.concatenate(values) for values in zip(*scored, strict=True))
     return logits, maps
 

@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
+from wscnn.network.cells import ImageCells
 from wscnn.network.device import fast_bfloat16
 from wscnn.network.model import WSCNN, score_fields
 from wscnn.statistics.roc import auc, auc_error
@@ -220,11 +221,19 @@ def _evaluation(
 
 
 @torch.no_grad()
-def evaluate(network: WSCNN, fields: Tensor, batch: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    """Return log-odds (n, P) and detector maps (n, P, h', w') of fields (n, C, h, w) on the network's device."""
+def evaluate(
+    network: WSCNN, fields: Tensor, batch: int = 16, cells: ImageCells | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return log-odds (n, P) and detector maps (n, P, h', w') of fields (n, C, h, w) on the network's device.
+
+    Where their `cells` are known, these are used, as in `wscnn.network.model.score_fields`.
+    """
     was_training = network.training
     network.eval()
-    scored = [score_fields(network, part.float()) for part in fields.split(batch)]
+    scored = [
+        score_fields(network, fields[part].float(), None if cells is None else cells[part])
+        for part in (slice(start, start + batch) for start in range(0, len(fields), batch))
+    ]
     network.train(was_training)
     logits, maps = (torch.cat(parts).float().cpu().numpy() for parts in zip(*scored, strict=True))
     return logits, maps

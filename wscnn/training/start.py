@@ -7,7 +7,7 @@ from typing import Any
 from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import ModelFolder
 from wscnn.encoder.encode import load_encoder
-from wscnn.network.model import NOISY_OR, WSCNN
+from wscnn.network.model import ARCHITECTURES, NOISY_OR, WSCNN
 from wscnn.network.weights import load_model
 from wscnn.training.recipe import recipe_of
 
@@ -32,8 +32,12 @@ def start_network(
     UserError
         When settings of these sections are inconsistent, or the earlier model is missing, broken or does not fit.
     """
-    # The highest positions separate wells better than noisy-or does; the other pools score as they were trained.
-    score_pool = model["score_pool"] or ("topk" if model["pool"] in NOISY_OR else "same")
+    encoded = model["architecture"] in ARCHITECTURES and ARCHITECTURES[model["architecture"]].encoded
+    score_pool = model["score_pool"]
+    if score_pool is None:
+        # The share of positive cells, or the highest positions, separate wells better than noisy-or does; the other
+        # pools score as they were trained.
+        score_pool = "same" if model["pool"] not in NOISY_OR else "share" if encoded else "topk"
     network = WSCNN(model["architecture"], model["pool"], n_channels, len(classes), score_pool)
     problems = _idle(network, model, train)
     if not network.encoded and (crop := recipe_of(train)["crop"]) < network.smallest:
@@ -46,6 +50,11 @@ def start_network(
         problems.append(
             f"train.gpus: {gpus} cannot share a batch of {batch} images, two each at least; lower it or raise "
             "train.batch"
+        )
+    if score_pool == "share" and not encoded:
+        problems.append(
+            f"model.score_pool: share counts cells, which architecture '{network.architecture}' does not judge; choose "
+            "another pool or the architecture encoder"
         )
     if train["max_fields"] < len(classes):
         problems.append(

@@ -226,7 +226,7 @@ def _make_card(prepared: _Prepared, fitted: _Fitted, screen: str, fold: int) -> 
         "test": _metrics(fitted.tested, examples["test"], classes, card.probabilities),
     }
     if fitted.cells is not None:
-        if fitted.cells.outlined:
+        if fitted.cells.outlines is not None:
             card.outlined = True
             _count_cells(card, highest_of_cells(fitted.maps, fitted.cells.found), checked)
         n_wells = pd.Series(dict(zip(checked.wells, checked.labels.tolist(), strict=True))).value_counts()
