@@ -366,7 +366,7 @@ def field_features(model: WSCNN, images: Tensor) -> Tensor:
 
 
 def widened_pixels(model: WSCNN, positions: int) -> int:
-    """Return how many pixels of a widened field along an axis give so many positions of its map."""
+    """Return how many pixels of a widened field along an axis give `positions` of its map."""
     return model._pixels(positions + 2 * model._cut, padded=True)
 
 
