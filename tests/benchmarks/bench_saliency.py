@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_saliency.py --size 270 540 --cells 1 4
     python tests/benchmarks/bench_saliency.py --results results/nuclei --fields 60
 
-Without results, the network is set by hand to see bright spots, of which each field holds a given number; with those of a
+Without results, the network is set by hand to see bright spots, of which each field holds some; with those of a
 finished screen, its folds see fields of its first plate. Beside it stands the smoothing of the gradients: whole fields,
 and only their rows and columns that are not empty.
 """
