@@ -1,7 +1,7 @@
 """The command line: one command per stage, each with explicit inputs and outputs.
 
 A rule of the workflow calls exactly these commands, so the line in a job's log can be run again by hand. Modules are
-imported inside the commands: `wscnn --help` and the light stages do not wait for torch.
+imported inside the commands: `wscnn --help` does not wait for pandas, nor the light stages for torch.
 """
 
 import errno
@@ -16,7 +16,6 @@ from typing import Any
 import click
 
 from wscnn import __version__
-from wscnn.core.config import section, shipped
 from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import N_FOLDS
 from wscnn.export.targets import TARGETS
@@ -79,6 +78,8 @@ def _settings(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]
     """Return a decorator that adds the option for one section of the config."""
 
     def parse(_ctx: click.Context, _option: click.Parameter, text: str) -> dict[str, Any]:
+        from wscnn.core.config import section
+
         return section(name, text)
 
     default = '{"channels": {"1": "1"}}' if name == "acquisition" else "{}"
@@ -257,6 +258,8 @@ def run(config: Path, options: tuple[str, ...]) -> None:
     Where they are absolute, as `init` writes them, Snakemake works in the folder of the config, wherever it is started.
     All cores are used unless an option says where jobs run. `--profile slurm` is the profile that ships.
     """
+    from wscnn.core.config import shipped
+
     line = ["--snakefile", str(shipped("workflow/Snakefile")), "--configfile", str(config.absolute()), *options]
     # Snakemake keeps its records of earlier jobs in its working directory: from another one it would not notice that
     # settings have changed.
@@ -289,17 +292,19 @@ def plan(config: Path | None, plates: int | None, measured: Path | None, as_json
     For the screen of CONFIG, from its tables and file names; or with --plates for a screen of that size, whose images
     need not be there (CONFIG then gives the settings only, and may be left out).
     """
-    from wscnn.core.config import load_config
-    from wscnn.preflight.check import check_screen
+    from wscnn.core.config import load_config, section
     from wscnn.preflight.plan import PLANNED, RATES, describe, size_by_numbers, size_of
     from wscnn.preflight.plan import measured as measure
     from wscnn.preflight.plan import plan as make
-    from wscnn.preflight.scale import with_factor
 
     if plates:
         settings = load_config(config) if config else {name: section(name, "{}") for name in PLANNED}
         size = size_by_numbers(plates=plates, **numbers)
     elif config:
+        # torch and the readers of images take seconds to import, and numbers alone need neither.
+        from wscnn.preflight.check import check_screen
+        from wscnn.preflight.scale import with_factor
+
         screen = check_screen(config)
         settings, size = with_factor(screen.config, screen.plates, screen.layout), size_of(screen)
     else:

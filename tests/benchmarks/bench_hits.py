@@ -43,7 +43,8 @@ def write_screen(folder: Path, n_plates: int) -> tuple[list[Path], Path]:
         )
         scores = {"phenotype": "rare", "n_fields": 9, "n_fields_used": 9, "score": score, "score_sd": 0.1}
         counts = {"score_max": score + 1, "fraction_positive_fields": 0.1, "n_objects": rng.poisson(3, len(role))}
-        rest = {"object_area_fraction": 0.01, "n_cells": rng.poisson(900, len(role)), "fold": pd.NA, "why_no_score": ""}
+        cells = {"n_cells": rng.poisson(900, len(role)), "cell_intensity": rng.normal(100, 5, len(role))}
+        rest = {"object_area_fraction": 0.01, **cells, "fold": pd.NA, "why_no_score": ""}
         paths.append(folder / f"P{plate:04d}.parquet")
         write_table(conform(wells.assign(**scores, **counts, **rest), WELLS), paths[-1])
         phenotype = np.where(role == "positive", "rare", "")

@@ -1,10 +1,12 @@
 """Wells and names."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wscnn.core.wells import PLATE_FORMATS, check_name, parse_well, plate_format, row_letters, well_name
+from wscnn.core.wells import PLATE_FORMATS, check_name, one_of, parse_well, plate_format, row_letters, well_name
 
 ROWS = st.integers(0, 31)
 COLUMNS = st.integers(0, 47)
@@ -80,3 +82,10 @@ def test_a_name_stays_in_its_folder(name: str) -> None:
     assert name not in (".", "..")
     assert "\0" not in name
     assert len(name.encode()) <= 200
+
+
+@given(st.lists(st.text("aB1.+-_", min_size=1, max_size=6), min_size=1), st.text("aB1.+-_", max_size=7))
+def test_a_pattern_of_names_matches_these_alone(names: list[str], other: str) -> None:
+    pattern = re.compile(f"(?P<plate>{one_of(names)})/x")
+    assert all(pattern.fullmatch(f"{name}/x") for name in names)
+    assert bool(pattern.fullmatch(f"{other}/x")) == (other in names)

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from wscnn.encoder.pretext import TILE, _cutpaste_loss, _of_positions, _seen, paste
+from wscnn.encoder.pretext import _cutpaste_loss, _of_positions, _seen, paste
+from wscnn.encoder.tiles import TILE
 from wscnn.network.model import WSCNN
 from wscnn.simulate.concepts import disc, draw_objects
 

@@ -76,6 +76,33 @@ def test_a_cell_at_the_edge_gives_no_bright_rim() -> None:
     assert max(highest[y] for y in (0, 1, 2, 3)) <= max(highest[y] for y in range(20, 36))
 
 
+@pytest.mark.parametrize("architecture", ["encoder", "compact", "compact6"])
+@pytest.mark.parametrize("firing", [1, 6, 400])
+def test_windows_give_the_gradient_of_whole_fields(architecture: str, firing: int) -> None:
+    torch.manual_seed(3)
+    models = [WSCNN(architecture, "noisy_or", 2, 3).eval() for _ in range(2)]
+    images, learned = torch.rand(2, 2, 139, 170), [[True, True], [True, False]]
+    for model in models:
+        if model.encoded:
+            # Cells are judged as a whole, too, which moves what fires but has no gradient.
+            model.cell_weight.data.normal_()
+            model.cell_spread.fill_(10.0)
+    # The encoder's layers see what is above the background: cells in the corners and at the edges, too.
+    images[:, :, ::60, ::56] += 5
+    whole = images.clone().requires_grad_(True)
+    first, second = (score_fields(model, whole)[1] for model in models)
+    detector = torch.stack([(first[:, 0] + second[:, 0]) / 2, first[:, 1]], 1)
+    ranked = detector.detach().transpose(0, 1).flatten(1).sort(descending=True).values
+    firing = min(firing, ranked.shape[1] - 1)
+    thresholds = (ranked[:, firing - 1] + ranked[:, firing]) / 2
+    total = torch.where(detector > thresholds[:, None, None], detector, 0).sum((0, 2, 3))
+    expected = [torch.autograd.grad(own, whole, retain_graph=True)[0].norm(dim=1) for own in total]
+    _, _, gradients = saliency(models, images, thresholds.tolist(), learned)
+    for p in range(2):
+        assert expected[p].any()
+        torch.testing.assert_close(gradients[:, p], expected[p], rtol=1e-3, atol=1e-5 * expected[p].max().item())
+
+
 def test_an_empty_image_has_no_gradient() -> None:
     _, _, gradient = saliency([matched_filter()], image_with([]), [0.0])
     assert not gradient.any()

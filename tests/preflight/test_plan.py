@@ -1,6 +1,8 @@
 """The plan of a screen: what it adds up, by hand, and how the command line takes a screen's size."""
 
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -86,6 +88,17 @@ def test_the_command_line_plans_by_numbers_without_any_file():
     text = run("--plates", "2000").stdout
     assert "2,000 plates, 768,000 wells, 6,912,000 fields, 34,560,000 images of 1080 x 1080 pixels" in text
     assert "80.6 TB" in text and "upper bound" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [(["--help"], {"pandas", "jsonschema"}), (["plan", "--plates", "2"], {"torch", "zarr", "tifffile", "scipy"})],
+)
+def test_commands_import_only_what_they_need(arguments: list[str], unneeded: set[str]):
+    # Importing torch alone takes longer than a plan should.
+    code = "import sys; from wscnn.cli import main; main(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert unneeded.isdisjoint(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 from matched import matched_filter
+from scipy import ndimage
 from skimage.measure import regionprops
 
 from wscnn.network.saliency import saliency
@@ -50,6 +51,18 @@ def test_nothing_above_the_threshold_is_no_object() -> None:
     assert objects.empty
     assert not labels.any()
     assert not smooth.any()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.0, 3.5])
+def test_saliency_is_smoothed_as_by_scipy(sigma: float) -> None:
+    gradient, detector = np.zeros((70, 90), np.float32), np.zeros((9, 12), np.float32)
+    # One spot reaches the field's corner.
+    rng = np.random.default_rng(0)
+    gradient[:6, 80:] = rng.random((6, 10))
+    gradient[30:41, 22:35] = rng.random((11, 13))
+    detector[4, 3] = 1
+    _, smooth, _ = find_objects(detector, gradient, 0.5, STRIDE, Extent(16, 20, sigma, 0.3))
+    np.testing.assert_array_equal(smooth, ndimage.gaussian_filter(gradient, sigma))
 
 
 @limits(deadline=None, max_examples=40)

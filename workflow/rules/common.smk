@@ -1,6 +1,5 @@
 # The user's config and table of plates, read once and valid; everything else is done by `wscnn`.
 import json
-import re
 import sys
 from functools import cache
 from hashlib import sha256
@@ -18,6 +17,7 @@ from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import N_FOLDS, ModelFolder, ScreenFolder
 from wscnn.core.tables import LAYOUT as LAYOUT_TYPES
 from wscnn.core.tables import read_table
+from wscnn.core.wells import one_of
 from wscnn.preflight.left import bring_back
 
 
@@ -101,8 +101,9 @@ DRIFT = [SCREEN.table("drift")] if config["model"]["checkpoint"] else []
 MODEL_CARD = [] if config["model"]["checkpoint"] or not HAS_MODEL else MODEL.readme
 
 
+# Snakemake tries this on each file for each rule.
 wildcard_constraints:
-    plate="|".join(map(re.escape, IMAGES)),
+    plate=one_of(IMAGES),
     fold="|".join(map(str, range(N_FOLDS))),
 
 

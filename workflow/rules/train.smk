@@ -1,8 +1,12 @@
+QUALITIES = [SCREEN.quality(plate) for plate in IMAGES]
+ENCODED = config["model"]["architecture"] == "encoder"
+
+
 # Layers pretrained on all wells without labels, once for all folds.
 rule encode:
     input:
         plates=[SCREEN.manifest(plate) for plate in IMAGES],
-        qc=[SCREEN.quality(plate) for plate in IMAGES],
+        qc=QUALITIES,
     output:
         model=SCREEN.model.encoder,
         card=SCREEN.model.encoder_card,
@@ -30,8 +34,8 @@ rule encode:
 # What cells of negative controls look like, once for all plates.
 rule novelty:
     input:
-        plates=[SCREEN.manifest(plate) for plate in IMAGES],
-        qc=[SCREEN.quality(plate) for plate in IMAGES],
+        # It is made from all staged plates. Snakemake compares each file that it looks for with each input of the job
+        # that makes it, so that plates listed here would take time in the square of their number.
         encoder=SCREEN.model.encoder,
     output:
         SCREEN.model.novelty,
@@ -48,7 +52,7 @@ rule novelty:
         # That its wells have changed.
         control_wells=lambda wildcards: control_wells(),
         stores=repeated("--store", map(SCREEN.plate, IMAGES)),
-        quality=lambda wildcards, input: repeated("--quality", input.qc),
+        quality=repeated("--quality", QUALITIES),
         compared=compared("discovery"),
         settings=settings("discovery"),
     shell:
@@ -59,14 +63,11 @@ rule novelty:
 # Each fold trains on a third of the control wells, selects on another, is tested on the last. One GPU per fold.
 rule train:
     input:
-        plates=[SCREEN.manifest(plate) for plate in IMAGES],
-        qc=[SCREEN.quality(plate) for plate in IMAGES],
+        # The encoder, which is made from all staged plates, or these: see `novelty`.
+        plates=[] if ENCODED else [SCREEN.manifest(plate) for plate in IMAGES],
+        qc=[] if ENCODED else QUALITIES,
         # A list also where it is one file: of a text `repeated` would take the letters.
-        encoder=(
-            [SCREEN.model.encoder]
-            if config["model"]["architecture"] == "encoder"
-            else []
-        ),
+        encoder=[SCREEN.model.encoder] if ENCODED else [],
     output:
         model=SCREEN.fold("{fold}"),
         card=SCREEN.model.card("{fold}"),
@@ -86,7 +87,7 @@ rule train:
         start_files=lambda wildcards: start_files(wildcards.fold),
         screen=config["screen"],
         stores=repeated("--store", map(SCREEN.plate, IMAGES)),
-        quality=lambda wildcards, input: repeated("--quality", input.qc),
+        quality=repeated("--quality", QUALITIES),
         encoder=lambda wildcards, input: repeated("--encoder", input.encoder),
         compared=compared("model", "train"),
         settings=settings("model", "train"),

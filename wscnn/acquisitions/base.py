@@ -3,6 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,18 @@ class Acquisition(ABC):
     def channel(self, *keys: str) -> str | None:
         """Return the config's name for a channel that the instrument calls by any of `keys`, None where unlisted."""
         named: dict[str, str] = self.settings["channels"]
-        numbered = {int(key): name for key, name in named.items() if key.isdecimal()}
         for key in keys:
             if key in named:
                 return named[key]
-            if key.isdecimal() and int(key) in numbered:
-                return numbered[int(key)]
+            if key.isdecimal() and int(key) in self._numbered_channels:
+                return self._numbered_channels[int(key)]
         self.unlisted[keys[0]] = keys
         return None
+
+    @cached_property
+    def _numbered_channels(self) -> dict[int, str]:
+        """The config's names of the channels that are numbers."""
+        return {int(key): name for key, name in self.settings["channels"].items() if key.isdecimal()}
 
 
 def walk(folder: Path) -> Iterator[str]:

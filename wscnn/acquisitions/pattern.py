@@ -95,7 +95,8 @@ class Pattern(Stacks):
         channel = self.channel(key) if key is not None else next(iter(self.settings["channels"].values()))
         if channel is None:
             return None
-        field, z, time = (_number(groups.get(group), group) for group in ("field", "z", "time"))
+        field = _number(groups.get("field"), "field")
+        z, time = _number(groups.get("z"), "z"), _number(groups.get("time"), "time")
         well = _well(groups.get("well"), groups.get("row"), groups.get("column"))
         # Joined as text: a screen has millions of files, and a Path takes longer than everything else here.
         return "", well, field, channel, z, time, f"{self.folder}/{name}", 0, math.nan, math.nan, math.nan
@@ -154,6 +155,7 @@ def _well(well: str | None, row: str | None, column: str | None) -> str:
     return well_name(*parse_well(well))
 
 
+@lru_cache(maxsize=10_000)
 def _number(text: str | None, group: str) -> int:
     """Return the number in a group, `ONLY` where the pattern has none."""
     if text is None:

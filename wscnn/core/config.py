@@ -16,8 +16,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from wscnn.core.errors import UserError, listed
-from wscnn.core.user_tables import short
+from wscnn.core.errors import UserError, listed, short
 from wscnn.core.wells import check_name
 
 _PACKAGE = Path(__file__).parent.parent

@@ -63,3 +63,9 @@ def merged(found: Iterable[tuple[Hashable, str, str]]) -> list[str]:
         f"{sentence}; the same holds for {listed(others[kind])}" if kind in others else sentence
         for kind, sentence in first.items()
     ]
+
+
+def short(message: object) -> str:
+    """Return a text on one line, shortened to about 300 characters."""
+    text = " ".join(str(message).split())
+    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wscnn.core.errors import UserError, listed
+from wscnn.core.errors import UserError, listed, short
 
 #: Tables are read as a whole; larger files (in bytes) are refused.
 MAX_BYTES = 2**30
@@ -151,11 +151,12 @@ class Lines:
 
 def by_value(column: pd.Series) -> list[tuple[str, Lines]]:
     """Return each value of a column with the lines in which it occurs."""
-    every = Lines.of(column.index)
-    found: dict[str, list[int]] = {}
-    for line, value in zip(every.numbers, column.tolist(), strict=True):
-        found.setdefault(value, []).append(line)
-    return [(value, Lines(lines, every.word)) for value, lines in found.items()]
+    word = Lines.of(column.index[:0]).word
+    code, values = pd.factorize(column, use_na_sentinel=False)
+    order, ends = np.argsort(code, kind="stable"), np.cumsum(np.bincount(code, minlength=len(values))).tolist()
+    numbers = column.index.to_numpy()[order].tolist()
+    runs = zip(values.tolist(), [0, *ends], ends, strict=False)
+    return [(value, Lines(numbers[start:end], word)) for value, start, end in runs]
 
 
 def at(value: str, lines: Lines) -> str:
@@ -271,17 +272,21 @@ def _parquet(content: bytes, path: Path) -> pd.DataFrame:
         [i for i, name in enumerate(data.column_names) if not re.fullmatch(r"__index_level_\d+__", name)]
     )
     index = pd.RangeIndex(1, len(data) + 1, name="row")
-    columns, problems = [], []
+    names, columns, problems = [], [], []
     for name, cells in zip(data.column_names, data.columns, strict=True):
         if not name.strip():
             problems.append(f"{path}: a column has no name; name it or leave it out")
         elif (column := _column(cells)) is None:
             problems.append(f"{path}: column {name} holds {short(cells.type)}; leave it out, or write text or numbers")
         else:
-            columns.append(column.set_axis(index).rename(name.strip()))
+            names.append(name.strip())
+            columns.append(column.array)
     if problems:
         raise UserError(problems)
-    return pd.concat(columns, axis=1) if columns else pd.DataFrame(index=index)
+    # At once: to give each column its index takes longer than to read it.
+    table = pd.DataFrame(dict(enumerate(columns)), index=index, copy=False)
+    table.columns = pd.Index(names)
+    return table
 
 
 def _column(cells: pa.ChunkedArray) -> pd.Series | None:
@@ -316,9 +321,3 @@ _NULLABLE = {
     pa.uint32(): pd.UInt32Dtype(),
     pa.uint64(): pd.UInt64Dtype(),
 }
-
-
-def short(message: object) -> str:
-    """Return a text on one line, shortened to about 300 characters."""
-    text = " ".join(str(message).split())
-    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
-from wscnn.encoder.pretext import LEAST_TILE, learn
+from wscnn.encoder.pretext import learn
+from wscnn.encoder.tiles import LEAST_TILE
 from wscnn.network.card import Card
 from wscnn.network.device import pick_device
 from wscnn.network.model import WSCNN, contrast

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wscnn.encoder.tiles import BATCH, TILE
 from wscnn.network.model import WSCNN
 
-#: Side of a tile, its minimum, and tiles per step.
-TILE, LEAST_TILE, BATCH = 96, 56, 32
 #: Contrast above which a pixel is of a cell; cut from and pasted near such pixels.
 _SIGNAL = 0.35
 #: Minimum number of signal pixels of a tile that is cut from or pasted into.

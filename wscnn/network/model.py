@@ -6,73 +6,16 @@ runs no code.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from wscnn.core.errors import UserError
+from wscnn.network.architectures import ARCHITECTURES, Layer
 from wscnn.network.cells import ImageCells
 from wscnn.plates.fields import BACKGROUND, BRIGHT
 from wscnn.staging.cell_measures import find_cells, n_measures
-
-
-class Layer(NamedTuple):
-    """A convolution, batch norm and ReLU, which usually halve the image.
-
-    Attributes
-    ----------
-    filters, kernel, padding
-        Of the convolution.
-    halve
-        ``pool``: a 2 x 2 max pool. It precedes the ReLU, which gives the same result with a quarter of the work.
-        ``stride``: the convolution is made at every second pixel only. Empty: not at all.
-    """
-
-    filters: int
-    kernel: int
-    padding: int = 0
-    halve: str = "pool"
-
-
-class Architecture(NamedTuple):
-    """The layers up to the features, and kernel and padding of the last convolution, which makes the class maps.
-
-    Attributes
-    ----------
-    layers
-        Up to the features.
-    kernel, padding
-        Of the last convolution.
-    encoded
-        Whether the layers are learned first, without labels, by `wscnn.encoder`, and fields are prepared by `contrast`.
-    """
-
-    layers: tuple[Layer, ...]
-    kernel: int
-    padding: int = 0
-    encoded: bool = False
-
-
-#: By name. The paper gives `wscnn4` (simulated data) and `wscnn4_cells`; of its network of six convolutions it gives
-#: only the number: the 3 x 3 layers after the first and second layer are our choice. `compact` and `compact6` are ours,
-#: of four and six convolutions, at a seventeenth of the cost. `encoder` has a receptive field of 28 px at a stride of
-#: 4, small enough that a structure of 5 px makes up a good part of a position's features.
-ARCHITECTURES = {
-    "encoder": Architecture(
-        (Layer(16, 6, halve="stride"), Layer(32, 3), Layer(48, 3, halve=""), Layer(64, 3, halve="")), 1, encoded=True
-    ),
-    "wscnn4": Architecture((Layer(50, 11), Layer(100, 3), Layer(100, 5, 1)), 5, 1),
-    "wscnn4_cells": Architecture((Layer(50, 11), Layer(100, 7), Layer(100, 5, 1)), 5, 1),
-    "wscnn6": Architecture(
-        (Layer(50, 11), Layer(50, 3, 1, ""), Layer(100, 7), Layer(100, 3, 1, ""), Layer(100, 5, 1)), 5, 1
-    ),
-    "compact": Architecture((Layer(16, 6, halve="stride"), Layer(32, 3), Layer(32, 3)), 3),
-    "compact6": Architecture(
-        (Layer(16, 6, halve="stride"), Layer(32, 3), Layer(64, 3, halve=""), Layer(64, 3), Layer(64, 3, halve="")), 3
-    ),
-}
 
 #: A map of less than this sum of probabilities counts as empty (keeps logarithms finite).
 _TINY = 1e-30
@@ -386,11 +329,7 @@ def score_fields(model: WSCNN, images: Tensor, cells: ImageCells | None = None) 
     UserError
         When a field is smaller than the margin.
     """
-    maps, attention = model._maps(_widened(model, images))
-    inner = slice(model._cut, -model._cut or None)
-    maps = maps[..., inner, inner]
-    if attention is not None:
-        attention = attention[..., inner, inner]
+    maps, attention = _inner_maps(model, widened(model, images))
     if not model.judges_cells:
         return model.pooled(maps, attention), maps[:, 1:] - maps[:, :1]
     if cells is None:
@@ -398,6 +337,23 @@ def score_fields(model: WSCNN, images: Tensor, cells: ImageCells | None = None) 
         cells = ImageCells.of(found, images.device)
     maps = torch.cat([maps[:, :1], maps[:, 1:] + model.cell_map(cells)], 1)
     return model.pooled(maps, cells=cells), maps[:, 1:] - maps[:, :1]
+
+
+def position_detector(model: WSCNN, padded: Tensor) -> Tensor:
+    """Return the detector maps (n, P, h', w') of fields that `widened` has prepared, or of windows of them.
+
+    They are without what the measures of cells add. A window that begins at a multiple of the stride and spans
+    `widened_pixels` of n positions gives n positions of the field's map, the first of which is number start / stride.
+    """
+    maps, _ = _inner_maps(model, padded)
+    return maps[:, 1:] - maps[:, :1]
+
+
+def _inner_maps(model: WSCNN, padded: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return class maps and attention logits of widened fields, without positions that see zero padding."""
+    maps, attention = model._maps(padded)
+    inner = slice(model._cut, -model._cut or None)
+    return maps[..., inner, inner], None if attention is None else attention[..., inner, inner]
 
 
 def field_features(model: WSCNN, images: Tensor) -> Tensor:
@@ -409,11 +365,22 @@ def field_features(model: WSCNN, images: Tensor) -> Tensor:
         When a field is smaller than the margin.
     """
     inner = slice(model._cut, -model._cut or None)
-    return model.blocks(_widened(model, images))[..., inner, inner]
+    return model.blocks(widened(model, images))[..., inner, inner]
 
 
-def _widened(model: WSCNN, images: Tensor) -> Tensor:
-    """Return fields prepared for the network's layers, with a margin at each side."""
+def widened_pixels(model: WSCNN, positions: int) -> int:
+    """Return how many pixels of a widened field along an axis give `positions` of its map."""
+    return model._pixels(positions + 2 * model._cut, padded=True)
+
+
+def widened(model: WSCNN, images: Tensor) -> Tensor:
+    """Return fields (n, C, h, w) prepared for the network's layers, with a margin at each side.
+
+    Raises
+    ------
+    UserError
+        When a field is smaller than the margin.
+    """
     height, width = images.shape[-2:]
     if min(height, width) <= model.margin + model.stride:
         raise UserError(
@@ -423,10 +390,9 @@ def _widened(model: WSCNN, images: Tensor) -> Tensor:
     margin = model.margin
     sides = []
     for size in (width, height):
-        positions = -(-size // model.stride) + 2 * model._cut
-        sides += [margin, model._pixels(positions, padded=True) - size - margin]
+        sides += [margin, widened_pixels(model, -(-size // model.stride)) - size - margin]
     if model.encoded:
         images = contrast(images)
-    widened = functional.pad(images.detach(), sides, mode="replicate")
-    widened[..., margin : margin + height, margin : margin + width] = images
-    return widened
+    padded = functional.pad(images.detach(), sides, mode="replicate")
+    padded[..., margin : margin + height, margin : margin + width] = images
+    return padded

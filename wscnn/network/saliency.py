@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from wscnn.network.cells import ImageCells
-from wscnn.network.model import WSCNN, score_fields
+from wscnn.network.model import WSCNN, position_detector, score_fields, widened, widened_pixels
+
+# Positions along each axis of the map that a window of the backward pass covers: about those that one cell raises.
+_BLOCK = 8
 
 
 def saliency(
@@ -27,8 +30,9 @@ def saliency(
     """Return scores, detector maps and saliency of images, by one forward and one backward pass per model.
 
     Several models form one detector: the mean of their maps. Its gradient starts from the sum over all positions above
-    the threshold, so that all instances of an image are found together; a phenotype that is nowhere above it costs no
-    backward pass. With several phenotypes each has a backward pass of its own.
+    the threshold, so that all instances of an image are found together. Only windows around these positions are
+    differentiated, which gives the same gradient: a position sees no pixel outside its window. With several phenotypes
+    each has a backward pass of its own.
 
     Parameters
     ----------
@@ -55,23 +59,83 @@ def saliency(
         Magnitude over channels of the detector's gradient, shape (n, P, h, w).
     """
     images = images.detach().requires_grad_(True)
-    views = [score_fields(model, images, cells) for model in models]
-    logits = torch.stack([scores.detach() for scores, _ in views])
+    with torch.no_grad():
+        views = [score_fields(model, images, cells) for model in models]
+    logits = torch.stack([scores for scores, _ in views])
     maps = torch.stack([detector for _, detector in views])
-    if learned is None:
-        maps = maps.mean(0)
-    else:
-        # A phenotype that no model has learned has an empty map.
-        weights = maps.new_tensor(learned)[:, None, :, None, None]
-        maps = (maps * weights).sum(0) / weights.sum(0).clamp_min(1)
+    weights = maps.new_ones(len(models), len(thresholds)) if learned is None else maps.new_tensor(learned)
+    weights = weights[:, None, :, None, None]
+    # A phenotype that no model has learned has an empty map.
+    maps = (maps * weights).sum(0) / weights.sum(0).clamp_min(1)
     fires = maps > maps.new_tensor(thresholds)[:, None, None]
     gradients = images.new_zeros((len(images), len(thresholds), *images.shape[-2:]))
     firing = [p for p in range(len(thresholds)) if bool(fires[:, p].any())]
+    if not firing:
+        return logits, maps, gradients
+    totals = {p: torch.zeros_like(images) for p in firing}
+    for model, share in zip(models, weights / weights.sum(0).clamp_min(1), strict=True):
+        fields = widened(model, images)
+        for p, total in zip(firing, _from_windows(model, fields, fires, share, firing), strict=True):
+            totals[p] += torch.autograd.grad(fields, images, total, retain_graph=True)[0]
+    for p, total in totals.items():
+        gradients[:, p] = total.norm(dim=1)
+    return logits, maps, gradients
+
+
+def _from_windows(model: WSCNN, padded: Tensor, fires: Tensor, share: Tensor, firing: Sequence[int]) -> list[Tensor]:
+    """Return the gradient of each firing phenotype with respect to widened fields (n, C, H, W).
+
+    It is that of the sum over the positions that fire (n, P, h', w') of `share` times the detector.
+    """
+    windows, block = _windows(model, fires.any(1).cpu().numpy())
+    height, width = (widened_pixels(model, length) for length in block)
+    pixels = []
+    for field, row, column in windows:
+        top, left = row * model.stride, column * model.stride
+        pixels.append((field, slice(None), slice(top, top + height), slice(left, left + width)))
+    with torch.enable_grad():
+        crops = torch.stack([padded.detach()[window] for window in pixels]).requires_grad_(True)
+        detector = position_detector(model, crops) * share
+    counted = torch.zeros_like(fires)
+    starts = torch.zeros(detector.shape, dtype=torch.bool, device=detector.device)
+    for k, (field, y, x) in enumerate(windows):
+        # Where windows overlap, a position counts in the first of them.
+        at = (field, slice(None), slice(y, y + block[0]), slice(x, x + block[1]))
+        starts[k] = fires[at] & ~counted[at]
+        counted[at] = True
+    gradients = []
     for p in firing:
-        total = maps[:, p][fires[:, p]].sum()
-        (gradient,) = torch.autograd.grad(total, images, retain_graph=p != firing[-1])
-        gradients[:, p] = gradient.norm(dim=1)
-    return logits, maps.detach(), gradients
+        own = detector[:, p][starts[:, p]].sum()
+        (gradient,) = torch.autograd.grad(own, crops, retain_graph=p != firing[-1])
+        total = torch.zeros_like(padded)
+        for window, part in zip(pixels, gradient, strict=True):
+            total[window] += part
+        gradients.append(total)
+    return gradients
+
+
+def _windows(model: WSCNN, fires: np.ndarray) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
+    """Return windows (field, row, column) that cover the positions that fire (n, h', w'), and their height and width.
+
+    They are blocks of `_BLOCK` positions, or whole fields where the blocks would hold more pixels.
+    """
+    height, width = fires.shape[1:]
+    block = min(_BLOCK, height), min(_BLOCK, width)
+    fields = np.flatnonzero(fires.any((1, 2))).tolist()
+    of_field, of_block = (
+        widened_pixels(model, rows) * widened_pixels(model, columns) for rows, columns in ((height, width), block)
+    )
+    windows: list[tuple[int, int, int]] = []
+    for field in fields:
+        left = fires[field].copy()
+        while left.any():
+            y, x = divmod(int(left.argmax()), width)
+            y, x = min(y, height - block[0]), min(max(x - block[1] // 2, 0), width - block[1])
+            left[y : y + block[0], x : x + block[1]] = False
+            windows.append((field, y, x))
+            if len(windows) * of_block >= len(fields) * of_field:
+                return [(field, 0, 0) for field in fields], (height, width)
+    return windows, block
 
 
 def occlusion(model: WSCNN, image: Tensor, size: int, step: int, fill: float | None = None) -> np.ndarray:

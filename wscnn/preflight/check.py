@@ -12,7 +12,7 @@ import pandas as pd
 
 from wscnn.acquisitions import open_acquisition
 from wscnn.acquisitions.base import Acquisition, entry_is
-from wscnn.acquisitions.index import choose, duplicates, plane_problems, read_index
+from wscnn.acquisitions.index import choose, duplicates, plane_problems, read_index, sets_by
 from wscnn.core.config import draft_config
 from wscnn.core.errors import UserError, listed, merged
 from wscnn.core.progress import log, progress
@@ -344,13 +344,14 @@ def _plate_problems(
     except ValueError as error:
         return [*problems, f"{where}: {acquisition.folder}: {error}; correct it"], []
     keys = {name: key for key, name in settings["channels"].items()}
-    absent = [name for name in keys if name not in set(staged["channel"])]
+    channels_there = set(staged["channel"].unique())
+    absent = [name for name in keys if name not in channels_there]
     for name in absent:
         problems.append(
             f"{where}: {acquisition.folder} has no image of channel {name} ('{keys[name]}' in acquisition.channels); "
             f"unlisted channels there are {listed(sorted(acquisition.unlisted))}"
         )
-    imaged: set[str] = set(staged["well"])
+    imaged: set[str] = set(staged["well"].unique())
     known = set(rows["well"])
     wanted = rows[rows["role"] != "exclude"]
     lacking = wanted[~wanted["well"].isin(imaged)]
@@ -499,11 +500,11 @@ def _header_problems(where: str, acquisition: Acquisition, present: pd.DataFrame
 def _counts(table: pd.DataFrame, acquisition: Acquisition, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return how many rows, wells, fields and images of a plate will be staged, and where the first image is."""
     staged = choose(table, settings["z"], settings["time"], acquisition.projection)
-    wells = set(staged["well"])
+    wells = staged["well"].unique()
     return {
         "rows": len({parse_well(well)[0] for well in wells}),
         "wells": len(wells),
-        "fields": len(set(zip(staged["well"], staged["field"], strict=True))),
+        "fields": len(staged[["well", "field"]].drop_duplicates()),
         "images": len(staged),
         "path": next(iter(staged["path"]), ""),
         "page": next(iter(staged["page"]), 0),
@@ -512,11 +513,11 @@ def _counts(table: pd.DataFrame, acquisition: Acquisition, settings: Mapping[str
 
 def _missing(present: pd.DataFrame) -> dict[str, list[int]]:
     """Return, by well, which of the fields that most wells of the plate have are missing."""
-    fields = present.groupby("well")["field"].agg(frozenset)
-    counts = Counter(fields)
+    fields = {well: found for (well,), found in sets_by(present, ["well"], "field").items()}
+    counts = Counter(fields.values())
     # Where two sets are equally common, the larger is the plan and the smaller what came of it.
     usual: frozenset[int] = max(counts, key=lambda found: (counts[found], len(found)), default=frozenset())
-    return {well: sorted(usual - fields[well]) for well in sorted(fields.index, key=parse_well) if usual - fields[well]}
+    return {well: sorted(usual - fields[well]) for well in sorted(fields, key=parse_well) if usual - fields[well]}
 
 
 def _discovery_problems(layout: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:

@@ -84,7 +84,7 @@ def _amount(screen: ScreenFolder, stage: str, of: str) -> float:
         case "score":
             return manifest(screen.manifest(of))["fields"]
         case "encode":
-            from wscnn.encoder.pretext import BATCH
+            from wscnn.encoder.tiles import BATCH
             from wscnn.network.card import read_card
 
             return read_card(screen.model.encoder_card).settings["encoder"]["steps"] * BATCH

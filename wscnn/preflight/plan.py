@@ -8,22 +8,21 @@ wells to call and report.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from wscnn.acquisitions import open_acquisition
 from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import N_FOLDS, ScreenFolder
 from wscnn.core.wells import PLATE_FORMATS
-from wscnn.encoder.pretext import BATCH, TILE
-from wscnn.network.model import ARCHITECTURES
-from wscnn.network.weights import load_folds
-from wscnn.plates.store import Plate
-from wscnn.preflight.check import Screen
+from wscnn.encoder.tiles import BATCH, TILE
+from wscnn.network.architectures import ARCHITECTURES
 from wscnn.preflight.jobs import UNITS, manifest, read_jobs
 from wscnn.staging.scale import FALLBACK
 from wscnn.training.recipe import recipe_of
+
+if TYPE_CHECKING:
+    from wscnn.preflight.check import Screen
 
 #: Sections of the config that a plan depends on.
 PLANNED = ("mosaic", "model", "encoder", "discovery", "train")
@@ -108,8 +107,10 @@ class Size:
     phenotypes: int
 
 
-def size_of(screen: Screen) -> Size:
+def size_of(screen: "Screen") -> Size:
     """Return the size of a checked screen; one image is opened, for shape and type."""
+    from wscnn.acquisitions import open_acquisition
+
     first = screen.images[screen.images["images"] > 0].iloc[0]
     folder = screen.plates.set_index("plate").loc[first["plate"], "images"]
     reader = open_acquisition(Path(folder), screen.config["acquisition"])
@@ -377,6 +378,10 @@ def measured(results: Path) -> dict[str, Rate]:
 
 def _work_done(results: Path) -> dict[str, float]:
     """Return the work of a finished screen's stages, as `work_of` counts it."""
+    # torch and zarr take seconds to import, and a plan by numbers needs neither.
+    from wscnn.network.weights import load_folds
+    from wscnn.plates.store import Plate
+
     screen = ScreenFolder(results)
     plates = [manifest(path) for path in screen.manifests()]
     if not plates:

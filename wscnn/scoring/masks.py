@@ -121,7 +121,7 @@ def _outlined(
     With `cells`, an object is the cell whose region holds its position.
     """
     labels = np.zeros(gradient.shape, np.uint32)
-    smooth = ndimage.gaussian_filter(gradient, extent.sigma) if len(positions) else np.zeros_like(gradient)
+    smooth = _smoothed(gradient, extent.sigma) if len(positions) else np.zeros_like(gradient)
     centres = (positions + 0.5) * stride - 0.5
     rows: list[list[float]] = []
     boxes = [] if cells is None else ndimage.find_objects(cells.outlines.astype(np.int32))
@@ -135,6 +135,18 @@ def _outlined(
         labels[window][mask] = number
         rows.append([*measures(window, mask), detector[tuple(position)]])
     return labels, smooth, np.array(rows, dtype=float).reshape(-1, len(COLUMNS))
+
+
+def _smoothed(gradient: np.ndarray, sigma: float) -> np.ndarray:
+    """Return what `scipy.ndimage.gaussian_filter` returns, computed only in rows and columns that are not empty."""
+    smooth = np.zeros_like(gradient)
+    columns = np.flatnonzero(gradient.any(0))
+    along_y = ndimage.gaussian_filter(gradient[:, columns], sigma, axes=0)
+    rows = np.flatnonzero(along_y.any(1))
+    strips = np.zeros((len(rows), gradient.shape[1]), gradient.dtype)
+    strips[:, columns] = along_y[rows]
+    smooth[rows] = ndimage.gaussian_filter(strips, sigma, axes=1)
+    return smooth
 
 
 def write_masks(

@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wscnn.acquisitions import open_acquisition
-from wscnn.acquisitions.index import choose
 from wscnn.core.atomic import atomic_path
 from wscnn.core.errors import UserError
 from wscnn.core.progress import progress
 from wscnn.core.wells import parse_well
-from wscnn.staging.nuclei import label_cells
 
 #: Minimum diameter of the typical cell in mosaic pixels.
 MIN_DIAMETER = 18.0
@@ -158,6 +155,9 @@ def sample(plates: pd.DataFrame, layout: pd.DataFrame, acquisition: Mapping[str,
     acquisition
         The config's section, complete.
     """
+    # Takes half a second to import, which those who need no more than the factor do not wait for.
+    from wscnn.acquisitions import open_acquisition
+
     diameters: dict[str, np.ndarray] = {}
     shape: tuple[int, int] | None = None
     sizes: list[float] = []
@@ -215,6 +215,9 @@ def _fields(
     plate: str, images: Path, layout: pd.DataFrame, acquisition: Mapping[str, Any]
 ) -> Sequence[tuple[Path, int, float | None]]:
     """Return path, page and pixel size of the fields of a plate that are measured."""
+    from wscnn.acquisitions import open_acquisition
+    from wscnn.acquisitions.index import choose
+
     try:
         reader = open_acquisition(images, acquisition)
         excluded = set(layout.loc[layout["role"] == "exclude", "well"])
@@ -244,6 +247,8 @@ def _fields(
 
 def _diameters(image: np.ndarray) -> np.ndarray:
     """Return the diameters of the discs that are as large as the cells of a field, raw pixels."""
+    from wscnn.staging.nuclei import label_cells
+
     labels = label_cells(image)
     areas = np.bincount(labels.ravel())
     areas[0] = 0

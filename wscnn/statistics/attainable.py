@@ -143,7 +143,9 @@ def _n_phenotypes(layout: pd.DataFrame) -> int:
 def _alike(layout: pd.DataFrame) -> list[Caution]:
     """Return which perturbations differ by case alone, and so do not count as replicates."""
     names = pd.Series(layout["perturbation"].unique())
-    groups = [group.tolist() for _, group in names.groupby(names.str.casefold()) if len(group) > 1]
+    folded = names.str.casefold()
+    twins = folded.duplicated(keep=False)
+    groups = [group.tolist() for _, group in names[twins].groupby(folded[twins])]
     if not groups:
         return []
     pairs = listed((" and ".join(f"'{name}'" for name in group) for group in groups), 5)

@@ -21,7 +21,7 @@ def _shared(layout: pd.DataFrame) -> list[Caution]:
     """Return that replicates share a position on all of their plates, and how the statistics allow for it."""
     samples = layout[layout["role"] == "sample"]
     number, names = pd.factorize(samples["perturbation"])
-    position, _ = pd.factorize(pd.MultiIndex.from_frame(samples[["well_row", "well_column"]]))
+    position = samples.groupby(["well_row", "well_column"]).ngroup().to_numpy()
     shared = sharing(number, position, len(names))
     if not shared.any():
         return []

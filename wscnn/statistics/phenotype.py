@@ -61,16 +61,16 @@ class Phenotype:
         role = part["role"]
         tested = role.isin(["sample", "positive"]).to_numpy()
         number = np.full(len(part), -1)
-        number[tested], names = pd.MultiIndex.from_frame(part.loc[tested, ["perturbation", "role"]]).factorize(
-            sort=True
-        )
+        own = ["perturbation", "role"]
+        pairs = part.loc[tested, own]
+        number[tested] = pairs.groupby(own).ngroup()
         return cls(
             score=part["score"].to_numpy(dtype=float),
             plate=plates.get_indexer(pd.Index(part["plate"])),
             row=part["well_row"].to_numpy(dtype=np.int64),
             column=part["well_column"].to_numpy(dtype=np.int64),
             perturbation=number,
-            names=pd.DataFrame(list(names), columns=["perturbation", "role"], dtype="str"),
+            names=pairs.drop_duplicates().sort_values(own, ignore_index=True).astype("str"),
             negative=role.eq("negative").to_numpy(),
             positive=(role.eq("positive") & part["control_phenotype"].isin(["", phenotype])).to_numpy(),
             sample=role.eq("sample").to_numpy(),

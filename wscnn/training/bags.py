@@ -4,39 +4,11 @@ A training image is a 2 x 2 mosaic of fields of one class, as in the paper (Sail
 drawn from fields held in memory and never stored.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Ranges of the random augmentation of training images.
-
-    Attributes
-    ----------
-    rotation
-        Degrees; the angle is drawn from within this of 0 or of 180. 90 is any angle.
-    scale
-        The size is multiplied by a factor from 1 / (1 + scale) to 1 + scale, log-uniform.
-    shift
-        The mosaic's centre moves by up to this many pixels along each axis.
-    gain
-        Each channel is multiplied by a factor from 1 / (1 + gain) to 1 + gain, log-uniform.
-    offset
-        Each channel is shifted by up to this.
-    noise
-        Normal noise is added, whose standard deviation is drawn up to this.
-    """
-
-    rotation: float
-    scale: float
-    shift: float
-    gain: float
-    offset: float
-    noise: float
+from wscnn.training.recipe import Augmentation
 
 
 class Bags:

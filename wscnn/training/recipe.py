@@ -1,9 +1,37 @@
 """How a network is trained: presets and their settings."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from wscnn.training.bags import Augmentation
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges of the random augmentation of training images.
+
+    Attributes
+    ----------
+    rotation
+        Degrees; the angle is drawn from within this of 0 or of 180. 90 is any angle.
+    scale
+        The size is multiplied by a factor from 1 / (1 + scale) to 1 + scale, log-uniform.
+    shift
+        The mosaic's centre moves by up to this many pixels along each axis.
+    gain
+        Each channel is multiplied by a factor from 1 / (1 + gain) to 1 + gain, log-uniform.
+    offset
+        Each channel is shifted by up to this.
+    noise
+        Normal noise is added, whose standard deviation is drawn up to this.
+    """
+
+    rotation: float
+    scale: float
+    shift: float
+    gain: float
+    offset: float
+    noise: float
+
 
 #: How to train; keys of the config's section `train` that are not null take precedence.
 PRESETS: dict[str, dict[str, Any]] = {
