@@ -178,7 +178,7 @@ def _controls(results: Results, plans: Sequence[_Plan], side: int) -> dict[tuple
         for plate, n in plan.rows[0][1]["plate"].value_counts(sort=False).items():
             key = (plan.phenotype, str(plate))
             most[key] = max(most.get(key, 0), n)
-    drawn = {}
+    drawn: dict[tuple[str, str], pd.DataFrame] = {}
     for seed, plate in enumerate(sorted({plate for _, plate in most})):
         wells = results.wells[(results.wells["plate"] == plate) & (results.wells["role"] == "negative")]
         cells = _drawn(results.folder, wells[wells["score"].notna()], max(most.values()), side, seed)

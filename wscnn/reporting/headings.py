@@ -46,7 +46,7 @@ HEADINGS = {
     "model_sd": "model sd",
     "effect_sd": "effect sd",
 }
-#: Columns that are shown unless others are asked for, by table, and those of them for which a narrow page has room.
+#: Columns shown at first, by table, and those of them for which a narrow page has room.
 #: All of a table that is not here.
 CHOSEN = {
     "hits": ["rank", "perturbation", "phenotype", "hit", "effect", "q", "n_wells", "cell_percent", "caution", "reason"],

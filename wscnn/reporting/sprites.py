@@ -27,7 +27,8 @@ def pack_gallery(gallery: Gallery) -> tuple[dict[str, Any], list[str]]:
     pictures: list[Picture] = []
     known: dict[int, int] = {}
     places: list[tuple[int, int]] = []
-    groups, strips = [], []
+    strips: list[list[Picture]] = []
+    groups = []
     for group in gallery.groups:
         rows = []
         for row in group.rows:

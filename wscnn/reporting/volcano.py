@@ -29,7 +29,10 @@ def volcano_rows(hits: pd.DataFrame, fdr: float) -> pd.DataFrame:
         label[_uncrowded(same.sort_values("rank").head(_LABELLED_HITS), hits)] = True
     lines = thresholds(hits, fdr).set_index("phenotype")
     return hits.assign(
-        group=group, label=label, **{name: hits["phenotype"].map(lines[name]).astype("float64") for name in lines}
+        group=group,
+        label=label,
+        p_called=hits["phenotype"].map(lines["p_called"]).astype("float64"),
+        p_reachable=hits["phenotype"].map(lines["p_reachable"]).astype("float64"),
     )
 
 
