@@ -1,6 +1,7 @@
 """The report of a small made-up screen, read as text and in a real browser."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
+import vl_convert
 from click.testing import CliRunner
 from made_up import CALLING, CHROMIUM, HOSTILE, PHENOTYPE, SCREEN, Opened, chromium, make_results, open_report
 
@@ -17,6 +19,7 @@ from wscnn.cli import main
 from wscnn.core.errors import UserError
 from wscnn.core.tables import DOSES, WARNINGS, conform, read_table, write_table
 from wscnn.core.wells import parse_well
+from wscnn.reporting import charts
 from wscnn.reporting.packing import compact
 from wscnn.reporting.report import write_report
 from wscnn.reporting.results import read_results
@@ -358,6 +361,15 @@ def test_hits_are_downloaded_as_a_table_that_no_spreadsheet_computes(
 def test_lines_of_the_volcano_are_the_threshold_and_the_smallest_p(opened: Opened) -> None:
     labels = opened.page.locator("#volcano text").all_text_contents()
     assert "FDR: hits are above" in labels and "smallest p that can be reached" in labels
+    rows = [{"effect": 1.0, "p": 0.005, "group": "hit", "label": False, "p_called": 0.01, "p_reachable": 0.0001}]
+    chart = charts.volcano([0.0, 2.0], [0.0, 5.0]) | {"datasets": {"rows": rows}}
+    drawn = vl_convert.vegalite_to_svg(chart)
+    places = {
+        text: float(y) for y, text in re.findall(r"translate\([\d.]+,([\d.]+)\)[^>]*>([^<]+ [^<]+)</text>", drawn)
+    }
+    # On an axis from 0 to 5, 380 pixels high: 2 and 4; the labels are below and above their lines.
+    assert places["FDR: hits are above"] == pytest.approx(380 * 3 / 5 + 11, abs=5)
+    assert places["smallest p that can be reached"] == pytest.approx(380 / 5 - 6, abs=5)
     # Benjamini and Hochberg (1995), table of section 3.2: of 15 p-values 4 are rejected at 0.05, the largest 0.0095.
     p = [
         0.0001,

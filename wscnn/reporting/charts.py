@@ -64,9 +64,10 @@ def volcano(effects: Sequence[float], significances: Sequence[float]) -> dict[st
     ):
         line = (
             alt.Chart(alt.NamedData("rows"))
-            .transform_aggregate(p=f"min({field})")
-            .transform_calculate(significance="-log(datum.p) / LN10")
-            .transform_filter(f"isValid(datum.p) && datum.significance <= {significances[1]}")
+            # Under a name of its own: Vega-Lite merges aggregates of the same data.
+            .transform_aggregate(**{field: f"min({field})"})
+            .transform_calculate(significance=f"-log(datum.{field}) / LN10")
+            .transform_filter(f"isValid(datum.{field}) && datum.significance <= {significances[1]}")
         )
         lines.append(line.mark_rule(color="#777", strokeDash=[4, 3]).encode(y=position["y"]))
         lines.append(
