@@ -65,7 +65,7 @@ def volcano(effects: Sequence[float], significances: Sequence[float]) -> dict[st
         line = (
             alt.Chart(alt.NamedData("rows"))
             # Under a name of its own: Vega-Lite merges aggregates of the same data.
-            .transform_aggregate(**{field: f"min({field})"})
+            .transform_aggregate([alt.AggregatedFieldDef.from_dict({"as": field, "field": field, "op": "min"})])
             .transform_calculate(significance=f"-log(datum.{field}) / LN10")
             .transform_filter(f"isValid(datum.{field}) && datum.significance <= {significances[1]}")
         )
