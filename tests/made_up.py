@@ -19,13 +19,13 @@ from wscnn.plates.store import Channel, Plate, PlateWriter
 from wscnn.statistics.hits import call_hits
 
 CHROMIUM = Path("/usr/bin/chromium")
-#: Names that would break a page that writes them as HTML, script or SVG.
+#: Names that would break a page that writes them as HTML, script or SVG, or a spreadsheet that computes them.
 HOSTILE = [
     "<script>alert(1)</script>",
     "\"quoted\" & 'single' </script><img src=x onerror=alert(2)>",
     "ünïcode µ π 细胞 🔬",
     "long " * 40,
-    "{{ 7 * 7 }} ${7*7} __proto__",
+    "={{ 7 * 7 }} ${7*7} __proto__",
 ]
 #: How hits are called in all these screens.
 # A plate whose controls do not separate is kept out.

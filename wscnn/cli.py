@@ -755,6 +755,22 @@ def export(results: Path, target: str, output: Path, overwrite: bool) -> None:
 
 
 @main.command()
+@click.argument("results", type=_PATH)
+@click.option("--perturbation", required=True, metavar="NAME", help="As in the layout; hit or not.")
+@_path("--output", "The picture to write (PNG).")
+@click.option("--cells", type=click.IntRange(1), default=24, show_default=True, help="Pictures for each phenotype.")
+@click.option("--models", type=_PATH, help="Folder of the model that scored the screen; by default the screen's own.")
+def gallery(results: Path, perturbation: str, output: Path, cells: int, models: Path | None) -> None:
+    """Write pictures of a perturbation's cells by score, with a row of negative controls.
+
+    Where no cell was detected, they show the highest positions below the detector's threshold.
+    """
+    from wscnn.reporting.sheet import write_sheet
+
+    write_sheet(results, perturbation, cells, output, models)
+
+
+@main.command()
 @click.argument("table", type=click.Choice(["1", "2", "3", "prevalence", "pools"]))
 @click.argument("folder", type=_PATH)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of seeds.")

@@ -1,6 +1,7 @@
 """The report's section on simpler methods."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -65,6 +66,20 @@ def test_methods_stand_side_by_side(results: Path) -> None:
     assert listed[-1][0] == "&lt;script&gt;alert(1)&lt;/script&gt;"
     assert listed[-1][2] == "0.012"
     assert text.count("<strong>") == 4
+
+
+def test_novelty_of_cells_stands_beside_what_was_trained(results: Path, tmp_path: Path) -> None:
+    for name in ("hits", "wells", "plates"):
+        shutil.copy(results / f"{name}.parquet", tmp_path)
+    hits = read_table(tmp_path / "hits.parquet")
+    novel = hits.assign(phenotype="novelty", effect=5.0, q=0.25, hit=False)
+    novel.loc[novel["perturbation"] == HOSTILE[0], ["q", "hit"]] = [0.0123, True]
+    write_table(pd.concat([hits, novel[novel["role"] == "sample"]]), tmp_path / "hits.parquet")
+    text = section(tmp_path)
+    *_, called = rows(text, "simpler-hits")
+    assert called[0] == "&lt;script&gt;alert(1)&lt;/script&gt;" and called[2] == "0.012"
+    assert rows(text, "simpler-methods")[1][0] == "cells unlike those of any negative control (novelty)"
+    assert rows(text, "simpler-methods")[1][-2:] == ["1", "0"]
 
 
 def test_a_contest_beside_other_hits_is_left_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

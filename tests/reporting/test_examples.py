@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -10,12 +11,14 @@ import pandas as pd
 import pytest
 from matched import matched_filter
 
+from wscnn.core.screen_folder import ModelFolder
 from wscnn.core.tables import FIELDS, conform, write_table
 from wscnn.network.card import Card
 from wscnn.network.weights import save_model
 from wscnn.plates.store import Channel, Plate, PlateWriter
+from wscnn.reporting.class_maps import highest_positions
 from wscnn.reporting.examples import Example, make_examples
-from wscnn.reporting.results import read_results
+from wscnn.reporting.results import Results, read_results
 
 FIELD = 96
 #: Middle of the one bright spot of the second field of A02, in pixels of that field.
@@ -24,9 +27,27 @@ SPOT = (40, 60)
 PLACES = (2.0, 1.0, 30.0)
 
 
+def save_folds(folder: Path, places: tuple[float, ...]) -> None:
+    """Write three folds of one network, each with its threshold for places, that tested A01, A02 and A03."""
+    for fold in range(3):
+        card = Card(
+            "compact",
+            "max",
+            "same",
+            ["DNA"],
+            1.0,
+            ["negative", "mitotic"],
+            "s",
+            fold,
+            {"test": [f"P1/A{fold + 1:02d}"]},
+            {"mitotic": {"field": 0.0, "place": places[fold]}},
+        )
+        save_model(folder / f"fold-{fold}.safetensors", matched_filter(), card)
+
+
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
-    """The examples of a plate of two wells of two fields; one spot, in the positive well A02, masked."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """A plate of two wells of two fields; one spot, in the positive well A02, masked."""
     results = tmp_path_factory.mktemp("results")
     writer = PlateWriter(results / "plates" / "P1.zarr", "P1", ["A01", "A02"], [Channel("DNA", "FFFFFF", (0, 1000))], 1)
     fields = pd.DataFrame({"field": [1, 2], "y": 0, "x": [0, FIELD], "height": FIELD, "width": FIELD})
@@ -41,20 +62,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
             well,
             {"mitotic": (image[0] > 0).astype(np.uint16), "mitotic_saliency": (image[0] > 0).astype(np.uint8) * 255},
         )
-    for fold in range(3):
-        card = Card(
-            "compact",
-            "max",
-            "same",
-            ["DNA"],
-            1.0,
-            ["negative", "mitotic"],
-            "s",
-            fold,
-            {"test": [f"P1/A{fold + 1:02d}"]},
-            {"mitotic": {"field": 0.0, "place": PLACES[fold]}},
-        )
-        save_model(results / "model" / f"fold-{fold}.safetensors", matched_filter(), card)
+    save_folds(results / "model", PLACES)
     wells = pd.DataFrame(
         {"plate": "P1", "well": ["A01", "A02"], "well_row": 0, "well_column": [0, 1], "phenotype": "mitotic"}
     )
@@ -75,7 +83,12 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
         object_area_px=0,
     )
     write_table(conform(rows, FIELDS), results / "fields" / "P1.parquet")
-    return make_examples(read_results(results))
+    return read_results(results)
+
+
+@pytest.fixture(scope="module")
+def examples(results: Results) -> list[Example]:
+    return make_examples(results)
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -116,6 +129,27 @@ def test_mask_and_saliency_lie_on_the_spot_and_are_left_out_where_there_is_none(
     assert np.abs(points(positive.masks).mean(0) - SPOT).max() < 1
     assert np.abs(np.argwhere(pixels(positive.saliency)[..., 3] > 0).mean(0) - SPOT).max() < 1
     assert negative.masks == "" and negative.saliency == ""
+
+
+def test_the_highest_positions_below_the_threshold_are_found_where_nothing_was_detected(
+    results: Results, tmp_path: Path
+) -> None:
+    wells = pd.DataFrame({"plate": "P1", "well": ["A01", "A02"], "phenotype": "mitotic"})
+    wanted = [wells[:1], wells[1:]]
+    # Nothing is above this threshold, so that the spot is the highest position below it.
+    save_folds(tmp_path / "model", (30.0, 30.0, 30.0))
+    dark, spot = highest_positions(replace(results, models=ModelFolder(tmp_path / "model")), wanted, 3, side=16)
+    best = spot.iloc[0]
+    assert best["field"] == 2 and np.hypot(best["y"] - SPOT[0], best["x"] - FIELD - SPOT[1]) < 8
+    assert best["score"] == pytest.approx(20 * (1 - 0.6) - 2, abs=0.01)  # the filter's gain and biases
+    assert (spot["score"] <= 30).all() and (spot["well"] == "A02").all()
+    assert dark.empty  # a flat map has no highest position
+    # What is above the threshold is an object, not one of these.
+    _, rest = highest_positions(results, wanted, 3, side=16)
+    assert (rest["score"] <= PLACES[1]).all()
+    # Without a detector, as of novelty, there is no such position.
+    [none] = highest_positions(results, [wells.assign(phenotype="novelty")], 3, side=16)
+    assert none.empty
 
 
 def test_without_weights_or_plates_there_is_no_example(tmp_path: Path) -> None:

@@ -1,21 +1,30 @@
 """The report of a small made-up screen, read as text and in a real browser."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import CALLING, CHROMIUM, HOSTILE, SCREEN, Opened, chromium, make_results, open_report
+import vl_convert
+from click.testing import CliRunner
+from made_up import CALLING, CHROMIUM, HOSTILE, PHENOTYPE, SCREEN, Opened, chromium, make_results, open_report
 
+from wscnn.cli import main
 from wscnn.core.errors import UserError
-from wscnn.core.tables import WARNINGS, conform, read_table, write_table
+from wscnn.core.tables import DOSES, WARNINGS, conform, read_table, write_table
 from wscnn.core.wells import parse_well
-from wscnn.reporting.report import calibration, compact, held_out_roc, replicate_pairs, write_report
+from wscnn.reporting import charts
+from wscnn.reporting.packing import compact
+from wscnn.reporting.report import write_report
 from wscnn.reporting.results import read_results
+from wscnn.reporting.validation import calibration, held_out_roc, replicate_pairs
+from wscnn.reporting.volcano import thresholds
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +128,10 @@ def test_hit_table_sorts_searches_and_filters(opened: Opened, results: Path) -> 
     page, hits = opened.page, pd.read_parquet(results / "hits.parquet")
     assert column(page, "hits", "rank")[:3] == ["1", "2", "3"]
     page.click("#hits-table th button:text-is('effect')")
-    effects = [float(text) for text in column(page, "hits", "effect")]
+    effects = [float(text.split()[0]) for text in column(page, "hits", "effect")]
     assert effects == sorted(effects)
     page.click("#hits-table th button:text-is('effect')")
-    effects = [float(text) for text in column(page, "hits", "effect")]
+    effects = [float(text.split()[0]) for text in column(page, "hits", "effect")]
     assert effects == sorted(effects, reverse=True)
     assert page.get_attribute("#hits-table th:has(button:text-is('effect'))", "aria-sort") == "descending"
     page.fill("#hits-search", "COMPOUND 43")
@@ -174,16 +183,29 @@ def test_gallery_shows_cells_beside_controls(opened: Opened, results: Path) -> N
     page, hits = opened.page, pd.read_parquet(results / "hits.parquet")
     wells = pd.read_parquet(results / "wells.parquet")
     group = page.locator("article.group", has_text=hits["perturbation"][0]).first
-    assert group.locator("h4").all_inner_texts() == ["Highest scores", "Negative controls, cells drawn at random"]
+    assert group.locator(".picture").count() == 0  # decoded when it comes near the view
+    group.scroll_into_view_if_needed()
+    group.locator("h4").first.wait_for()
+    assert group.locator("h4").all_inner_texts() == [
+        "Highest scores",
+        "Negative controls of the same plates, cells drawn at random",
+    ]
+    assert group.locator(".channels").first.inner_text() == "DNA"
     assert page.locator("#suspects-mitotic").count() == 1
+    page.emulate_media(media="print")  # shows all
+    page.wait_for_function("() => document.querySelectorAll('.picture').length > 30")
+    page.emulate_media(media="screen")
     spread = page.evaluate(
-        """() => [...document.querySelectorAll('.frame img:not(.saliency)')].map((image) => {
+        """() => Promise.all([...document.querySelectorAll('#groups img.cell')].map(async (image) => {
+            await image.decode();
             const canvas = Object.assign(document.createElement('canvas'), {width: 48, height: 48});
             const context = canvas.getContext('2d');
-            context.drawImage(image, 0, 0, 48, 48);
+            const side = image.naturalHeight;
+            const at = Math.round(-parseFloat(image.style.left) / 100);
+            context.drawImage(image, at * side, 0, side, side, 0, 0, 48, 48);
             const values = [...context.getImageData(0, 0, 48, 48).data].filter((_, i) => i % 4 === 0);
             return Math.max(...values) - Math.min(...values);
-        })"""
+        }))"""
     )
     assert len(spread) > 30
     assert min(spread) > 20
@@ -198,6 +220,8 @@ def test_gallery_shows_cells_beside_controls(opened: Opened, results: Path) -> N
 
 def test_layers_of_the_gallery_can_be_switched(opened: Opened) -> None:
     page = opened.page
+    page.locator("#groups").scroll_into_view_if_needed()
+    page.locator("svg.outlines").first.wait_for()
     assert page.locator("svg.outlines").first.is_visible()
     assert not page.locator("img.saliency").first.is_visible()
     page.uncheck("input[data-layer=outlines]")
@@ -206,11 +230,12 @@ def test_layers_of_the_gallery_can_be_switched(opened: Opened) -> None:
     assert page.locator("img.saliency").first.is_visible()
 
 
-def test_on_paper_tables_and_pictures_stay_and_controls_go(opened: Opened) -> None:
+def test_on_paper_tables_and_pictures_stay_whole_and_controls_go(opened: Opened, report: Path) -> None:
     page = opened.page
     gone = ("nav", "input", ".tools button", "button:text-is('Show more')", ".vega-embed details")
     assert all(page.locator(control).count() for control in gone)
     page.emulate_media(media="print")
+    page.locator("svg.outlines").first.wait_for()
     for kept in (
         "#hits-table td",
         "#plates-table td",
@@ -224,6 +249,10 @@ def test_on_paper_tables_and_pictures_stay_and_controls_go(opened: Opened) -> No
     # Nothing is cut off that could be scrolled to on a screen.
     boxes = "[...document.querySelectorAll('.scroll')]"
     assert page.evaluate(f"() => {boxes}.filter((box) => box.scrollHeight > box.clientHeight + 1).length") == 0
+    page.set_viewport_size({"width": 680, "height": 900})  # of A4 less its margins
+    assert page.evaluate(f"() => {boxes}.filter((box) => box.scrollWidth > box.clientWidth + 1).length") == 0
+    # Rows that "Show more" would show are there, too.
+    assert len(column(page, "hits", "rank")) == len(pd.read_parquet(report.parent / "hits.parquet"))
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
@@ -250,10 +279,12 @@ def test_a_screen_in_which_nothing_could_be_tested_says_so(results: Path, tmp_pa
     assert "No perturbation could be tested: every plate is left out of the calls." in page.inner_text("#summary")
     assert "No perturbation has two wells that count." in page.inner_text("#controls")
     # Whether the phenotype is visible at all is the question then.
+    page.locator("#groups").scroll_into_view_if_needed()
+    page.locator("article.group h4").first.wait_for()
     captions = page.locator("article.group h4").all_inner_texts()
     assert captions == [
         "Positive controls, nothing detected: cells drawn at random",
-        "Negative controls, cells drawn at random",
+        "Negative controls of the same plates, cells drawn at random",
     ]
     wells = wells[wells["role"] == "positive"]
     shown = page.locator("article.group .pictures").first.locator("figcaption a").all_inner_texts()
@@ -261,6 +292,151 @@ def test_a_screen_in_which_nothing_could_be_tested_says_so(results: Path, tmp_pa
     assert "nan" not in page.inner_text("main").lower().split()
     assert opened.complaints == []
     page.close()
+
+
+def test_every_hit_has_its_part_with_pictures_wells_and_a_reason(opened: Opened, results: Path) -> None:
+    page, hits = opened.page, pd.read_parquet(results / "hits.parquet")
+    wells = pd.read_parquet(results / "wells.parquet")
+    for name, reason in hits.loc[hits["hit"], ["perturbation", "reason"]].itertuples(index=False):
+        page.evaluate("(name) => { location.hash = encodeURIComponent(name); }", name)
+        page.wait_for_function("(name) => document.querySelector('#perturbation h2')?.textContent === name", arg=name)
+        assert page.locator("#perturbation .picture img.cell").count() >= 2
+        assert f"Why it was called: {reason}." in page.inner_text("#perturbation")
+        own = wells[wells["perturbation"] == name]
+        listed = page.locator("#perturbation table").first.locator("tbody td:nth-child(2)").all_inner_texts()
+        assert listed == own["well"].tolist()
+        assert page.locator("#perturbation .overview canvas").count() == own["plate"].nunique()
+        assert page.locator("#perturbation circle.well").count() == own["z"].notna().sum()
+    assert opened.complaints == []
+
+
+def test_why_one_was_not_called_is_found_in_two_clicks(opened: Opened, results: Path) -> None:
+    page, hits = opened.page, pd.read_parquet(results / "hits.parquet").set_index("perturbation")
+    name = HOSTILE[1]
+    page.fill("#hits-search", name[:12])
+    page.locator("#hits-table tbody a").first.click()
+    heading = page.locator("#perturbation h2")
+    heading.wait_for()
+    assert heading.inner_text() == name and heading.evaluate("(h) => h === document.activeElement")
+    assert f"Why it was not called: {hits.loc[name, 'reason']}." in page.inner_text("#perturbation")
+    assert "wscnn gallery RESULTS --perturbation" in page.inner_text("#perturbation")
+    page.locator("#perturbation table a").first.click()
+    assert page.evaluate("() => location.hash") == "#plates"
+    assert opened.complaints == []
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_page_and_its_hit_table_fit_their_width(opened: Opened, width: int) -> None:
+    page = opened.page
+    page.set_viewport_size({"width": width, "height": 900})
+    # The table is drawn again when the page becomes narrow.
+    page.wait_for_function(
+        "() => { const box = document.querySelector('#hits-table').parentElement; "
+        "return box.scrollWidth <= box.clientWidth; }"
+    )
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    headings = [text.split()[0] for text in page.locator("#hits-table th").all_inner_texts()]
+    assert headings[:2] == ["rank", "perturbation"] and {"effect", "q", "cells"} <= set(headings)
+    assert ("reason" in headings) == (width == 1400)
+    # Others are shown on demand.
+    page.click("#hits .columns summary")
+    page.check("#hits .columns label:text-is('p') input")
+    assert "p" in page.locator("#hits-table th").all_inner_texts()
+
+
+def test_hits_are_downloaded_as_a_table_that_no_spreadsheet_computes(
+    opened: Opened, results: Path, tmp_path: Path
+) -> None:
+    with opened.page.expect_download() as started:
+        opened.page.click("#hits-csv")
+    started.value.save_as(tmp_path / "hits.csv")
+    got, hits = pd.read_csv(tmp_path / "hits.csv"), pd.read_parquet(results / "hits.parquet")
+    assert started.value.suggested_filename == "hits.csv"
+    assert list(got) == list(hits)
+    assert got["effect"].to_numpy() == pytest.approx(hits["effect"].to_numpy(), rel=1e-3, nan_ok=True)
+    assert got["perturbation"].tolist() == [f"'{n}" if n.startswith("=") else n for n in hits["perturbation"]]
+    assert got["perturbation"].str.startswith("'=").sum() == 1
+
+
+def test_lines_of_the_volcano_are_the_threshold_and_the_smallest_p(opened: Opened) -> None:
+    labels = opened.page.locator("#volcano text").all_text_contents()
+    assert "FDR: hits are above" in labels and "smallest p that can be reached" in labels
+    rows = [{"effect": 1.0, "p": 0.005, "group": "hit", "label": False, "p_called": 0.01, "p_reachable": 0.0001}]
+    chart = charts.volcano([0.0, 2.0], [0.0, 5.0]) | {"datasets": {"rows": rows}}
+    drawn = vl_convert.vegalite_to_svg(chart)
+    places = {
+        text: float(y) for y, text in re.findall(r"translate\([\d.]+,([\d.]+)\)[^>]*>([^<]+ [^<]+)</text>", drawn)
+    }
+    # On an axis from 0 to 5, 380 pixels high: 2 and 4; the labels are below and above their lines.
+    assert places["FDR: hits are above"] == pytest.approx(380 * 3 / 5 + 11, abs=5)
+    assert places["smallest p that can be reached"] == pytest.approx(380 / 5 - 6, abs=5)
+    # Benjamini and Hochberg (1995), table of section 3.2: of 15 p-values 4 are rejected at 0.05, the largest 0.0095.
+    p = [
+        0.0001,
+        0.0004,
+        0.0019,
+        0.0095,
+        0.0201,
+        0.0278,
+        0.0298,
+        0.0344,
+        0.0459,
+        0.3240,
+        0.4262,
+        0.5719,
+        0.6528,
+        0.7590,
+        1,
+    ]
+    hits = pd.DataFrame({"p": p, "q": p, "role": "sample", "phenotype": "mitotic", "smallest_p": 0.00005})
+    hits["hit"] = hits["p"] <= 0.0095
+    assert thresholds(hits, 0.05).to_numpy().tolist() == [["mitotic", 0.0095, 0.00005]]
+    assert thresholds(hits.assign(hit=False), 0.05)["p_called"].tolist() == [pytest.approx(0.05 / 15)]
+
+
+def test_all_plates_are_shown_small_and_one_is_chosen(opened: Opened) -> None:
+    page = opened.page
+    assert page.locator("#overview button").all_inner_texts() == ["P000", "P001", "P002, left out"]
+    page.locator("#overview button").nth(1).click()
+    assert page.input_value("#plate") == "P001"
+    assert page.locator("#overview button[aria-pressed=true]").all_inner_texts() == ["P001"]
+
+
+def test_dose_curves_are_drawn_with_their_ec50(results: Path, tmp_path: Path, browser: Any) -> None:
+    for name in ("hits", "wells", "plates"):
+        shutil.copy(results / f"{name}.parquet", tmp_path)
+    wells = read_table(tmp_path / "wells.parquet")
+    dose = wells["well_column"].where(wells["role"] == "sample")
+    write_table(wells.assign(dose=10.0 ** (dose - 5), compound="acid <b>"), tmp_path / "wells.parquet")
+    curve = {"status": "ok", "trend_p": 0.001, "ec50": 1.5, "ec50_low": 0.5, "ec50_high": 4.25, "hill": 1.0}
+    ends = {"lowest_dose": 1e-3, "highest_dose": 1e5, "bottom": 0.0, "top": 4.0, "n_doses": 9, "n_wells": 20}
+    fitted = pd.DataFrame([{"compound": "acid <b>", "phenotype": PHENOTYPE, **curve, **ends}])
+    flat = fitted.assign(compound="base", status="flat", ec50=np.nan)
+    write_table(conform(pd.concat([flat, fitted]), DOSES)[list(DOSES)], tmp_path / "doses.parquet")
+    write_report(tmp_path, tmp_path / "report.html", hits=CALLING)
+    opened = open_report(browser, tmp_path / "report.html")
+    said = opened.page.locator("#doses figcaption").all_inner_texts()
+    assert said == ["acid <b>: EC50 1.50 (0.500 to 4.25)", "base: no rising response"]
+    assert opened.page.locator("#doses path.curve").count() == 1
+    assert opened.page.locator("#doses circle").count() > 100
+    assert opened.complaints == []
+    opened.page.close()
+
+
+def test_gallery_of_a_perturbation_is_written_by_the_command_line(results: Path, tmp_path: Path) -> None:
+    def run(name: str, output: str) -> Any:
+        given = ["gallery", str(results), "--perturbation", name, "--output", str(tmp_path / output), "--cells", "5"]
+        return CliRunner().invoke(main, given)
+
+    done = run(HOSTILE[1], "cells.png")
+    assert done.exit_code == 0, done.output
+    sheet = imagecodecs.png_decode((tmp_path / "cells.png").read_bytes())
+    assert min(sheet.shape[:2]) > 400 and len(np.unique(sheet[..., 0])) > 50
+    unknown = run("compound 999", "none.png")
+    assert unknown.exit_code == 1
+    assert "no well has the perturbation 'compound 999'; there are" in unknown.output
+    assert "is not named .png" in run("compound 43", "cells.jpg").output
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.png"]
 
 
 def test_one_phenotype_is_shown_at_a_time(browser: Any, tmp_path: Path) -> None:

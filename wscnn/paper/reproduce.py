@@ -21,7 +21,8 @@ from wscnn.core.errors import UserError
 from wscnn.core.progress import log
 from wscnn.network.card import Card
 from wscnn.network.device import pick_device
-from wscnn.network.model import ARCHITECTURES, NOISY_OR, WSCNN
+from wscnn.network.architectures import ARCHITECTURES
+from wscnn.network.model import NOISY_OR, WSCNN
 from wscnn.network.saliency import saliency
 from wscnn.network.weights import load_model, save_model
 from wscnn.paper.maps import picture_maps, picture_values

@@ -10,8 +10,8 @@ ROLES = {"negative": "#0072B2", "positive": "#D55E00", "sample": "#8c8c8c", "exc
 _MARKS = {"negative": "circle", "positive": "cross", "exclude": "M-1,-1L1,1M-1,1L1,-1"}
 _HIT, _NO_HIT = "#D55E00", "#9aa0a6"
 _FOLDS = ["#0072B2", "#E69F00", "#009E73"]
-# Blue - white - orange, with ends light enough for a dark mark to show on them.
-_DIVERGING = ["#2b6ca3", "#8fbbdc", "#f7f7f7", "#f5b36b", "#d9730d"]
+#: Of z: blue - white - orange, with ends light enough for a dark mark to show on them.
+DIVERGING = ["#2b6ca3", "#8fbbdc", "#f7f7f7", "#f5b36b", "#d9730d"]
 # Two charts, or three plate maps, fit side by side.
 _WIDTH = 420
 # Room for the labels of the y axis, so that charts over one another line up.
@@ -20,7 +20,9 @@ _MAP_WIDTH = 318
 
 
 def volcano(effects: Sequence[float], significances: Sequence[float]) -> dict[str, Any]:
-    """Return effect against significance; rows ``perturbation, effect, p, q, n_wells, group, label``.
+    """Return effect against significance; rows as `wscnn.reporting.volcano.volcano_rows` returns them.
+
+    A line is drawn at the largest p of a hit, and one at the smallest p that any perturbation could reach.
 
     Parameters
     ----------
@@ -55,8 +57,25 @@ def volcano(effects: Sequence[float], significances: Sequence[float]) -> dict[st
         .mark_text(align="right", dx=5, dy=-11, fontSize=11, limit=140)
         .encode(**position, text="perturbation:N", tooltip=tooltip)
     )
+    lines = []
+    for field, label, dy in (
+        ("p_called", "FDR: hits are above", 11),
+        ("p_reachable", "smallest p that can be reached", -6),
+    ):
+        line = (
+            alt.Chart(alt.NamedData("rows"))
+            # Under a name of its own: Vega-Lite merges aggregates of the same data.
+            .transform_aggregate([alt.AggregatedFieldDef.from_dict({"as": field, "field": field, "op": "min"})])
+            .transform_calculate(significance=f"-log(datum.{field}) / LN10")
+            .transform_filter(f"isValid(datum.{field}) && datum.significance <= {significances[1]}")
+        )
+        lines.append(line.mark_rule(color="#777", strokeDash=[4, 3]).encode(y=position["y"]))
+        lines.append(
+            line.mark_text(align="left", x=4, dy=dy, color="#555", fontSize=11, text=label).encode(y=position["y"])
+        )
     return _spec(
-        (points + names).properties(width=760, height=380), "Effect against significance, one point per perturbation."
+        alt.layer(*lines, points, names).properties(width=760, height=380),
+        "Effect against significance, one point per perturbation.",
     )
 
 
@@ -77,9 +96,7 @@ def plate_map(
         All of the plate's, also those without a well.
     """
     diverging = field == "z"
-    scale = alt.Scale(
-        domain=list(domain), clamp=True, **({"range": _DIVERGING} if diverging else {"scheme": "viridis"})
-    )
+    scale = alt.Scale(domain=list(domain), clamp=True, **({"range": DIVERGING} if diverging else {"scheme": "viridis"}))
     position = {
         "x": alt.X(
             "column:O",
@@ -209,6 +226,43 @@ def replicates() -> dict[str, Any]:
     )
     chart = alt.layer(same, points)
     return _spec(chart.properties(width=420, height=360), "Replicate agreement, one point per pair of wells.")
+
+
+def side_by_side() -> dict[str, Any]:
+    """Return the effect by other methods against the network's; rows ``method, perturbation, network_effect, effect``.
+
+    Points are coloured by ``called``.
+    """
+    called = ["both", "network alone", "other alone", "neither"]
+    chart = (
+        alt.Chart(alt.NamedData("rows"))
+        .mark_point(filled=True, size=40, opacity=0.8)
+        .encode(
+            x=alt.X("network_effect:Q", title="effect by the network"),
+            y=alt.Y("effect:Q", title="effect by the other method"),
+            color=alt.Color(
+                "called:N",
+                title="called by",
+                scale=alt.Scale(domain=called, range=["#D55E00", "#0072B2", "#009E73", "#9aa0a6"]),
+            ),
+            shape=alt.Shape(
+                "called:N",
+                title="called by",
+                scale=alt.Scale(domain=called, range=["circle", "square", "triangle-up", "circle"]),
+            ),
+            facet=alt.Facet("method:N", title=None, columns=3),
+            tooltip=[
+                _text("perturbation"),
+                _number("network_effect"),
+                _number("effect"),
+                _number("q"),
+                _text("called"),
+            ],
+        )
+        .properties(width=230, height=200)
+        .resolve_scale(y="independent")
+    )
+    return _spec(chart, "Effect by other methods against that by the network, one point per perturbation.")
 
 
 def losses() -> dict[str, Any]:

@@ -1,49 +1,84 @@
-"""Results of simpler methods beside those of the network, for the report."""
+"""What simpler methods and the novelty of cells call beside the network, for the report."""
 
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from wscnn.core.progress import log
 from wscnn.core.provenance import file_digest
-from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.tables import BASELINE, BASELINE_FOLDS, read_notes, read_table
+from wscnn.core.wells import DISCOVERED
+from wscnn.reporting.results import Results, concat
 
 # Most perturbations that are listed.
 _LISTED = 40
 _NETWORK = "network"
+#: Name of the calls of `wscnn novelty`, beside the simpler method `novelty`, which needs no encoder.
+NOVEL_CELLS = "novel cells"
+_CALLED_BY = ["both", "network alone", "other alone", "neither"]
 
 
-def make_contest(folder: Path) -> dict[str, Any] | None:
-    """Return what the report shows of simpler methods; None where none was run on these hits.
+def side_by_side(results: Results) -> pd.DataFrame:
+    """Return the calls of samples by each other method beside the network's.
+
+    Returns
+    -------
+    table
+        One row per method, perturbation and trained phenotype: ``method, perturbation, phenotype, hit, effect, q``, the
+        network's ``network_hit, network_effect, network_q``, and ``called`` (both, network alone, other alone,
+        neither). Without a row where no other method was run on these hits, or nothing was trained.
+    """
+    names = ["perturbation", "phenotype", "hit", "effect", "q"]
+    hits = results.hits[results.hits["role"] == "sample"] if "role" in results.hits else results.hits
+    network = hits.loc[~hits["phenotype"].isin(DISCOVERED), names]
+    others = []
+    if (simpler := _baseline(results)) is not None:
+        network = simpler.loc[simpler["method"] == _NETWORK, names]
+        others.append(simpler.loc[simpler["method"] != _NETWORK, ["method", *names]])
+    discovered = hits.loc[hits["phenotype"].isin(DISCOVERED), names].drop(columns="phenotype")
+    others.append(discovered.merge(network[names[:2]], on="perturbation").assign(method=NOVEL_CELLS))
+    beside = concat(others)
+    if beside.empty:
+        return beside
+    own = network.rename(columns={name: f"network_{name}" for name in ("hit", "effect", "q")})
+    table = beside.merge(own, on=["perturbation", "phenotype"])
+    here, there = table["hit"].astype(bool), table["network_hit"].astype(bool)
+    called = np.select([here & there, there, here], _CALLED_BY[:3], _CALLED_BY[3])
+    return table.assign(called=called)
+
+
+def make_contest(results: Results, beside: pd.DataFrame) -> dict[str, Any] | None:
+    """Return what the report lists of other methods; None where none was run on these hits.
 
     Parameters
     ----------
-    folder
-        The results folder.
+    results
+        The screen.
+    beside
+        Its `side_by_side`.
 
     Returns
     -------
     contest
-        ``methods``, for each phenotype and method ``phenotype, method, auc`` (mean of the folds), ``low, high`` (of the
-        folds), ``n_hits`` and ``n_shared`` (hits that the network calls, too); ``names``, the methods; ``rows``, for
-        each perturbation that any of them calls ``perturbation, phenotype`` and ``calls``: for each method None or a
-        mapping ``hit, effect, q``; and ``n_more``, those that are not listed.
+        ``methods``, for each phenotype and method ``phenotype, method, auc`` (mean of the folds; None where not known),
+        ``low, high`` (of the folds), ``n_hits`` and ``n_shared`` (hits that the network calls, too); ``names``, the
+        methods; ``rows``, for each perturbation that any of them calls ``perturbation, phenotype`` and ``calls``: for
+        each method None or a mapping ``hit, effect, q``; and ``n_more``, those that are not listed.
     """
-    screen = ScreenFolder(folder)
-    path = screen.table("baseline")
-    if not path.is_file():
+    if beside.empty:
         return None
-    if read_notes(path).get("inputs", {}).get("hits") != file_digest(screen.table("hits")):
-        log(f"report: {path} was made for other hits, so simpler methods are left out; run wscnn baseline again")
-        return None
-    table = read_table(path, BASELINE).query("role == 'sample'")
-    folds = read_table(screen.table("baseline_folds"), BASELINE_FOLDS)
-    names = [_NETWORK, *(name for name in table["method"].unique() if name != _NETWORK)]
-    called = table[table["hit"]]
+    own = beside.drop_duplicates(["perturbation", "phenotype"]).assign(method=_NETWORK)
+    own = own.assign(**{name: own[f"network_{name}"] for name in ("hit", "effect", "q")})
+    table = concat([own, beside]).sort_values("q", kind="stable")
+    names = [_NETWORK, *(name for name in beside["method"].unique())]
+    called = table[table["hit"].astype(bool)].sort_values(
+        "method", key=lambda method: method != _NETWORK, kind="stable"
+    )
     keys = list(zip(called["perturbation"], called["phenotype"], strict=True))
     of_network = {key for key, method in zip(keys, called["method"], strict=True) if method == _NETWORK}
+    path = results.folder.table("baseline_folds")
+    folds = read_table(path, BASELINE_FOLDS) if path.is_file() else pd.DataFrame(columns=list(BASELINE_FOLDS))
     methods = [
         _summary(phenotype, name, folds, called, of_network)
         for phenotype in sorted(table["phenotype"].unique())
@@ -53,7 +88,7 @@ def make_contest(folder: Path) -> dict[str, Any] | None:
     best = list(dict.fromkeys(keys))
     calls = {
         (row["perturbation"], row["phenotype"], row["method"]): {key: row[key] for key in ("hit", "effect", "q")}
-        for row in table.to_dict("records")
+        for row in table[table["perturbation"].isin({name for name, _ in best})].to_dict("records")
         if pd.notna(row["q"])
     }
     rows = [
@@ -65,6 +100,17 @@ def make_contest(folder: Path) -> dict[str, Any] | None:
         for perturbation, phenotype in best[:_LISTED]
     ]
     return {"methods": methods, "names": names, "rows": rows, "n_more": max(len(best) - _LISTED, 0)}
+
+
+def _baseline(results: Results) -> pd.DataFrame | None:
+    """Return the samples of the table of simpler methods; None where there is none for these hits."""
+    path = results.folder.table("baseline")
+    if not path.is_file():
+        return None
+    if read_notes(path).get("inputs", {}).get("hits") != file_digest(results.folder.table("hits")):
+        log(f"report: {path} was made for other hits, so simpler methods are left out; run wscnn baseline again")
+        return None
+    return read_table(path, BASELINE).query("role == 'sample'")
 
 
 def _summary(

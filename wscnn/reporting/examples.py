@@ -1,6 +1,5 @@
 """The networks' view of whole fields: class maps and saliency of the controls' highest fields, for the report."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from wscnn.core.wells import DISCOVERED, SALIENCY
-from wscnn.plates.fields import read_fields
 from wscnn.plates.store import BOX, Plate
+from wscnn.reporting.class_maps import ClassMap, class_maps
 from wscnn.reporting.pictures import compose, jpeg_uri, outlines, png_uri, saliency_layer, svg_path
 from wscnn.reporting.results import Results
 
@@ -77,13 +76,13 @@ def make_examples(results: Results) -> list[Example]:
     if best.empty or not results.models.folds():
         return []
     rows: list[Any] = list(best.itertuples())
-    maps, thresholds = _class_maps(results, rows)
+    maps = class_maps(results, rows)
     examples = []
-    for row, class_map, threshold in zip(rows, maps, thresholds, strict=True):
-        same = [number for number, other in enumerate(rows) if other.phenotype == row.phenotype]
-        low = max(_SURELY_NOT, min(maps[number].min() for number in same))
-        high = max(max(maps[number].max(), thresholds[number]) for number in same)
-        examples.append(_example(results, row, class_map, threshold, float(low), float(high)))
+    for row, class_map in zip(rows, maps, strict=True):
+        same = [found for found, other in zip(maps, rows, strict=True) if other.phenotype == row.phenotype]
+        low = max(_SURELY_NOT, min(found.values.min() for found in same))
+        high = max(max(found.values.max(), found.threshold) for found in same)
+        examples.append(_example(results, row, class_map, float(low), float(high)))
     return examples
 
 
@@ -91,42 +90,12 @@ def _store(results: Results, plate: str) -> Path:
     return results.folder.plate(plate)
 
 
-def _class_maps(results: Results, rows: Sequence[Any]) -> tuple[list[np.ndarray], list[float]]:
-    """Return the detector's map of each row's field, one value per pixel of the field, and its position threshold.
-
-    Both are the means over the folds that may score the well, as in scoring.
-    """
-    import torch
-
-    from wscnn.network.card import folds_of
-    from wscnn.network.model import score_fields
-    from wscnn.network.weights import load_folds
-
-    # There are few fields: one thread always sums in the same order, so that equal results make equal reports.
-    torch.set_num_threads(1)
-    folds = load_folds(results.models.path)
-    cards = [card for _, card in folds]
-    maps, thresholds = [], []
-    for row in rows:
-        plate = Plate(_store(results, row.plate))
-        box = plate.fields(row.well).set_index("field").loc[[row.field], BOX].to_numpy()
-        field = torch.from_numpy(read_fields(plate, row.well, cards[0].channels, box))
-        chosen = [folds[k] for k in folds_of(f"{row.plate}/{row.well}", cards)]
-        with torch.inference_mode():
-            seen = torch.stack([score_fields(model, field)[1] for model, _ in chosen]).mean(0)
-        values = seen[0, cards[0].phenotypes.index(row.phenotype)].numpy()
-        stride = chosen[0][0].stride
-        pixels = values.repeat(stride, axis=0).repeat(stride, axis=1)
-        maps.append(pixels[: field.shape[-2], : field.shape[-1]])
-        thresholds.append(float(np.mean([card.thresholds[row.phenotype]["place"] for _, card in chosen])))
-    return maps, thresholds
-
-
-def _example(results: Results, row: Any, class_map: np.ndarray, threshold: float, low: float, high: float) -> Example:
+def _example(results: Results, row: Any, found: ClassMap, low: float, high: float) -> Example:
     plate = Plate(_store(results, row.plate))
-    place = plate.fields(row.well).set_index("field").loc[row.field]
-    y, x = int(place["y"]), int(place["x"])
-    box = (slice(y, y + class_map.shape[0]), slice(x, x + class_map.shape[1]))
+    box_of = plate.fields(row.well).set_index("field").loc[row.field]
+    y, x, height, width = (int(box_of[name]) for name in BOX)
+    class_map = found.pixels(height, width)
+    box = (slice(y, y + height), slice(x, x + width))
     step = -(-max(class_map.shape) // SIDE)
     labels = plate.labels(row.well)
     mask = plate.read_label(row.well, row.phenotype)[box] if row.phenotype in labels else np.zeros(class_map.shape)
@@ -145,14 +114,14 @@ def _example(results: Results, row: Any, class_map: np.ndarray, threshold: float
         score=float(row.score),
         low=low,
         high=high,
-        threshold=threshold,
+        threshold=found.threshold,
         height=image.shape[1],
         width=image.shape[2],
         image=jpeg_uri(compose(image, plate.channels, windows)),
         class_map=png_uri(colors),
         saliency="" if saliency is None else png_uri(saliency_layer(saliency)),
         masks=svg_path(outlines(mask[::step, ::step])),
-        above=svg_path(outlines(class_map[::step, ::step] > threshold)),
+        above=svg_path(outlines(class_map[::step, ::step] > found.threshold)),
     )
 
 

@@ -12,14 +12,17 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
-from skimage.measure import find_contours
+from skimage.measure import approximate_polygon, find_contours
 
 from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.wells import SALIENCY
+from wscnn.plates.channel_colors import shown_color
 from wscnn.plates.store import Channel, Plate
 
 # Colour of the saliency layer; its opacity is the saliency.
 _SALIENCY_RGB = (255, 176, 0)
+# Outlines of pictures may deviate by this from those of the mask, in pixels.
+_ROUGH = 0.4
 # Fraction of a plate's cut-out pixels that may be shown at full brightness.
 _SATURATED = 0.001
 
@@ -37,11 +40,11 @@ class Picture:
     score
         Its detector score; None where it is not a detected object.
     image
-        The picture as a ``data:`` address (JPEG).
+        Its pixels, uint8 (side, side, 3).
     outline
         Outlines of the masks in it, an SVG path in pixels of the picture; empty where there is no mask.
     saliency
-        The saliency as a transparent layer, a ``data:`` address (PNG); empty where there is none.
+        The saliency, uint8 (side, side); None where there is none.
     """
 
     plate: str
@@ -50,9 +53,9 @@ class Picture:
     y: float
     x: float
     score: float | None
-    image: str
+    image: np.ndarray
     outline: str
-    saliency: str
+    saliency: np.ndarray | None
 
 
 def picture_side(objects: pd.DataFrame) -> int:
@@ -151,9 +154,9 @@ def _picture(cell: dict[Hashable, Any], image: np.ndarray, layers: dict[str, np.
         y=float(cell["y"]),
         x=float(cell["x"]),
         score=None if score is None or pd.isna(score) else float(score),
-        image=jpeg_uri(image),
-        outline="" if mask is None else svg_path(outlines(mask)),
-        saliency="" if saliency is None else png_uri(saliency_layer(saliency)),
+        image=image,
+        outline="" if mask is None else svg_path([approximate_polygon(line, _ROUGH) for line in outlines(mask)]),
+        saliency=saliency,
     )
 
 
@@ -171,7 +174,7 @@ def compose(image: np.ndarray, channels: Sequence[Channel], ranges: Sequence[tup
     """
     shown = np.zeros((*image.shape[1:], 3), np.float32)
     for plane, channel, (low, high) in zip(image, channels, ranges, strict=True):
-        color = "FFFFFF" if len(channels) == 1 else channel.color
+        color = shown_color(channel.color, len(channels))
         rgb = np.array([int(color[i : i + 2], 16) for i in (0, 2, 4)], np.float32)
         shown += np.clip((plane.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)[..., None] * rgb
     return np.clip(shown + 0.5, 0, 255).astype(np.uint8)
@@ -182,6 +185,13 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
     return [line - 1 for line in find_contours(np.pad(mask > 0, 1).astype(np.float32), 0.5)]
 
 
+def shrink(image: np.ndarray, step: int) -> np.ndarray:
+    """Return an image (channel, y, x) downsampled by `step`, by means over squares, float32."""
+    n, height, width = image.shape
+    cut = image[:, : height // step * step, : width // step * step].astype(np.float32)
+    return cut.reshape(n, height // step, step, width // step, step).mean((2, 4))
+
+
 def png_uri(rgb: np.ndarray) -> str:
     """Return an image, uint8 (y, x, 3 or 4), as a ``data:`` address."""
     return _data_uri(imagecodecs.png_encode(np.ascontiguousarray(rgb), level=9), "png")
@@ -190,6 +200,16 @@ def png_uri(rgb: np.ndarray) -> str:
 def jpeg_uri(rgb: np.ndarray) -> str:
     """Return an image, uint8 (y, x, 3), as a ``data:`` address."""
     return _data_uri(imagecodecs.jpeg8_encode(np.ascontiguousarray(rgb), level=90), "jpeg")
+
+
+def webp_text(rgb: np.ndarray) -> str:
+    """Return an image, uint8 (y, x, 3), as WebP in base64."""
+    return _base64(imagecodecs.webp_encode(np.ascontiguousarray(rgb), level=80, lossless=False))
+
+
+def png_text(rgba: np.ndarray) -> str:
+    """Return an image, uint8 (y, x, 4), as PNG in base64."""
+    return _base64(imagecodecs.png_encode(np.ascontiguousarray(rgba), level=9))
 
 
 def crop_box(y: float, x: float, side: int, field: pd.Series) -> tuple[slice, slice]:
@@ -211,7 +231,7 @@ def _pad(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def _contrast(cuts: Sequence[np.ndarray], channels: Sequence[Channel]) -> list[tuple[float, float]]:
-    tops = np.quantile(np.stack(cuts), 1 - _SATURATED, axis=(0, 2, 3))
+    tops = [np.quantile(np.stack([cut[c] for cut in cuts]), 1 - _SATURATED) for c in range(len(channels))]
     return [(channel.window[0], max(channel.window[1], top)) for channel, top in zip(channels, tops, strict=True)]
 
 
@@ -245,4 +265,8 @@ def saliency_layer(saliency: np.ndarray) -> np.ndarray:
 
 
 def _data_uri(data: bytes | bytearray, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f"data:image/{kind};base64,{_base64(data)}"
+
+
+def _base64(data: bytes | bytearray) -> str:
+    return base64.b64encode(data).decode()

@@ -8,7 +8,7 @@ import pandas as pd
 
 from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import ModelFolder, ScreenFolder
-from wscnn.core.tables import FIELDS, HISTORY, QC, WARNINGS, WELLS, conform, read_table
+from wscnn.core.tables import DOSES, FIELDS, HISTORY, QC, WARNINGS, WELLS, conform, read_table
 from wscnn.core.wells import DISCOVERED
 from wscnn.network.card import Card, read_cards
 
@@ -23,6 +23,7 @@ class Results:
     wells: pd.DataFrame
     plates: pd.DataFrame
     suspects: pd.DataFrame
+    doses: pd.DataFrame
     warnings: pd.DataFrame
     quality: pd.DataFrame
     history: pd.DataFrame
@@ -89,7 +90,7 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
     cards = read_cards(model.path) if not wells["phenotype"].isin(DISCOVERED).all() else []
     wells = _complete(wells)
     wells["held_out"] = _held_out(wells, cards)
-    suspects, warnings = screen.table("suspects"), screen.table("warnings")
+    suspects, doses, warnings = (screen.table(name) for name in ("suspects", "doses", "warnings"))
     histories = model.histories() if cards else {}
     return Results(
         folder=screen,
@@ -98,6 +99,7 @@ def read_results(folder: Path, models: Path | None = None) -> Results:
         wells=wells,
         plates=read_table(screen.table("plates")),
         suspects=read_table(suspects) if suspects.is_file() else pd.DataFrame(),
+        doses=read_table(doses, DOSES) if doses.is_file() else pd.DataFrame(),
         warnings=read_table(warnings) if warnings.is_file() else pd.DataFrame(columns=list(WARNINGS)),
         quality=concat(read_table(path, QC) for path in screen.qualities()),
         history=concat(read_table(path, HISTORY).assign(fold=fold) for fold, path in histories.items()),
@@ -125,6 +127,13 @@ def _complete(wells: pd.DataFrame) -> pd.DataFrame:
     if "used" not in table:
         table["used"] = table["score"].notna()
     return table
+
+
+def failed(plates: pd.DataFrame) -> pd.Series:
+    """Return for each row of plate QC whether the plate is kept out of the calls."""
+    if "status" in plates:
+        return plates["status"].ne("ok")
+    return pd.Series(False, index=plates.index)
 
 
 def concat(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

@@ -16,8 +16,9 @@ from wscnn.core.progress import log
 from wscnn.core.screen_folder import ScreenFolder
 from wscnn.core.tables import FIELDS, OBJECTS, read_table
 from wscnn.core.wells import SALIENCY, parse_well, well_name
+from wscnn.plates.channel_colors import shown_color, text_color
 from wscnn.plates.store import BOX, Plate
-from wscnn.reporting.pictures import compose, outlines, png_uri, saliency_layer
+from wscnn.reporting.pictures import compose, outlines, png_uri, saliency_layer, shrink
 
 #: Pixels along the picture's longer side.
 PICTURE_SIDE = 1400
@@ -169,7 +170,7 @@ def draw_well(
     mosaic = plate.read(well)
     height, width = mosaic.shape[1:]
     step = max(1, -(-max(height, width) // PICTURE_SIDE))
-    shown = compose(_shrink(mosaic, step), plate.channels, [channel.window for channel in plate.channels])
+    shown = compose(shrink(mosaic, step), plate.channels, [channel.window for channel in plate.channels])
     x = alt.X("x:Q", scale=alt.Scale(domain=[0, width], nice=False), axis=None)
     y = alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False), axis=None)
     zoom = PICTURE_SIDE / 2 / max(height, width)
@@ -196,10 +197,8 @@ def draw_well(
         layers += _scale_bar(plate.pixel_size_um, height, width, x, y)
     counts = objects.groupby("phenotype").size()
     words = ", ".join(f"{counts.get(name, 0)} {name}" for name in phenotypes) or "not scored"
-    channels = ", ".join(channel.name for channel in plate.channels)
-    title = alt.TitleParams(
-        " ".join([plate.name, well, treatment]).strip(), subtitle=f"{words} · {channels}", anchor="start", offset=8
-    )
+    layers += _legend(plate, height, width, x, y)
+    title = alt.TitleParams(" ".join([plate.name, well, treatment]).strip(), subtitle=words, anchor="start", offset=8)
     whole = alt.layer(*layers).properties(**size, title=title)
     chart = alt.hconcat(whole, _checks(plate, well, mosaic, covered), spacing=30) if covered else whole
     chart = (
@@ -311,13 +310,6 @@ def _treatment(path: Path, plate: str, well: str) -> str:
     return "" if names.empty else f"· {names.iloc[0]}"
 
 
-def _shrink(mosaic: np.ndarray, step: int) -> np.ndarray:
-    """Return a mosaic (channel, y, x) downsampled by `step`, by means over squares."""
-    n, height, width = mosaic.shape
-    cut = mosaic[:, : height // step * step, : width // step * step].astype(np.float32)
-    return cut.reshape(n, height // step, step, width // step, step).mean((2, 4))
-
-
 def _borders(fields: pd.DataFrame, height: int, width: int) -> alt.Chart:
     """Return the lines between fields."""
     points = [
@@ -354,6 +346,18 @@ def _scale_bar(pixel_size_um: float, height: int, width: int, x: alt.X, y: alt.Y
         bar.mark_line(color="white", strokeWidth=4).encode(x=x, y=y),
         text.mark_text(color="white", dy=-12, fontSize=14, text=f"{length} µm").encode(x=x, y=y),
     ]
+
+
+def _legend(plate: Plate, height: int, width: int, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """Return the channels' names in their colours, at the lower left, on a dark edge."""
+    layers = []
+    for number, channel in enumerate(reversed(plate.channels)):
+        point = alt.InlineData([{"x": 0.015 * width, "y": (0.975 - 0.03 * number) * height}])
+        name = alt.Chart(point).encode(x=x, y=y)
+        color = f"#{text_color(shown_color(channel.color, len(plate.channels)))}"
+        words: dict[str, Any] = {"align": "left", "fontSize": 16, "fontWeight": 600, "text": channel.name}
+        layers += [name.mark_text(stroke="black", strokeWidth=4, **words), name.mark_text(color=color, **words)]
+    return layers
 
 
 def _phenotypes(labels: list[str]) -> list[str]:

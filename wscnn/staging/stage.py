@@ -26,6 +26,7 @@ from wscnn.core.progress import log, progress
 from wscnn.core.provenance import made_from
 from wscnn.core.tables import types_in, write_table
 from wscnn.core.wells import parse_well
+from wscnn.plates.channel_colors import channel_colors
 from wscnn.plates.store import Channel, PlateWriter
 from wscnn.staging import field_qc as quality_control
 from wscnn.staging.flat_field import with_gains
@@ -38,11 +39,6 @@ from wscnn.staging.reading import FIELD, MAX_PROBLEMS, Plan, Reading, images_of,
 _WINDOW_PIXELS = 1024
 
 _WINDOW = (1.0, 99.5)
-
-# A single channel is grey; of several the first, mostly DNA, is blue, and the others have colours that mix well.
-_GREY = "FFFFFF"
-
-_COLORS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF", "FFFFFF")
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,7 @@ def _check_field_count(table: pd.DataFrame, plate: str, least: int) -> None:
 def _writer(store: Path, plate: str, table: pd.DataFrame, plan: Plan) -> PlateWriter:
     """Return the writer of the plate's store, whose display windows are set once the pixels are known."""
     pixel_size = _pixel_size(table)
-    colors = _colors(len(plan.channels))
+    colors = channel_colors(plan.channels)
     return PlateWriter(
         store,
         plate,
@@ -207,11 +203,6 @@ def _windows(staged: Sequence[Staged], used: np.ndarray) -> list[tuple[float, fl
     pixels = np.concatenate([part.pixels for part in staged])
     low, high = np.percentile(pixels[used] if used.any() else pixels, _WINDOW, axis=(0, 2))
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-
-
-def _colors(n: int) -> list[str]:
-    """Return the colours, RRGGBB, in which viewers show `n` channels."""
-    return [_GREY] if n == 1 else [_COLORS[i % len(_COLORS)] for i in range(n)]
 
 
 def _chosen(

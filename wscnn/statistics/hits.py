@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,7 @@ from wscnn.statistics.normalize import (
 )
 from wscnn.statistics.phenotype import Phenotype
 from wscnn.statistics.rare_fraction import UNKNOWN, Recall, rare_fraction, recall_of
+from wscnn.statistics.reasons import call_reasons, row_cautions
 from wscnn.statistics.separation import between_plates, within_plates
 from wscnn.statistics.shared_positions import control_position_p, position_p, sharing
 from wscnn.statistics.well_tables import LAYOUT, check_wells, join_layout, read_wells, well_tables
@@ -61,8 +61,6 @@ _MADE = ("used", "z", "p")
 _AGREES = 0.95
 # Ways to divide negative controls into groups that are averaged.
 _PARTITIONS = 32
-# Fewer independent controls than this make p-values unreliable together.
-_FEW_CONTROLS = 8
 # Where more than this share of so many perturbations differ from negative controls, none is called new.
 _MOST, _MANY = 0.5, 10
 _MOST_NEW = (
@@ -247,7 +245,7 @@ def analyse(
             log(f"hits: '{phenotype}': {doubt.message}")
         found = [replace(caution, phenotype=str(phenotype)) for caution in [*doubts, *_failed(quality)]]
         warnings.append(tabulate("hits", found))
-        cautions = _cautions(calls.perturbations, in_short(gather(warnings), str(phenotype)), hits["fdr"])
+        cautions = row_cautions(calls.perturbations, in_short(gather(warnings), str(phenotype)), hits["fdr"])
         scored.append(calls.wells)
         called.append(calls.perturbations.assign(phenotype=phenotype, caution=cautions))
         qualities.append(quality.assign(replicate_correlation=_replicate_correlation(screen)))
@@ -289,31 +287,6 @@ def _failed(quality: pd.DataFrame) -> list[Caution]:
         Caution("plate_failed", f"the plate is kept out of the calls: {reasons}", plate=plate)
         for plate, reasons in failed.itertuples(index=False)
     ]
-
-
-def _cautions(perturbations: pd.DataFrame, general: Sequence[str], fdr: float) -> list[str]:
-    """Return for each perturbation the cautions about its row, separated by semicolons.
-
-    Parameters
-    ----------
-    perturbations
-        As `_call` returns them.
-    general
-        Cautions about all of them.
-    fdr
-        The false discovery rate at which hits are called.
-    """
-    own = {
-        "no well counts": perturbations["n_wells"] == 0,
-        "few replicates": perturbations["n_wells"] == 1,
-        "p cannot reach the FDR": perturbations["smallest_p"] > fdr,
-        "plates left out": perturbations["n_left_out"] > 0,
-        "shared position": perturbations["shared"] & (perturbations["role"] == "sample"),
-        "position not corrected": perturbations["uncorrected"] & (perturbations["role"] == "sample"),
-        "few independent controls": perturbations["n_controls"].between(1, _FEW_CONTROLS - 1),
-    }
-    rows = zip(*own.values(), strict=True)
-    return ["; ".join([*compress(own, row), *general]) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -544,7 +517,7 @@ def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
         q[own] = false_discovery_q(taken.where(sample)[own].to_numpy(dtype=float))
     called = called.assign(q=q, controls=~sample)
     called = called.assign(hit=called["q"].le(fdr), strength=-called["effect"], taken=taken)
-    called["reason"] = _reasons(called, fdr)
+    called["reason"] = call_reasons(called, fdr)
     called = called.sort_values(
         ["controls", "taken", "strength", "perturbation", "phenotype"], na_position="last", ignore_index=True
     )
@@ -552,43 +525,6 @@ def _rank(called: pd.DataFrame, fdr: float) -> pd.DataFrame:
     return called.assign(rank=tested.cumsum().where(tested).astype("Int32")).drop(
         columns=["controls", "strength", "taken", "shared", "uncorrected", "n_left_out", "withheld"]
     )
-
-
-def _reasons(called: pd.DataFrame, fdr: float) -> list[str]:
-    """Return for each perturbation, in words, why it is or is not a hit, and which p its q uses."""
-    by_position = called["p_position"] > called["p"]
-    why = np.select(
-        [
-            called["role"] != "sample",
-            called["withheld"],
-            (called["n_wells"] == 0) & (called["n_left_out"] > 0),
-            called["n_wells"] == 0,
-            called["p"].isna(),
-            called["smallest_p"] > fdr,
-            called["hit"],
-        ],
-        [
-            "a control, not tested",
-            "most perturbations differ from the negative controls",
-            "all of its plates failed",
-            "no well has a score",
-            "no negative control to compare with",
-            [f"the smallest p that it can reach, {p:.2g}, exceeds the FDR" for p in called["smallest_p"]],
-            "q is at most the FDR",
-        ],
-        "q exceeds the FDR",
-    )
-    which = np.select(
-        [called["q"].isna(), by_position, called["p_position"].notna(), called["shared"]],
-        [
-            "",
-            "; q uses p_position, the larger: its replicates share a position",
-            "; q uses p, larger than p_position",
-            "; q uses p: its replicates share a position, but too few controls do to test that",
-        ],
-        "; q uses p",
-    )
-    return [f"{a}{b}" for a, b in zip(why, which, strict=True)]
 
 
 def _quality(

@@ -7,7 +7,8 @@ from typing import Any
 from wscnn.core.errors import UserError
 from wscnn.core.screen_folder import ModelFolder
 from wscnn.encoder.encode import load_encoder
-from wscnn.network.model import ARCHITECTURES, NOISY_OR, WSCNN
+from wscnn.network.architectures import ARCHITECTURES
+from wscnn.network.model import NOISY_OR, WSCNN
 from wscnn.network.weights import load_model
 from wscnn.training.recipe import recipe_of
 
