@@ -1,12 +1,19 @@
-"""What many tests need: where the real data lie, and the workflow run as a user runs it."""
+"""What many tests need: the real data, a small screen with its results, and the workflow run as a user runs it."""
 
+import os
+
+# Before numpy and torch start: the processes of the tests and the jobs that they run share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import ROOT, command, environment
+import runs
+from runs import ROOT, made_once, screen_of
 
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -26,10 +33,29 @@ def sbs96(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs the real Snakefile in a folder: ``snakemake(folder, *options)``."""
+    return runs.snakemake
 
-    def run(folder: Path, *options: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*options), cwd=folder, env=environment(), text=True, capture_output=True, timeout=timeout
-        )
 
-    return run
+@pytest.fixture(scope="session")
+def shared_by_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the one folder of this session that all worker processes see."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def screen(shared_by_workers: Path) -> Path:
+    """Return a folder with a small screen of two plates and its config, nothing run yet; tests change copies of it."""
+    return made_once(shared_by_workers / "raw", screen_of) / "screen"
+
+
+@pytest.fixture(scope="session")
+def finished(screen: Path, shared_by_workers: Path, snakemake) -> Path:
+    """Return a copy of the screen on which the whole workflow has run, undisturbed; tests change copies of it."""
+
+    def run(folder: Path) -> None:
+        shutil.copytree(screen, folder / "screen")
+        done = snakemake(folder / "screen", "--configfile", "config.yaml")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return made_once(shared_by_workers / "finished", run) / "screen"

@@ -1,14 +1,41 @@
-"""The workflow run as a user runs it, on small made-up screens."""
+"""The workflow run as a user runs it, on small simulated screens."""
 
+import fcntl
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
+from wscnn.core.atomic import remove
+
 ROOT = Path(__file__).parent.parent
+
+#: A process that has imported Snakemake and what the Snakefile imports, and is forked for each run: these imports take
+#: longer than most dry runs.
+_IMPORTED = multiprocessing.get_context("forkserver")
+_IMPORTED.set_forkserver_preload(
+    ["snakemake.cli", "snakemake.workflow", "snakemake.report", "wscnn.core.screen_tables", "wscnn.preflight.check"]
+)
+
+
+def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Return `folder` with what `make` puts into it, made by the first of the test processes that need it."""
+    made = folder.with_suffix(".made")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            remove(folder)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
 
 
 def command(*options: str) -> list[str]:
@@ -20,6 +47,38 @@ def command(*options: str) -> list[str]:
 def environment() -> dict[str, str]:
     """Return the environment of jobs: this environment's programs first on the path."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def snakemake(
+    folder: Path, *options: str, snakefile: Path = ROOT / "Snakefile", timeout: float = 900
+) -> subprocess.CompletedProcess[str]:
+    """Run the real Snakefile in `folder`, in a process of its own, and return what it said."""
+    line = command(*options)
+    line[line.index("--snakefile") + 1] = str(snakefile)
+    with tempfile.TemporaryDirectory() as said:
+        outputs = [Path(said, name) for name in ("stdout", "stderr")]
+        process = _IMPORTED.Process(target=_snakemake, args=(line, folder, environment(), outputs))
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(line, timeout)
+        assert process.exitcode is not None
+        return subprocess.CompletedProcess(line, process.exitcode, *(path.read_text() for path in outputs))
+
+
+def _snakemake(line: list[str], folder: Path, variables: dict[str, str], outputs: list[Path]) -> None:
+    """Become the program `snakemake`, started by `line` in `folder`, with stdout and stderr in files."""
+    for number, path in enumerate(outputs, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.argv = line
+    from snakemake.cli import main
+
+    main()
 
 
 def screen_of(folder: Path, *options: str) -> Path:
@@ -56,7 +115,7 @@ def screen_of(folder: Path, *options: str) -> Path:
     plates.assign(images="images/" + plates["plate"]).to_csv(screen / "plates.tsv", sep="\t", index=False)
     config |= {"screen": "small", "plates": "plates.tsv", "layout": "layout.tsv"}
     config.pop("train", None)
-    config |= {"encoder": {"steps": 20}, "mosaic": {"downsample": 2}}
+    config |= {"encoder": {"steps": 5}, "mosaic": {"downsample": 2}}
     # Two more jobs, which tests that are about them ask for.
     config["baseline"] = {"methods": []}
     (screen / "config.yaml").write_text(yaml.safe_dump(config))
@@ -69,3 +128,12 @@ def tables(folder: Path) -> dict[str, bytes]:
     files = [*results.rglob("*.parquet"), *results.glob("report.html")]
     # Times of training are the one thing that no two runs share.
     return {str(file.relative_to(results)): file.read_bytes() for file in sorted(files) if "history" not in file.name}
+
+
+def everything(folder: Path) -> dict[str, str]:
+    """Return digests of all tables, the report, and every file of the plates: pixels, masks and saliency."""
+    results = folder / "results" / "small"
+    contents = tables(folder) | {
+        str(file.relative_to(results)): file.read_bytes() for file in (results / "plates").rglob("*") if file.is_file()
+    }
+    return {name: sha256(content).hexdigest() for name, content in contents.items()}

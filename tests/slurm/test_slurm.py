@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import ROOT, environment, screen_of
+from runs import ROOT, environment
 
 HERE = Path(__file__).parent
 NEEDED = ["slurmctld", "slurmd", "sbatch", "munged", "unshare"]
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 # There is no accounting database here, so jobs are followed by squeue.
-FOLLOW = "--slurm-status-command squeue --slurm-init-seconds-before-status-checks 5 --seconds-between-status-checks 3"
+FOLLOW = "--slurm-status-command squeue --slurm-init-seconds-before-status-checks 1 --seconds-between-status-checks 1"
 
 
 def on_slurm(folder: Path, script: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -50,9 +50,9 @@ def jobs(text: str) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a small screen in a folder that looks like a clone: Snakefile, workflow and profile link."""
-    folder = screen_of(tmp_path_factory.mktemp("screen"))
+def screen(screen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the small screen in a folder that looks like a clone: Snakefile, workflow and profile link."""
+    folder = Path(shutil.copytree(screen, tmp_path_factory.mktemp("slurm") / "screen"))
     for name in ("Snakefile", "workflow", "envs", "slurm", "profiles"):
         (folder / name).symlink_to(ROOT / name)
     return folder

@@ -91,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = yaml.safe_load((folder / "config" / "config.yaml").read_text())
     # The images are plain TIFFs, which the example of a pattern is for.
     own |= yaml.safe_load(contents("yaml", INSTRUMENT)[0])
-    own |= {"encoder": {"steps": 20}, "mosaic": {"downsample": 2}}
+    own |= {"encoder": {"steps": 5}, "mosaic": {"downsample": 2}}
     # Trained for seconds, the networks need not tell the controls apart; the plate counts all the same.
     own["hits"] = {"min_auc": None}
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(own))
