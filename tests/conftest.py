@@ -15,7 +15,32 @@ import pytest
 import runs
 from runs import ROOT, made_once, screen_of
 
+#: Files that take longest, longest first: one that a worker came to last would keep the whole run waiting.
+SLOWEST = [
+    "test_slurm.py",
+    "test_sbs96.py",
+    "test_run.py",
+    "test_manual.py",
+    "test_reruns.py",
+    "test_module.py",
+    "test_wheel.py",
+    "test_run_discovery.py",
+    "test_interrupted.py",
+    "test_scale_rule.py",
+    "test_run_baseline.py",
+    "test_train.py",
+    "test_hits.py",
+    "test_report.py",
+    "test_check.py",
+    "test_hostile.py",
+]
 SHARED = ROOT.parent / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files that take longest."""
+    turns = {name: turn for turn, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: turns.get(item.path.name, len(turns)))
 
 
 @pytest.fixture(scope="session")
