@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from hashlib import sha256
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pandas as pd
@@ -49,29 +50,35 @@ def environment() -> dict[str, str]:
     return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
+def start_snakemake(
+    folder: Path, *options: str, snakefile: Path = ROOT / "Snakefile", said: Path = Path(os.devnull)
+) -> BaseProcess:
+    """Start the real Snakefile in `folder`; return its process, whose stdout and stderr go to the file `said`."""
+    line = command(*options)
+    line[line.index("--snakefile") + 1] = str(snakefile)
+    process = _IMPORTED.Process(target=_become_snakemake, args=(line, folder, environment(), said))
+    process.start()
+    return process
+
+
 def snakemake(
     folder: Path, *options: str, snakefile: Path = ROOT / "Snakefile", timeout: float = 900
 ) -> subprocess.CompletedProcess[str]:
-    """Run the real Snakefile in `folder`, in a process of its own, and return what it said."""
-    line = command(*options)
-    line[line.index("--snakefile") + 1] = str(snakefile)
-    with tempfile.TemporaryDirectory() as said:
-        outputs = [Path(said, name) for name in ("stdout", "stderr")]
-        process = _IMPORTED.Process(target=_snakemake, args=(line, folder, environment(), outputs))
-        process.start()
+    """Run the real Snakefile in `folder` to its end; return its exit status and, as stdout, all that it said."""
+    with tempfile.NamedTemporaryFile("r") as said:
+        process = start_snakemake(folder, *options, snakefile=snakefile, said=Path(said.name))
         process.join(timeout)
-        if process.is_alive():
+        if process.exitcode is None:
             process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(line, timeout)
-        assert process.exitcode is not None
-        return subprocess.CompletedProcess(line, process.exitcode, *(path.read_text() for path in outputs))
+            raise subprocess.TimeoutExpired(list(options), timeout)
+        return subprocess.CompletedProcess(options, process.exitcode, said.read(), "")
 
 
-def _snakemake(line: list[str], folder: Path, variables: dict[str, str], outputs: list[Path]) -> None:
-    """Become the program `snakemake`, started by `line` in `folder`, with stdout and stderr in files."""
-    for number, path in enumerate(outputs, 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+def _become_snakemake(line: list[str], folder: Path, variables: dict[str, str], said: Path) -> None:
+    """Be the program `snakemake`, started by `line` in `folder`."""
+    output = os.open(said, os.O_WRONLY | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)

@@ -40,7 +40,7 @@ def test_as_a_module_with_a_dict_config_the_screen_is_checked_and_run_to_hits(
     wrong = config | {"acquisition": config["acquisition"] | {"channels": {"77": "DNA"}}}
     failed = run_including(wrong)
     assert failed.returncode != 0
-    assert "has no image of the channels" in failed.stderr.partition("Fix these problems first:")[2], failed.stderr
+    assert "has no image of the channels" in failed.stdout.partition("Fix these problems first:")[2], failed.stdout
     assert not (folder / "results/small/index").exists()
 
     planned = run_including(config, "-n", "--printshellcmds")

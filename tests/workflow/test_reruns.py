@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from runs import ROOT, command, environment, snakemake
+from runs import ROOT, command, environment, snakemake, start_snakemake
 
 from wscnn.core.tables import read_table
 
@@ -308,18 +308,13 @@ def test_a_layout_edited_during_a_run_is_used_by_the_next_one(finished: Path, tm
     checked = folder / RESULTS / "layout.parquet"
     before = checked.read_bytes()
     layout("plate1", "A03", perturbation="first")(folder)
-    run = subprocess.Popen(
-        command("--configfile", "config.yaml", "--until", "hits"),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    run = start_snakemake(folder, "--configfile", "config.yaml", "--until", "hits")
     while checked.read_bytes() == before:
-        assert run.poll() is None
+        assert run.is_alive()
         time.sleep(0.02)
     edit(folder, "layout", where("plate1", "A03", perturbation="second"), old=True)
-    assert run.wait(300) == 0
+    run.join(300)
+    assert run.exitcode == 0
     names = set(read_table(folder / RESULTS / "hits.parquet")["perturbation"])
     assert "first" in names and "second" not in names
     assert {stage for stage, plates in planned(folder).items() if plates} == {"hits", "report"}

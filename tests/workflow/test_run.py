@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import yaml
 import zarr
 from ome_zarr_models.v05 import HCS
-from runs import command, environment, everything, tables
+from runs import everything, start_snakemake, tables
 
 VERBS = ["index", "stage", "train", "score", "hits", "report"]
 
@@ -142,7 +141,7 @@ def test_killed_in_each_stage_a_run_ends_as_if_undisturbed(screen: Path, finishe
     for verb in VERBS:
         kill_during(verb, folder)
         unlocked = snakemake(folder, "--configfile", "config.yaml", "--unlock")
-        assert unlocked.returncode == 0, unlocked.stderr
+        assert unlocked.returncode == 0, unlocked.stdout
     done = snakemake(folder, "--configfile", "config.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert everything(folder) == everything(finished)
@@ -151,24 +150,18 @@ def test_killed_in_each_stage_a_run_ends_as_if_undisturbed(screen: Path, finishe
 
 def kill_during(verb: str, folder: Path) -> None:
     """Start the workflow in `folder` and kill it with all its processes while `verb` is running."""
-    run = subprocess.Popen(
-        command("--configfile", "config.yaml"),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    run = start_snakemake(folder, "--configfile", "config.yaml")
     workflow = psutil.Process(run.pid)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        assert run.poll() is None, f"the workflow ended before `wscnn {verb}` was seen"
+        assert run.is_alive(), f"the workflow ended before `wscnn {verb}` was seen"
         family = workflow.children(recursive=True)
         if any(is_running(process, verb) for process in family):
             # Long enough to be in the middle of the work, which begins with a second or more of imports.
             time.sleep(1.5)
             for process in [workflow, *workflow.children(recursive=True)]:
                 kill(process)
-            run.wait()
+            run.join()
             return
         time.sleep(0.05)
     pytest.fail(f"`wscnn {verb}` was not seen within five minutes")
