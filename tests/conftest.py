@@ -17,10 +17,10 @@ from runs import ROOT, made_once, screen_of
 
 #: Files that take longest, longest first: one that a worker came to last would keep the whole run waiting.
 SLOWEST = [
-    "test_slurm.py",
-    "test_sbs96.py",
-    "test_run.py",
     "test_manual.py",
+    "test_run.py",
+    "test_sbs96.py",
+    "test_slurm.py",
     "test_reruns.py",
     "test_module.py",
     "test_wheel.py",

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import yaml
+from click.testing import CliRunner
 from runs import ROOT, environment, tables
+
+from wscnn.cli import main
 
 INCLUDING = """
 module wscnn:
@@ -73,26 +77,25 @@ def test_nested_values_of_the_command_line_have_their_types_and_leave_the_other_
     assert wrong.returncode != 0 and "hits.fdr: 'often' is not of type 'number'" in wrong.stdout + wrong.stderr
 
 
-def test_another_config_file_of_the_same_screen_is_refused_by_name(finished: Path, tmp_path: Path, snakemake) -> None:
+def test_another_config_file_of_the_same_screen_is_refused_by_name(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snakemake
+) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "screen"))
+    monkeypatch.chdir(folder)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     other = config | {"score": {"mask_fraction": 0.9}}
     (folder / "other.yaml").write_text(yaml.safe_dump(other))
     before = tables(folder)
-    for refused in (
-        snakemake(folder, "--configfile", "other.yaml"),
-        subprocess.run(["wscnn", "check", "other.yaml"], cwd=folder, env=environment(), text=True, capture_output=True),
-    ):
-        assert refused.returncode != 0
-        said = refused.stdout + refused.stderr
+    refused = snakemake(folder, "--configfile", "other.yaml")
+    checked = CliRunner().invoke(main, ["check", "other.yaml"])
+    assert refused.returncode != 0 and checked.exit_code != 0
+    for said in (refused.stdout, checked.output):
         assert f"other.yaml: its screen 'small' is also the screen of {folder / 'config.yaml'}" in said, said
     assert tables(folder) == before
     # The first one renamed, or naming another screen, is no reason to refuse.
     (folder / "config.yaml").write_text(yaml.safe_dump(config | {"screen": "large"}))
-    done = subprocess.run(
-        ["wscnn", "check", "other.yaml"], cwd=folder, env=environment(), text=True, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(main, ["check", "other.yaml"])
+    assert done.exit_code == 0, done.output
 
 
 def test_a_second_run_from_another_folder_is_refused_while_the_first_lasts(

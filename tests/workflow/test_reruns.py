@@ -150,7 +150,7 @@ def without_effect(folder: Path) -> None:
 def upgrade(folder: Path) -> None:
     """Put a copy of the program beside the screen, of another version and with another function."""
     for name in ("wscnn", "workflow", "envs", "config"):
-        shutil.copytree(ROOT / name, folder / "program" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / "program" / name)
     shutil.copy(ROOT / "Snakefile", folder / "program")
     version = folder / "program" / "wscnn" / "__init__.py"
     version.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0"', version.read_text()))
