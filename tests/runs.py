@@ -88,27 +88,12 @@ def _become_snakemake(line: list[str], folder: Path, variables: dict[str, str], 
     main()
 
 
-def screen_of(folder: Path, *options: str) -> Path:
+def screen_of(folder: Path) -> Path:
     """Make a small screen in `folder`, two plates of 24 wells, whose networks train for a few seconds only."""
     screen = folder / "screen"
-    options = [
-        "--plates",
-        "2",
-        "--wells",
-        "24",
-        "--fields",
-        "2",
-        "--size",
-        "200",
-        "--strong",
-        "1",
-        "--weak",
-        "0",
-        # Enough that a short training finds cells.
-        "--prevalence",
-        "0.3",
-        *options,
-    ]
+    size = {"plates": 2, "wells": 24, "fields": 2, "size": 200, "strong": 1, "weak": 0}
+    # Enough that a short training finds cells.
+    options = [f"--{name}={value}" for name, value in (size | {"prevalence": 0.3}).items()]
     made = subprocess.run(
         [str(Path(sys.executable).parent / "wscnn"), "simulate", "screen", "screen", *options],
         cwd=folder,
