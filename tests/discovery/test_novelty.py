@@ -108,6 +108,6 @@ def test_a_model_is_read_back_and_other_files_are_refused(tmp_path: Path) -> Non
     (tmp_path / "text.safetensors").write_text("no weights")
     for name in ("other", "text", "missing"):
         with pytest.raises(
-            UserError, match=rf"{name}\.safetensors: is no model of novelty .*run `wscnn novelty` again"
+            UserError, match=rf"{name}\.safetensors: is not a model of novelty .*run `wscnn novelty` again"
         ):
             load_novelty(tmp_path / f"{name}.safetensors")

@@ -1,13 +1,13 @@
 """Dask on Slurm's nodes: a plate staged and scored by jobs of workers is the plate that threads make."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from matched import matched_filter
-from runs import screen_of
 from test_slurm import on_slurm
 from test_slurm import pytestmark as needs_slurm
 
@@ -20,8 +20,8 @@ WORKERS = {"cluster": "slurm", "slurm": {"jobs": 2, "queue": "cpu", "cores": 1, 
 
 
 @pytest.fixture(scope="module")
-def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return screen_of(tmp_path_factory.mktemp("screen"))
+def screen(screen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(screen, tmp_path_factory.mktemp("dask") / "screen"))
 
 
 def stage(screen: Path, name: str, dask: dict) -> str:

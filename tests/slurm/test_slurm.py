@@ -5,10 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from runs import ROOT, environment, screen_of
+from runs import ROOT, environment
+
+from wscnn.core.atomic import remove
 
 HERE = Path(__file__).parent
 NEEDED = ["slurmctld", "slurmd", "sbatch", "munged", "unshare"]
@@ -23,7 +26,7 @@ pytestmark = [
 ]
 
 # There is no accounting database here, so jobs are followed by squeue.
-FOLLOW = "--slurm-status-command squeue --slurm-init-seconds-before-status-checks 5 --seconds-between-status-checks 3"
+FOLLOW = "--slurm-status-command squeue --slurm-init-seconds-before-status-checks 1 --seconds-between-status-checks 1"
 
 
 def on_slurm(folder: Path, script: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -49,35 +52,54 @@ def jobs(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a small screen in a folder that looks like a clone: Snakefile, workflow and profile link."""
-    folder = screen_of(tmp_path_factory.mktemp("screen"))
+def clone_of(screen: Path, folder: Path) -> Path:
+    """Return a copy of a screen in a folder that looks like a clone: Snakefile, workflow and profile link."""
+    shutil.copytree(screen, folder)
     for name in ("Snakefile", "workflow", "envs", "slurm", "profiles"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
 
-def test_a_small_screen_runs_end_to_end_with_gpus_for_train_and_score(screen: Path):
+@pytest.fixture(scope="module")
+def screen(screen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the small screen in a folder that looks like a clone."""
+    return clone_of(screen, tmp_path_factory.mktemp("slurm") / "screen")
+
+
+# Two plates: one job per plate and stage, one per fold, one each for encoder, hits and report; `check` runs here.
+@pytest.mark.parametrize(
+    ("removed", "counts"),
+    [
+        pytest.param(
+            # What is missing is made again only where something that needs it is missing, too.
+            ["model/fold-*", "wells/*", "hits.parquet"],
+            {"train": 3, "score": 2, "hits": 1, "report": 1},
+            id="from the training on",
+        ),
+        pytest.param(
+            ["*"],
+            {"index": 2, "stage": 2, "encode": 1, "train": 3, "score": 2, "hits": 1, "report": 1},
+            id="from the images on",
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_a_small_screen_runs_to_its_end_with_gpus_for_train_and_score(
+    finished: Path, tmp_path: Path, removed: list[str], counts: dict[str, int]
+):
+    folder = clone_of(finished, tmp_path / "screen")
+    results = folder / "results" / "small"
+    for path in [path for pattern in removed for path in results.glob(pattern)]:
+        remove(path)
     done = on_slurm(
-        screen,
+        folder,
         f"snakemake --profile slurm --configfile config.yaml {FOLLOW} && scontrol show job -o > jobs.txt",
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (screen / "results" / "small" / "hits.parquet").is_file()
-    assert (screen / "results" / "small" / "report.html").is_file()
-    seen = jobs((screen / "jobs.txt").read_text())
-    rules = [re.split(r"_wildcards_|rule_", name)[1] for name in seen]
-    # Two plates: one job per plate and stage, one per fold, one each for encoder, hits and report; `check` runs here.
-    assert {rule: rules.count(rule) for rule in sorted(set(rules))} == {
-        "encode": 1,
-        "hits": 1,
-        "index": 2,
-        "report": 1,
-        "score": 2,
-        "stage": 2,
-        "train": 3,
-    }
+    assert (results / "hits.parquet").is_file()
+    assert (results / "report.html").is_file()
+    seen = jobs((folder / "jobs.txt").read_text())
+    assert Counter(re.split(r"_wildcards_|rule_", name)[1] for name in seen) == counts
     for name, job in seen.items():
         wants_gpu = "gpu" in job.get("TresPerJob", "")
         assert wants_gpu == any(rule in name for rule in ("encode", "train", "score")), (name, job)

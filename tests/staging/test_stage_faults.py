@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from click.testing import CliRunner
 from runs import environment
 
 from wscnn.acquisitions.index import index_plate
+from wscnn.cli import main
 from wscnn.core.config import section
 from wscnn.plates.store import Plate
 
@@ -47,19 +49,37 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+def arguments(images: Path, out: Path) -> list[str]:
+    """Return the command line, after `wscnn`, that stages the plate into `out`."""
+    inputs = ["--plate", "p", "--images", str(images), "--index", str(images.parent / "index.parquet")]
+    outputs = ["--store", str(out / "p.zarr"), "--manifest", str(out / "p.json"), "--quality", str(out / "qc.parquet")]
+    settings = ["--acquisition", ACQUISITION, "--mosaic", '{"downsample": 1}', "--dask", '{"workers": 1}']
+    return ["stage", *inputs, *outputs, *settings]
+
+
 def start(images: Path, out: Path, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-    command = [str(Path(sys.executable).parent / "wscnn"), "stage", "--plate", "p", "--images", str(images)]
-    command += ["--index", str(images.parent / "index.parquet"), "--store", str(out / "p.zarr")]
-    command += ["--manifest", str(out / "p.json"), "--quality", str(out / "qc.parquet")]
-    command += ["--acquisition", ACQUISITION, "--mosaic", '{"downsample": 1}', "--dask", '{"workers": 1}']
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(), preexec_fn=before)
+    """Start the stage as a program of its own, after `before` in the new process."""
+    program = str(Path(sys.executable).parent / "wscnn")
+    return subprocess.Popen(
+        [program, *arguments(images, out)], stderr=subprocess.PIPE, text=True, env=environment(), preexec_fn=before
+    )
+
+
+def stage(images: Path, out: Path) -> None:
+    """Run the stage to its good end."""
+    done = CliRunner().invoke(main, arguments(images, out))
+    assert done.exit_code == 0, done.output
 
 
 def refused(images: Path, out: Path, before: Callable[[], None] | None = None) -> str:
     """Return the one sentence in which the stage gives up; nothing of it may be left."""
-    process = start(images, out, before)
-    _, told = process.communicate(timeout=300)
-    assert process.returncode == 1, told
+    if before is None:
+        done = CliRunner().invoke(main, arguments(images, out))
+        told, status = done.stderr, done.exit_code
+    else:
+        process = start(images, out, before)
+        told, status = process.communicate(timeout=300)[1], process.returncode
+    assert status == 1, told
     assert "Traceback" not in told
     assert not out.exists() or os.listdir(out) == []  # noqa: PTH208 - hidden ones too
     (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
@@ -92,7 +112,7 @@ def test_a_folder_that_may_not_be_written_to(images: Path, tmp_path: Path, reque
 
 def test_a_killed_job_leaves_nothing_that_looks_finished(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert start(images, out).wait(300) == 0
+    stage(images, out)
     pixels = {well: Plate(out / "p.zarr").read(well) for well in WELLS}
     tables = {name: (out / name).read_bytes() for name in ("p.json", "qc.parquet")}
 
@@ -106,7 +126,7 @@ def test_a_killed_job_leaves_nothing_that_looks_finished(images: Path, tmp_path:
     assert not (out / "p.json").exists(), "the workflow would take the plate for staged"
     assert len(list(out.glob(".*.partial"))) == 1
 
-    assert start(images, out).wait(300) == 0
+    stage(images, out)
     assert sorted(path.name for path in out.iterdir()) == ["p.json", "p.raw.parquet", "p.zarr", "qc.parquet"]
     for well in WELLS:
         np.testing.assert_array_equal(Plate(out / "p.zarr").read(well), pixels[well])

@@ -46,8 +46,8 @@ def test_a_row_a_job_with_time_memory_and_rate(results: Path):
     # 48 images of 200 x 200 pixels of two bytes in two seconds.
     assert rows.loc[("stage", "plate1"), ["amount", "unit", "rate", "core_seconds"]].tolist() == [3.84, "MB", 1.92, 3.0]
     assert rows.loc[("score", "plate2"), ["amount", "unit", "rate"]].tolist() == [48, "fields", 4.0]
-    # 20 steps of 32 tiles.
-    assert rows.loc[("encode", ""), "amount"] == 640
+    # 5 steps of 32 tiles.
+    assert rows.loc[("encode", ""), "amount"] == 160
     card = read_card(results / "model" / "fold-1.json")
     n_fields = sum(sum(of_class.values()) for of_class in card.n_fields.values())
     assert 20 < n_fields <= 32 and rows.loc[("train", "1"), "rate"] == n_fields / 10

@@ -4,23 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from runs import command, environment, tables
+from runs import command, environment, everything
 
-#: Kills of one screen, one after the other; by hand with `-m long`.
-MANY = 30
-
-
-def everything(folder: Path) -> dict[str, str]:
-    """Return digests of all tables, the report, and every file of the plates: pixels, masks and saliency."""
-    results = folder / "results" / "small"
-    contents = tables(folder) | {
-        str(file.relative_to(results)): file.read_bytes() for file in (results / "plates").rglob("*") if file.is_file()
-    }
-    return {name: sha256(content).hexdigest() for name, content in contents.items()}
+#: Kills of one screen, one after the other.
+KILLS = 30
 
 
 def run_for(seconds: float, folder: Path) -> bool:
@@ -53,20 +43,21 @@ def kill_often(folder: Path, kills: int, snakemake) -> int:
     return killed
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(MANY, marks=pytest.mark.long)])
+# One kill in each stage is in test_run.py.
+@pytest.mark.long
 def test_killed_and_started_again_a_run_ends_as_if_undisturbed(
-    screen: Path, finished: Path, tmp_path: Path, snakemake, kills: int
+    screen: Path, finished: Path, tmp_path: Path, snakemake
 ) -> None:
     killed = 0
-    for number in range(kills):
+    for number in range(KILLS):
         folder = tmp_path / f"screen-{number}"
         shutil.copytree(screen, folder)
-        killed += kill_often(folder, kills - killed, snakemake)
+        killed += kill_often(folder, KILLS - killed, snakemake)
         done = snakemake(folder, "--configfile", "config.yaml", "--rerun-incomplete")
         assert done.returncode == 0, done.stdout + done.stderr
         assert everything(folder) == everything(finished)
         left = [*folder.rglob(".*.partial"), *folder.rglob(".*.old")]
         assert not left
-        if killed == kills:
+        if killed == KILLS:
             return
     pytest.fail(f"runs ended after {killed} kills")

@@ -4,10 +4,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pytest
 import yaml
-from runs import ROOT, command, environment, tables
+from click.testing import CliRunner
+from runs import ROOT, environment, tables
+
+from wscnn.cli import main
 
 INCLUDING = """
 module wscnn:
@@ -23,30 +28,32 @@ rule both:
 """
 
 
-def run_including(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    line = command(*options)
-    line[line.index("--snakefile") + 1] = "Including"
-    return subprocess.run(line, cwd=folder, env=environment(), text=True, capture_output=True, timeout=900)
-
-
 def test_as_a_module_with_a_dict_config_the_screen_is_checked_and_run_to_hits(
-    screen: Path, finished: Path, tmp_path: Path
+    screen: Path, finished: Path, tmp_path: Path, snakemake
 ) -> None:
     folder = Path(shutil.copytree(screen, tmp_path / "screen"))
     config = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").unlink()
-    snakefile = ROOT / "workflow" / "Snakefile"
+
+    def run_including(config: dict[str, Any], *options: str) -> subprocess.CompletedProcess[str]:
+        text = INCLUDING.format(snakefile=ROOT / "workflow" / "Snakefile", config=config)
+        (folder / "Including").write_text(text)
+        return snakemake(folder, *options, snakefile=folder / "Including")
 
     # What only the check finds, before any job.
     wrong = config | {"acquisition": config["acquisition"] | {"channels": {"77": "DNA"}}}
-    (folder / "Including").write_text(INCLUDING.format(snakefile=snakefile, config=wrong))
-    failed = run_including(folder)
+    failed = run_including(wrong)
     assert failed.returncode != 0
-    assert "has no image of the channels" in failed.stderr.partition("Fix these problems first:")[2], failed.stderr
+    assert "has no image of the channels" in failed.stdout.partition("Fix these problems first:")[2], failed.stdout
     assert not (folder / "results/small/index").exists()
 
-    (folder / "Including").write_text(INCLUDING.format(snakefile=snakefile, config=config))
-    done = run_including(folder)
+    planned = run_including(config, "-n", "--printshellcmds")
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert all(f"wscnn train --screen small --fold {fold} " in planned.stdout + planned.stderr for fold in range(3))
+
+    # With the folds that the workflow trained by itself: training them again would take most of the time.
+    shutil.copytree(finished / "results/small/model", folder / "model")
+    done = run_including(config | {"model": {"checkpoint": "model"}})
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "done").is_file() and (folder / "results/small/checked.txt").is_file()
     ours = tables(folder)
@@ -70,26 +77,25 @@ def test_nested_values_of_the_command_line_have_their_types_and_leave_the_other_
     assert wrong.returncode != 0 and "hits.fdr: 'often' is not of type 'number'" in wrong.stdout + wrong.stderr
 
 
-def test_another_config_file_of_the_same_screen_is_refused_by_name(finished: Path, tmp_path: Path, snakemake) -> None:
+def test_another_config_file_of_the_same_screen_is_refused_by_name(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snakemake
+) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "screen"))
+    monkeypatch.chdir(folder)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     other = config | {"score": {"mask_fraction": 0.9}}
     (folder / "other.yaml").write_text(yaml.safe_dump(other))
     before = tables(folder)
-    for refused in (
-        snakemake(folder, "--configfile", "other.yaml"),
-        subprocess.run(["wscnn", "check", "other.yaml"], cwd=folder, env=environment(), text=True, capture_output=True),
-    ):
-        assert refused.returncode != 0
-        said = refused.stdout + refused.stderr
+    refused = snakemake(folder, "--configfile", "other.yaml")
+    checked = CliRunner().invoke(main, ["check", "other.yaml"])
+    assert refused.returncode != 0 and checked.exit_code != 0
+    for said in (refused.stdout, checked.output):
         assert f"other.yaml: its screen 'small' is also the screen of {folder / 'config.yaml'}" in said, said
     assert tables(folder) == before
     # The first one renamed, or naming another screen, is no reason to refuse.
     (folder / "config.yaml").write_text(yaml.safe_dump(config | {"screen": "large"}))
-    done = subprocess.run(
-        ["wscnn", "check", "other.yaml"], cwd=folder, env=environment(), text=True, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(main, ["check", "other.yaml"])
+    assert done.exit_code == 0, done.output
 
 
 def test_a_second_run_from_another_folder_is_refused_while_the_first_lasts(

@@ -38,5 +38,8 @@ def test_time_and_memory_grow_with_the_plate(finished: Path, tmp_path: Path, sna
     # 1.2 MB of quality are 12 GB of fields, beside the 6 GB that all need; the encoder of 0.2 MB counts as if 2 GB.
     assert int(asks["train", ""]["mem_mb"]) in range(18000, 20500)
     assert int(asks["hits", ""]["mem_mb"]) in range(3500, 3520)
-    assert asks["stage", plate]["slurm_partition"] == "cpu" and "gpu" not in asks["stage", plate]
-    assert (asks["score", plate]["slurm_partition"], asks["score", plate]["gpu"]) == ("gpu", "1")
+    assert {"index", "stage", "encode", "train", "score", "hits", "report"} <= {rule for rule, _ in asks}
+    for (rule, _), own in asks.items():
+        on_gpu = rule in ("encode", "train", "score")
+        assert own["slurm_partition"] == ("gpu" if on_gpu else "cpu"), rule
+        assert own.get("gpu") == ("1" if on_gpu else None), rule

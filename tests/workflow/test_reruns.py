@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from runs import ROOT, command, environment
+from runs import ROOT, command, environment, snakemake, start_snakemake
 
 from wscnn.core.tables import read_table
 
@@ -109,13 +109,8 @@ def return_plate(folder: Path) -> None:
     """Let a plate leave, have all that follows noted as made without it (``--touch``), and list it again."""
     before = {name: (folder / f"{name}.tsv").read_bytes() for name in ("plates", "layout")}
     remove_plate(folder)
-    subprocess.run(
-        command("--configfile", "config.yaml", "--touch"),
-        cwd=folder,
-        env=environment(),
-        check=True,
-        capture_output=True,
-    )
+    done = snakemake(folder, "--configfile", "config.yaml", "--touch")
+    assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / RESULTS / "left" / "plate2" / "qc" / "plate2.parquet").is_file()
     for name, content in before.items():
         (folder / f"{name}.tsv").write_bytes(content)
@@ -155,7 +150,7 @@ def without_effect(folder: Path) -> None:
 def upgrade(folder: Path) -> None:
     """Put a copy of the program beside the screen, of another version and with another function."""
     for name in ("wscnn", "workflow", "envs", "config"):
-        shutil.copytree(ROOT / name, folder / "program" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / "program" / name)
     shutil.copy(ROOT / "Snakefile", folder / "program")
     version = folder / "program" / "wscnn" / "__init__.py"
     version.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0"', version.read_text()))
@@ -192,7 +187,7 @@ CHANGES: list[tuple[str, Callable[[Path], None]]] = [
     ("sections `mosaic`", settings(mosaic={"downsample": 4})),
     ("sections `mosaic`", settings(illumination={"method": "none"})),
     ("sections `mosaic`", settings(qc={"blur_slope": 2})),
-    ("section `encoder`", settings(encoder={"steps": 21})),
+    ("section `encoder`", settings(encoder={"steps": 6})),
     ("sections `model`", settings(model={"score_pool": "max"})),
     ("sections `model`", settings(train={"steps": 149})),
     ("section `score`", settings(score={"mask_fraction": 0.5})),
@@ -208,15 +203,14 @@ CHANGES: list[tuple[str, Callable[[Path], None]]] = [
 
 def planned(folder: Path) -> dict[str, set[str]]:
     """Return the plates that a dry run names for each stage; ``screen`` for a stage of all plates together."""
-    program = folder / "program" if (folder / "program").is_dir() else ROOT
-    snakemake = shutil.which("snakemake", path=environment()["PATH"])
-    done = subprocess.run(
-        [str(snakemake), "-n", "-p", "--snakefile", str(program / "Snakefile"), "--configfile", "config.yaml"],
-        cwd=folder,
-        env=environment() | {"PYTHONPATH": str(program)},
-        text=True,
-        capture_output=True,
-    )
+    options, program = ["--configfile", "config.yaml", "-n", "-p"], folder / "program"
+    if program.is_dir():
+        line = command(*options)
+        line[line.index("--snakefile") + 1] = str(program / "Snakefile")
+        variables = environment() | {"PYTHONPATH": str(program)}
+        done = subprocess.run(line, cwd=folder, env=variables, text=True, capture_output=True)
+    else:
+        done = snakemake(folder, *options)
     log = done.stdout + done.stderr
     assert done.returncode == 0, log
     found: dict[str, set[str]] = {stage: set() for stage in STAGES}
@@ -257,7 +251,7 @@ def test_what_runs_again(start: str, change: Callable[[Path], object], finished:
         assert found["score"] >= PLATES
 
 
-def test_images_that_are_gone_are_asked_for_before_anything_is_deleted(finished: Path, tmp_path: Path, snakemake):
+def test_images_that_are_gone_are_asked_for_before_anything_is_deleted(finished: Path, tmp_path: Path):
     folder = Path(shutil.copytree(finished, tmp_path / "screen"))
     shutil.rmtree(folder / "images" / "plate2")
     configure(folder, mosaic={"downsample": 4})
@@ -270,9 +264,7 @@ def test_images_that_are_gone_are_asked_for_before_anything_is_deleted(finished:
         assert (folder / RESULTS / name).read_bytes() == (finished / RESULTS / name).read_bytes()
 
 
-def test_a_well_without_images_stops_the_run_though_missing_fields_are_accepted(
-    finished: Path, tmp_path: Path, snakemake
-):
+def test_a_well_without_images_stops_the_run_though_missing_fields_are_accepted(finished: Path, tmp_path: Path):
     folder = Path(shutil.copytree(finished, tmp_path / "screen"))
     configure(folder, acquisition={"missing_fields": "accept"})
     for number in (1, 2):
@@ -283,7 +275,7 @@ def test_a_well_without_images_stops_the_run_though_missing_fields_are_accepted(
     assert not re.search(r"^rule ", said, re.MULTILINE), "a job was started"
 
 
-def test_a_plate_that_left_is_out_of_the_results_and_comes_back(finished: Path, tmp_path: Path, snakemake):
+def test_a_plate_that_left_is_out_of_the_results_and_comes_back(finished: Path, tmp_path: Path):
     folder = Path(shutil.copytree(finished, tmp_path / "screen"))
     # Without training, so that only what is common to all plates is made again.
     configure(folder, model={"checkpoint": str(RESULTS / "model")})
@@ -316,18 +308,13 @@ def test_a_layout_edited_during_a_run_is_used_by_the_next_one(finished: Path, tm
     checked = folder / RESULTS / "layout.parquet"
     before = checked.read_bytes()
     layout("plate1", "A03", perturbation="first")(folder)
-    run = subprocess.Popen(
-        command("--configfile", "config.yaml", "--until", "hits"),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    run = start_snakemake(folder, "--configfile", "config.yaml", "--until", "hits")
     while checked.read_bytes() == before:
-        assert run.poll() is None
+        assert run.is_alive()
         time.sleep(0.02)
     edit(folder, "layout", where("plate1", "A03", perturbation="second"), old=True)
-    assert run.wait(300) == 0
+    run.join(300)
+    assert run.exitcode == 0
     names = set(read_table(folder / RESULTS / "hits.parquet")["perturbation"])
     assert "first" in names and "second" not in names
     assert {stage for stage, plates in planned(folder).items() if plates} == {"hits", "report"}

@@ -5,14 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import screen_of
 from test_reruns import RESULTS, add_plate, configure, planned
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory, snakemake) -> Path:
+def staged(finished: Path, tmp_path_factory: pytest.TempPathFactory, snakemake) -> Path:
     """Return a screen that is staged at the scale that its cells asked for."""
-    folder = screen_of(tmp_path_factory.mktemp("scale"), "--fields", "1")
+    folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("scale") / "screen"))
     configure(folder, mosaic={"downsample": "auto"})
     done = snakemake(folder, "--configfile", "config.yaml", "--until", "stage")
     assert done.returncode == 0, done.stdout + done.stderr

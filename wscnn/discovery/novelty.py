@@ -234,7 +234,7 @@ def load_novelty(path: Path) -> NoveltyModel:
         return NoveltyModel(references=references, **card)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: is no model of novelty ({reason}); run `wscnn novelty` again") from None
+        raise UserError(f"{path}: is not a model of novelty ({reason}); run `wscnn novelty` again") from None
 
 
 def scales_of(

@@ -19,9 +19,9 @@ from wscnn.core.atomic import atomic_path
 from wscnn.core.config import section
 from wscnn.core.errors import UserError
 from wscnn.core.progress import log
+from wscnn.network.architectures import ARCHITECTURES
 from wscnn.network.card import Card
 from wscnn.network.device import pick_device
-from wscnn.network.architectures import ARCHITECTURES
 from wscnn.network.model import NOISY_OR, WSCNN
 from wscnn.network.saliency import saliency
 from wscnn.network.weights import load_model, save_model

@@ -61,7 +61,7 @@ _MADE = ("used", "z", "p")
 _AGREES = 0.95
 # Ways to divide negative controls into groups that are averaged.
 _PARTITIONS = 32
-# Where more than this share of so many perturbations differ from negative controls, none is called new.
+# Where more than this share of this many perturbations differ from negative controls, none is called new.
 _MOST, _MANY = 0.5, 10
 _MOST_NEW = (
     "most perturbations differ from the negative controls, so that none is called new: the controls may differ from "
@@ -398,7 +398,7 @@ def _exceeding(screen: Phenotype, values: Array, size: Numbers, around: Numbers)
     exceeding, n_null = np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=np.int64)
     for each, most in np.unique(np.stack([size, around], axis=1), axis=0):
         mine = (size == each) & (around == most)
-        # A single division of controls into groups would make calls a matter of chance, so many are averaged.
+        # A single division of controls into groups would make calls a matter of chance, so several are averaged.
         counts = []
         for partition in range(_PARTITIONS if each > 1 else 1):
             null = np.sort(_finite(screen.null(int(each), int(most), partition)))

@@ -22,8 +22,8 @@ def _shared(layout: pd.DataFrame) -> list[Caution]:
     """Return that replicates share a position on all of their plates, and how the statistics allow for it."""
     samples = layout[layout["role"] == "sample"]
     number, names = pd.factorize(samples["perturbation"])
-    position = samples.groupby(["well_row", "well_column"]).ngroup().to_numpy(np.int64)
-    shared = sharing(number.astype(np.int64), position, len(names))
+    position = samples.groupby(["well_row", "well_column"]).ngroup().to_numpy().astype(np.int64)
+    shared = sharing(number, position, len(names))
     if not shared.any():
         return []
     plates = samples[shared[number]].groupby("perturbation")["plate"].nunique().max()
