@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,9 @@ def test_a_cell_that_only_its_measures_tell_is_found_from_labels_of_wells():
     scores = detectors.scores(cells)[:, 0]
     assert auc(scores[~rare].numpy(), scores[rare].numpy()) > 0.99
     assert detectors.cell_weights[0].abs().argmax() == 1
+    # Squares that stand in for cells have no measures.
+    squares = replace(cells, measures=measures[:, :0])
+    assert fit_detectors(squares, 2, {"steps": 2, "learning_rate": 0.02}, 0).cell_weights.shape == (1, 0)
 
 
 def test_the_same_seed_gives_the_same_bytes(rings, encoder, fold, tmp_path):

@@ -141,11 +141,11 @@ def _smoothed(gradient: np.ndarray, sigma: float) -> np.ndarray:
     """Return what `scipy.ndimage.gaussian_filter` returns, computed only in rows and columns that are not empty."""
     smooth = np.zeros_like(gradient)
     columns = np.flatnonzero(gradient.any(0))
-    along_y = ndimage.gaussian_filter1d(gradient[:, columns], sigma, axis=0)
+    along_y = ndimage.gaussian_filter(gradient[:, columns], (sigma, 0))
     rows = np.flatnonzero(along_y.any(1))
     strips = np.zeros((len(rows), gradient.shape[1]), gradient.dtype)
     strips[:, columns] = along_y[rows]
-    smooth[rows] = ndimage.gaussian_filter1d(strips, sigma, axis=1)
+    smooth[rows] = ndimage.gaussian_filter(strips, (0, sigma))
     return smooth
 
 

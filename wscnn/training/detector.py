@@ -223,7 +223,8 @@ def fit_detectors(cells: Cells, n_classes: int, recipe: Mapping[str, Any], seed:
     spread, middle = torch.std_mean(some_features, (0, 1))
     spread = spread + 1e-5
     features = (cells.features - middle.half()) / spread.half()
-    bounds = [some_measures.quantile(share, 0) for share in (_CLIPPED, 1 - _CLIPPED)]
+    ranked = some_measures.sort(0).values
+    bounds = [ranked[round(share * (len(ranked) - 1))] for share in (_CLIPPED, 1 - _CLIPPED)]
     cell_spread, cell_middle = torch.std_mean(some_measures.clamp(*bounds), 0)
     cell_spread = cell_spread + 1e-5
     measures = standardised(cells.measures, cell_middle, cell_spread)
