@@ -300,7 +300,10 @@ def test_a_plate_that_left_is_out_of_the_results_and_comes_back(finished: Path, 
     assert "plate 'plate2' is listed again" in said and not re.search("wscnn (index|stage|score) ", said)
     assert not (results / "left" / "plate2").exists()
     for name in ("hits", "wells", "plates"):
-        assert (results / f"{name}.parquet").read_bytes() == (finished / RESULTS / f"{name}.parquet").read_bytes()
+        again, first = (read_table(folder / f"{name}.parquet") for folder in (results, finished / RESULTS))
+        # An applied model has been compared with the plates, too.
+        compared = [column for column in again if column.startswith("drift")]
+        pd.testing.assert_frame_equal(again.drop(columns=compared), first.drop(columns=compared, errors="ignore"))
 
 
 def test_a_layout_edited_during_a_run_is_used_by_the_next_one(finished: Path, tmp_path: Path):

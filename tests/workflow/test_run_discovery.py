@@ -70,7 +70,9 @@ def test_novel_cells_have_masks_and_feature_vectors(explored: Path) -> None:
     objects = read_table(explored / "objects" / "plate1.parquet")
     features = read_table(explored / "features" / "plate1.parquet")
     assert len(objects) and features[["well", "object"]].equals(objects[["well", "object"]])
-    assert {len(vector) for vector in features["feature"]} == {128}
+    # Mean and maximum of 64 features of the encoder, and the measures of a cell where cells are outlined.
+    n_expected = 128 + load_novelty(explored / "model" / "novelty.safetensors").n_measures
+    assert {len(vector) for vector in features["feature"]} == {n_expected}
     plate = Plate(explored / "plates" / "plate1.zarr")
     row = objects.iloc[0]
     mask = plate.read_label(row["well"], "novelty") == row["object"]

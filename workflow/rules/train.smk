@@ -65,7 +65,8 @@ rule train:
     input:
         # The encoder, which is made from all staged plates, or these: see `novelty`.
         plates=[] if ENCODED else [SCREEN.manifest(plate) for plate in IMAGES],
-        qc=[] if ENCODED else QUALITIES,
+        # Their sizes say how much memory the fields take.
+        qc=QUALITIES,
         # A list also where it is one file: of a text `repeated` would take the letters.
         encoder=[SCREEN.model.encoder] if ENCODED else [],
     output:
