@@ -16,8 +16,8 @@ def results(sbs96: Path, tmp_path_factory: pytest.TempPathFactory, snakemake) ->
     folder = tmp_path_factory.mktemp("plate")
     shutil.copytree(ROOT / "config", folder / "config")
     (folder / "ExampleSBSImages").symlink_to(sbs96)
-    # A quarter of the encoder's steps, which take a minute: what cells of this plate look like needs no more.
-    fast = ("--config", 'encoder={"steps": 60}')
+    # A quarter of the pixels and of the encoder's steps: enough for what the tests ask.
+    fast = ("--config", 'mosaic={"downsample": 2}', 'encoder={"steps": 60}')
     done = snakemake(folder, "--configfile", "config/examples/sbs96/config.yaml", *fast, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "results" / "sbs96"
@@ -55,3 +55,11 @@ def test_strong_doses_are_hits(results: Path):
     # By a simple segmentation 24-40 % of the cells respond at dose 4 and most above it.
     assert hits.loc[[f"dose_{dose}" for dose in range(5, 10)], "hit"].all()
     assert np.isfinite(hits["p"].dropna()).all()
+
+
+def test_the_share_of_responding_cells_is_that_of_the_images(results: Path):
+    hits = pd.read_parquet(results / "hits.parquet").set_index("perturbation")
+    # By the published images 94 % of the cells respond at the highest dose.
+    assert hits.loc["dose_10", "rare_fraction"] >= 0.75
+    assert hits.loc["dose_1", "rare_fraction_low"] < 0.1
+    assert hits["n_cells_per_field"].between(100, 300).all()
