@@ -17,7 +17,7 @@ class ImageCells:
     Attributes
     ----------
     regions
-        The cell of each position of the map of each image, 0 where there is none: (n, h', w'), int64.
+        The cell of each position of the map of each image, 0 where there is none: (n, h', w'), int32.
     measures
         Of each cell, `wscnn.staging.cell_measures.cell_measures`: (n, most + 1, M), float32. Row k is of cell k; rows
         of no cell are 0.
@@ -33,7 +33,7 @@ class ImageCells:
         table = np.zeros((len(fields), 1 + max(n for n, _ in shapes), shapes[0][1]), np.float32)
         for row, own in zip(table, fields, strict=True):
             row[1 : len(own.measures) + 1] = own.measures
-        regions = np.stack([own.regions for own in fields]).astype(np.int64)
+        regions = np.stack([own.regions for own in fields]).astype(np.int32)
         return cls(torch.from_numpy(regions).to(device), torch.from_numpy(table).to(device))
 
     def __getitem__(self, images: slice) -> "ImageCells":

@@ -78,7 +78,7 @@ def _share(maps: Tensor, cells: ImageCells, usual: Tensor) -> Tensor:
     A cell is as positive as its highest position. So that a field of one or two cells does not decide, a further cell
     counts, which is positive with the `usual` probability (C,).
     """
-    of = cells.regions.flatten(1)[:, :, None].expand(-1, -1, maps.shape[1])
+    of = cells.regions.flatten(1).long()[:, :, None].expand(-1, -1, maps.shape[1])
     highest = maps.new_full((len(maps), cells.measures.shape[1], maps.shape[1]), -torch.inf)
     highest = highest.scatter_reduce(1, of, maps.flatten(2).transpose(1, 2), "amax")[:, 1:]
     share = (torch.sigmoid(highest).sum(1) + usual) / ((highest > -torch.inf).sum(1) + 1)
@@ -228,7 +228,7 @@ class WSCNN(nn.Module):
         # A position of no cell is judged like that of an average cell.
         added = torch.cat([torch.zeros_like(added[:, :1]), added[:, 1:]], 1)
         height, width = cells.regions.shape[1:]
-        of = cells.regions.flatten(1)[:, :, None].expand(-1, -1, added.shape[2])
+        of = cells.regions.flatten(1).long()[:, :, None].expand(-1, -1, added.shape[2])
         return added.gather(1, of).transpose(1, 2).unflatten(2, (height, width))
 
     def class_map(self, x: Tensor) -> Tensor:
