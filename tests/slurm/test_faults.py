@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from runs import tables
-from test_slurm import FOLLOW, on_slurm, screen  # noqa: F401
+from test_slurm import FOLLOW, clone_of, on_slurm
 from test_slurm import pytestmark as needs_slurm
 
 from wscnn.core.atomic import remove
@@ -43,10 +43,10 @@ END = "\nstatus=$?; squeue -h -t all -o %k > jobs.txt; exit $status\n"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(screen: Path, tmp_path_factory: pytest.TempPathFactory, snakemake) -> Path:  # noqa: F811
+def undisturbed(screen: Path, tmp_path_factory: pytest.TempPathFactory, snakemake) -> Path:
     """Return a copy of the screen on which the workflow has run on this machine, without Slurm."""
     folder = tmp_path_factory.mktemp("undisturbed") / "screen"
-    shutil.copytree(screen, folder, symlinks=True)
+    clone_of(screen, folder)
     done = snakemake(folder, "--configfile", "config.yaml", timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -144,13 +144,13 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_mended_within_the_run(fault: str, disturb, snakemake):
     rule, last, script, jobs = FAULTS[fault]
-    screen = disturb(rule)  # noqa: F811
+    screen = disturb(rule)
     assert screen.jobs(script) == jobs
     assert screen.is_as_undisturbed(snakemake, last)
 
 
 def test_a_training_cut_off_goes_on_from_its_last_evaluation(disturb, snakemake):
-    screen = disturb("train")  # noqa: F811
+    screen = disturb("train")
     script = """
 run train & run=$!
 until state=$(ls results/small/model/.fold-*.resume 2> /dev/null); do sleep 0.05; done
@@ -174,7 +174,7 @@ wait $run
     ("wait", "counts"), [("quiet", {2}), ("true", {2, 3, 4})], ids=["when its jobs had ended", "at once"]
 )
 def test_snakemake_killed_and_started_again(wait: str, counts: set[int], disturb, snakemake):
-    screen = disturb("stage")  # noqa: F811
+    screen = disturb("stage")
     script = f"""
 run stage & run=$!
 running stage
@@ -191,7 +191,7 @@ status=$?; quiet; (exit $status)
 
 
 def test_of_two_runs_at_once_the_second_is_refused(disturb, snakemake):
-    screen = disturb("index")  # noqa: F811
+    screen = disturb("index")
     script = """
 run index & run=$!
 running index

@@ -60,12 +60,6 @@ def clone_of(screen: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def screen(screen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the small screen in a folder that looks like a clone."""
-    return clone_of(screen, tmp_path_factory.mktemp("slurm") / "screen")
-
-
 # Two plates: one job per plate and stage, one per fold, one each for encoder, hits and report; `check` runs here.
 @pytest.mark.parametrize(
     ("removed", "counts"),

@@ -225,8 +225,9 @@ def fit_detectors(cells: Cells, n_classes: int, recipe: Mapping[str, Any], seed:
     features = (cells.features - middle.half()) / spread.half()
     ranked = some_measures.sort(0).values
     bounds = [ranked[round(share * (len(ranked) - 1))] for share in (_CLIPPED, 1 - _CLIPPED)]
-    cell_spread, cell_middle = torch.std_mean(some_measures.clamp(*bounds), 0)
-    cell_spread = cell_spread + 1e-5
+    clipped = some_measures.clamp(*bounds)
+    cell_middle = clipped.mean(0)
+    cell_spread = (clipped - cell_middle).square().mean(0).sqrt() + 1e-5
     measures = standardised(cells.measures, cell_middle, cell_spread)
     found = [
         _fit_one(features, measures, cells, label, recipe["steps"], recipe["learning_rate"], seed)
