@@ -25,7 +25,7 @@ from wscnn.core.tables import (
     read_table,
     write_table,
 )
-from wscnn.core.wells import DISCOVERED, plate_format
+from wscnn.core.wells import DISCOVERED
 from wscnn.network.card import Card, read_cards
 from wscnn.staging.scale import read_scale
 from wscnn.statistics import plate_qc
@@ -51,7 +51,7 @@ from wscnn.statistics.normalize import (
 from wscnn.statistics.phenotype import Phenotype
 from wscnn.statistics.rare_fraction import UNKNOWN, Recall, rare_fraction, recall_of
 from wscnn.statistics.reasons import call_reasons, row_cautions
-from wscnn.statistics.separation import between_plates, within_plates
+from wscnn.statistics.separation import in_words, separations
 from wscnn.statistics.shared_positions import control_position_p, position_p, sharing
 from wscnn.statistics.well_tables import LAYOUT, check_wells, join_layout, read_wells, well_tables
 
@@ -230,9 +230,9 @@ def analyse(
                 f"hits: '{phenotype}': your negative controls against each other: {100 * below:.0f} % below 0.05 "
                 "(5 % is expected)"
             )
-        quality = quality.assign(**_separations(screen)).merge(drift, on="plate", how="left")
+        quality = quality.assign(**separations(screen)).merge(drift, on="plate", how="left")
         quality["drift_of"] = quality["drift_of"].fillna("")
-        log(f"hits: '{phenotype}': {_separations_in_words(quality.iloc[0])}")
+        log(f"hits: '{phenotype}': {in_words(quality.iloc[0])}")
         n_tests = int(in_family.get(phenotype in DISCOVERED, 0))
         calls = _call(screen, part, n_tests, recalls.get(str(phenotype), UNKNOWN))
         samples = calls.perturbations.query("role == 'sample'")
@@ -535,7 +535,7 @@ def _quality(
         screen.controls(screen.score, screen.negative),
         screen.controls(screen.score, screen.positive),
         screen.grid(screen.sample),
-        _border(screen),
+        screen.border,
     )
     wanted = places[places["role"] != "exclude"].drop_duplicates(["plate", "well"])
     n_wells = wanted["plate"].value_counts().reindex(plates, fill_value=0)
@@ -562,61 +562,6 @@ def _quality(
     for plate, reasons in quality.loc[quality["status"] == "failed", ["plate", "reasons"]].itertuples(index=False):
         log(f"hits: plate '{plate}' is kept out of the calls of '{phenotype}': {reasons}")
     return quality
-
-
-def _separations(screen: Phenotype) -> dict[str, float]:
-    """Return AUCs over control wells of plates that count, and the upper ends of their ranges by chance.
-
-    That of the phenotype compares positive with negative controls; the others show from negative controls alone how
-    well the score separates the plate's border from the inside, its right half from the left, and plates.
-    """
-    kept = np.isfinite(screen.score) & screen.usable[screen.plate]
-    control, negative = kept & (screen.positive | screen.negative), kept & screen.negative
-    border = _border(screen)[screen.plate, screen.row, screen.column]
-    right = screen.column >= _formats(screen)[screen.plate, 1] / 2
-    found = {
-        "phenotype": within_plates(screen.score[control], screen.plate[control], screen.positive[control]),
-        "edge": within_plates(screen.score[negative], screen.plate[negative], border[negative]),
-        "side": within_plates(screen.score[negative], screen.plate[negative], right[negative]),
-        "plate": between_plates(screen.score[negative], screen.plate[negative]),
-    }
-    values = {f"auc_{name}": one.auc for name, one in found.items()}
-    return values | {f"auc_{name}_chance": one.chance for name, one in found.items() if name != "phenotype"}
-
-
-def _separations_in_words(quality: pd.Series) -> str:
-    """Return `_separations` of a row of the table of plates as a line of the log."""
-
-    def part(name: str, words: str, low: bool = True) -> str:
-        value, chance = quality[f"auc_{name}"], quality[f"auc_{name}_chance"]
-        if np.isnan(value):
-            return f"{words} not known"
-        return f"{words} {value:.2f} (by chance {f'{1 - chance:.2f} to' if low else 'up to'} {chance:.2f})"
-
-    phenotype = quality["auc_phenotype"]
-    parts = [
-        "AUC of the phenotype " + ("not known" if np.isnan(phenotype) else f"{phenotype:.2f}"),
-        part("edge", "from negative controls alone, AUC of the plate's edge"),
-        part("side", "of its right half"),
-        part("plate", "of the plate", low=False),
-    ]
-    return ", ".join(parts)
-
-
-def _formats(screen: Phenotype) -> Numbers:
-    """Return rows and columns of the smallest standard format that holds each plate's wells, (plates, 2)."""
-    last = np.zeros((len(screen.usable), 2), dtype=np.int64)
-    np.maximum.at(last, screen.plate, np.stack([screen.row, screen.column], axis=1))
-    return np.array([plate_format([(int(row), int(column))]) for row, column in last], dtype=np.int64)
-
-
-def _border(screen: Phenotype) -> Mask:
-    """Return the outermost wells of each plate (plates, R, C)."""
-    border = np.zeros((len(screen.usable), screen.row.max() + 1, screen.column.max() + 1), dtype=bool)
-    border[:, 0, :] = border[:, :, 0] = True
-    for plate, (rows, columns) in enumerate(_formats(screen)):
-        border[plate, rows - 1 :, :] = border[plate, :, columns - 1 :] = True
-    return border
 
 
 def _replicate_correlation(screen: Phenotype) -> Array:

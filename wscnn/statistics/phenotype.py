@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wscnn.core.wells import plate_format
 from wscnn.statistics.arrays import Array, Mask, Numbers
 from wscnn.statistics.normalize import (
     FITTED,
@@ -112,6 +113,22 @@ class Phenotype:
         """The choice of `auto` for this phenotype, and why."""
         negative = np.isfinite(self.grid(self.negative))
         return choose(self.grid(self.sample | self.negative), self.fitted, negative, *self.informative)
+
+    @cached_property
+    def formats(self) -> Numbers:
+        """Rows and columns of the smallest standard format that holds each plate's wells, (plates, 2)."""
+        last = np.zeros((len(self.usable), 2), dtype=np.int64)
+        np.maximum.at(last, self.plate, np.stack([self.row, self.column], axis=1))
+        return np.array([plate_format([(int(row), int(column))]) for row, column in last], dtype=np.int64)
+
+    @cached_property
+    def border(self) -> Mask:
+        """The outermost wells of each plate (plates, R, C)."""
+        border = np.zeros((len(self.usable), self.row.max() + 1, self.column.max() + 1), dtype=bool)
+        border[:, 0, :] = border[:, :, 0] = True
+        for plate, (rows, columns) in enumerate(self.formats):
+            border[plate, rows - 1 :, :] = border[plate, :, columns - 1 :] = True
+        return border
 
     def controls(self, values: Array, wells: Mask) -> Array:
         """Return the finite `values` of `wells` as (plates, n), padded with NaN."""

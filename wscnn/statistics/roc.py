@@ -20,10 +20,15 @@ def auc(negative: np.ndarray, positive: np.ndarray) -> float:
     """
     if not len(negative) or not len(positive):
         return float("nan")
+    return pairs_won(negative, positive) / (len(negative) * len(positive))
+
+
+def pairs_won(negative: np.ndarray, positive: np.ndarray) -> float:
+    """Return in how many pairs the positive scores above the negative, ties counting half. Scores are finite."""
     ranked = np.sort(negative)
-    # Twice the number of pairs that the positive wins: exact in integers.
-    wins = np.searchsorted(ranked, positive, "left") + np.searchsorted(ranked, positive, "right")
-    return float(wins.sum() / (2 * len(negative) * len(positive)))
+    # Exact: twice the number of pairs is an integer.
+    twice = np.searchsorted(ranked, positive, "left") + np.searchsorted(ranked, positive, "right")
+    return float(twice.sum() / 2)
 
 
 def auc_of_rows(negatives: Array, positives: Array) -> Array:

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from wscnn.statistics.arrays import Array, Mask, Numbers
+from wscnn.statistics.phenotype import Phenotype
+from wscnn.statistics.roc import pairs_won
 
 #: Quantile of the normal distribution at the upper end of a two-sided 95 % interval.
 _TWO_SIDED = 1.96
@@ -28,6 +31,45 @@ class Separation:
     chance: float
 
 
+def separations(screen: Phenotype) -> dict[str, float]:
+    """Return AUCs over control wells of plates that count, and the upper ends of their ranges by chance.
+
+    That of the phenotype compares positive with negative controls; the others show from negative controls alone how
+    well the score separates the plate's border from the inside, its right half from the left, and plates.
+    """
+    kept = np.isfinite(screen.score) & screen.usable[screen.plate]
+    control, negative = kept & (screen.positive | screen.negative), kept & screen.negative
+    border = screen.border[screen.plate, screen.row, screen.column]
+    right = screen.column >= screen.formats[screen.plate, 1] / 2
+    found = {
+        "phenotype": within_plates(screen.score[control], screen.plate[control], screen.positive[control]),
+        "edge": within_plates(screen.score[negative], screen.plate[negative], border[negative]),
+        "side": within_plates(screen.score[negative], screen.plate[negative], right[negative]),
+        "plate": between_plates(screen.score[negative], screen.plate[negative]),
+    }
+    values = {f"auc_{name}": one.auc for name, one in found.items()}
+    return values | {f"auc_{name}_chance": one.chance for name, one in found.items() if name != "phenotype"}
+
+
+def in_words(quality: pd.Series) -> str:
+    """Return the `separations` in a row of the table of plates as a line of the log."""
+
+    def part(name: str, words: str, low: bool = True) -> str:
+        value, chance = quality[f"auc_{name}"], quality[f"auc_{name}_chance"]
+        if np.isnan(value):
+            return f"{words} not known"
+        return f"{words} {value:.2f} (by chance {f'{1 - chance:.2f} to' if low else 'up to'} {chance:.2f})"
+
+    phenotype = quality["auc_phenotype"]
+    parts = [
+        "AUC of the phenotype " + ("not known" if np.isnan(phenotype) else f"{phenotype:.2f}"),
+        part("edge", "from negative controls alone, AUC of the plate's edge"),
+        part("side", "of its right half"),
+        part("plate", "of the plate", low=False),
+    ]
+    return ", ".join(parts)
+
+
 def within_plates(scores: Array, plate: Numbers, group: Mask) -> Separation:
     """Return the chance that a well in `group` scores above another well of its plate, ties counting half.
 
@@ -42,9 +84,9 @@ def within_plates(scores: Array, plate: Numbers, group: Mask) -> Separation:
     wins = pairs = variance = 0.0
     for number in np.unique(plate):
         own = plate == number
-        inside, outside = scores[own & group], np.sort(scores[own & ~group])
+        inside, outside = scores[own & group], scores[own & ~group]
         n_pairs = len(inside) * len(outside)
-        wins += (np.searchsorted(outside, inside, "left") + np.searchsorted(outside, inside, "right")).sum() / 2
+        wins += pairs_won(outside, inside)
         pairs += n_pairs
         variance += n_pairs * (len(inside) + len(outside) + 1) / 12
     if not pairs:
