@@ -17,12 +17,10 @@ from wscnn.core.progress import progress
 from wscnn.export.finished import FinishedScreen
 from wscnn.export.sheets import write_csv
 from wscnn.plates.store import Plate
-from wscnn.reporting.pictures import compose, crop_box, picture_side
+from wscnn.reporting.pictures import compose, contrast, crop_box, picture_side
 
 #: Most cells of a perturbation, and of the controls of each kind.
 CELLS = 48
-# Fraction of a plate's cut-out pixels that may be shown at full brightness.
-_SATURATED = 0.001
 _DESCRIBED = ["perturbation", "role", "phenotype", "rank_in_group", "score", "plate", "well", "field", "object"]
 _BOX = ["y0", "x0", "y1", "x1"]
 
@@ -103,12 +101,8 @@ def _cut(screen: FinishedScreen, cells: pd.DataFrame, side: int, path: Path) -> 
             for cell in own.to_dict("records"):
                 rows, columns = crop_box(cell["y"], cell["x"], side, fields.loc[cell["field"]])
                 crops[cell["crop"]] = mosaic[:, rows, columns].copy()
-        pixels = np.concatenate([crop.reshape(len(crop), -1) for crop in crops.values()], axis=1)
-        tops = np.quantile(pixels, 1 - _SATURATED, axis=1)
-        # One contrast for all crops of a plate: its display window, wider where the brightest would be clipped.
-        shown = [
-            (channel.window[0], max(channel.window[1], top)) for channel, top in zip(plate.channels, tops, strict=True)
-        ]
+        # One contrast for all crops of a plate.
+        shown = contrast(list(crops.values()), plate.channels)
         for crop, image in crops.items():
             _write_tiff(path / "tiff" / f"{crop}.tif", image, plate)
             png = imagecodecs.png_encode(compose(image, plate.channels, shown), level=6)

@@ -68,7 +68,10 @@ def features_of(screen: FinishedScreen) -> list[Feature]:
             n_learned = len(read_table(path, FEATURES)["feature"].iloc[0])
     return [
         *(Feature(name, "Cells", meaning) for name, meaning in SHAPE.items()),
-        *(Feature(_learned(i), "Cells", "Feature of the encoder, novel cells only") for i in range(n_learned)),
+        *(
+            Feature(_learned(i), "Cells", "Feature of the encoder, or at the end measure of the cell; novel cells only")
+            for i in range(n_learned)
+        ),
         *(
             Feature(f"nucleus_{name}", "Nuclei", f"Textbook feature of the nucleus: {name}")
             for name in textbook(screen)

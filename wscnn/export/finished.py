@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import yaml
 
-from wscnn.core.errors import UserError, listed
+from wscnn.core.errors import UserError, listed, short
 from wscnn.core.screen_folder import ModelFolder, ScreenFolder
 from wscnn.core.tables import OBJECTS, SCREEN_WELLS, read_table
 
@@ -76,8 +76,9 @@ class FinishedScreen:
         try:
             return dict(yaml.safe_load(self.folder.config.read_bytes()))
         except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{self.folder.config}: not the config of a run ({reason}); run the screen again") from None
+            raise UserError(
+                f"{self.folder.config}: not the config of a run ({short(error)}); run the screen again"
+            ) from None
 
     @property
     def models(self) -> ModelFolder:
@@ -126,8 +127,7 @@ def columns_of(path: Path) -> tuple[list[str], int]:
         found = pq.read_metadata(path)
         return list(found.schema.to_arrow_schema().names), int(found.num_rows)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a readable Parquet file ({reason}); delete it and run again") from None
+        raise UserError(f"{path}: not a readable Parquet file ({short(error)}); delete it and run again") from None
 
 
 def read_finished(results: Path) -> FinishedScreen:

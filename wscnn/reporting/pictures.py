@@ -137,7 +137,7 @@ def _cut_plate(plate: Plate, cells: list[dict[Hashable, Any]], side: int) -> lis
             box = crop_box(cell["y"], cell["x"], side, fields.loc[cell["field"]])
             cuts[number] = _pad(mosaic[:, box[0], box[1]], side)
             layers[number] = {label: _pad(image[box], side) for label, image in labels.items()}
-    ranges = _contrast(list(cuts.values()), plate.channels)
+    ranges = contrast(list(cuts.values()), plate.channels)
     return [
         _picture(cell, compose(cuts[number], plate.channels, ranges), layers[number])
         for number, cell in enumerate(cells)
@@ -230,8 +230,13 @@ def _pad(image: np.ndarray, side: int) -> np.ndarray:
     return np.pad(image, [(0, 0)] * (image.ndim - 2) + [(0, side - size) for size in image.shape[-2:]])
 
 
-def _contrast(cuts: Sequence[np.ndarray], channels: Sequence[Channel]) -> list[tuple[float, float]]:
-    tops = [np.quantile(np.stack([cut[c] for cut in cuts]), 1 - _SATURATED) for c in range(len(channels))]
+def contrast(cuts: Sequence[np.ndarray], channels: Sequence[Channel]) -> list[tuple[float, float]]:
+    """Return the range in which each channel of a plate's pictures is shown, for `compose`.
+
+    It is the plate's display window, wider where the brightest of the pictures (channel, y, x) would be clipped.
+    """
+    pixels = np.concatenate([cut.reshape(len(channels), -1) for cut in cuts], axis=1)
+    tops = np.quantile(pixels, 1 - _SATURATED, axis=1)
     return [(channel.window[0], max(channel.window[1], top)) for channel, top in zip(channels, tops, strict=True)]
 
 
