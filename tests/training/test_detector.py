@@ -67,7 +67,7 @@ def test_one_ring_among_discs_is_learned_from_labels_of_wells(fold):
     assert history["best"].sum() == 1 and history["step"].tolist()[0] == 150
 
 
-def test_a_cell_that_only_its_measures_tell_is_found_from_labels_of_wells():
+def test_a_cell_that_differs_in_its_measures_alone_is_found_from_labels_of_wells():
     random = torch.Generator().manual_seed(0)
     n_wells, n_cells = 24, 20
     well = torch.arange(n_wells).repeat_interleave(n_cells)
@@ -77,7 +77,7 @@ def test_a_cell_that_only_its_measures_tell_is_found_from_labels_of_wells():
     measures[rare, 1] += 6
     features = torch.randn((n_wells * n_cells, 4, 8), generator=random).half()
     names = [f"p/{n}" for n in range(n_wells)]
-    cells = Cells(features, measures, well, labels, names, [], None)
+    cells = Cells(features, measures, well, labels, names, None)
     detectors = fit_detectors(cells, 2, {"steps": 150, "learning_rate": 0.02}, 0)
     scores = detectors.scores(cells)[:, 0]
     assert auc(scores[~rare].numpy(), scores[rare].numpy()) > 0.99

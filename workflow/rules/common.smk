@@ -50,6 +50,7 @@ PLATES = valid(load_plates, Path(config["plates"]))
 IMAGES = PLATES.set_index("plate")["images"].to_dict()
 
 SCREEN = ScreenFolder(Path(config["results"]) / config["screen"])
+QUALITIES = [SCREEN.quality(plate) for plate in IMAGES]
 MODEL = (
     ModelFolder(Path(config["model"]["checkpoint"]))
     if config["model"]["checkpoint"]

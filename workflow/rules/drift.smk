@@ -2,7 +2,7 @@
 rule drift:
     input:
         plates=[SCREEN.manifest(plate) for plate in IMAGES],
-        qc=[SCREEN.quality(plate) for plate in IMAGES],
+        qc=QUALITIES,
     output:
         SCREEN.table("drift"),
     log:

@@ -1,4 +1,3 @@
-QUALITIES = [SCREEN.quality(plate) for plate in IMAGES]
 ENCODED = config["model"]["architecture"] == "encoder"
 
 

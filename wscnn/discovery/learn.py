@@ -18,6 +18,7 @@ from wscnn.discovery.novelty import (
     LEAST_OF_PART,
     NoveltyModel,
     fit_references,
+    measured,
     negatives_of,
     save_novelty,
 )
@@ -27,7 +28,6 @@ from wscnn.network.model import WSCNN
 from wscnn.network.weights import check_fits
 from wscnn.plates.fields import open_plates, read_fields, read_quality, shared_channels
 from wscnn.plates.store import BOX, Plate
-from wscnn.staging.cell_measures import n_measures
 from wscnn.staging.regions import FEWEST, nuclear_channel, outline
 
 #: Negative control wells that references are learned from, at most, on plates spread evenly over the screen.
@@ -91,8 +91,7 @@ def learn_novelty(
         log(f"novelty: plates with too few negative control wells, not used: {listed(left)}")
     cells = {well: own for well, own in cells.items() if well.rpartition("/")[0] in enough}
     with one_thread():
-        measured = n_measures(len(card.channels)) if outlined else 0
-        references, objects = fit_references(cells, parts, discovery["seed"], measured)
+        references, objects = fit_references(cells, parts, discovery["seed"], measured(card.channels, outlined))
     log(f"novelty: {sum(map(len, cells.values()))} cells of {len(cells)} negative control wells")
     model = NoveltyModel(
         references=references,

@@ -153,11 +153,16 @@ class NoveltyModel:
     @property
     def n_measures(self) -> int:
         """How many of the features are measures of the whole cell, the last ones."""
-        return n_measures(len(self.channels)) if self.outlined else 0
+        return measured(self.channels, self.outlined)
 
     def folds_of(self, well: str) -> list[int]:
         """Return which references judge a well (``plate/well``): that of its own part, or all."""
         return [self.parts[well]] if well in self.parts else list(range(N_PARTS))
+
+
+def measured(channels: Sequence[str], outlined: bool) -> int:
+    """Return how many measures of the whole cell the features end with: squares, in place of cells, have none."""
+    return n_measures(len(channels)) if outlined else 0
 
 
 def fit_references(

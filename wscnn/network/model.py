@@ -5,7 +5,7 @@ Weakly Supervised Deep Learning" (ICCV Workshops 2017). A model file is safetens
 runs no code.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -333,10 +333,21 @@ def score_fields(model: WSCNN, images: Tensor, cells: ImageCells | None = None) 
     if not model.judges_cells:
         return model.pooled(maps, attention), maps[:, 1:] - maps[:, :1]
     if cells is None:
-        found = [find_cells(image, model.stride, model.nuclear) for image in images.detach().float().cpu().numpy()]
-        cells = ImageCells.of(found, images.device)
+        cells = _look_for_cells(model, images)
     maps = torch.cat([maps[:, :1], maps[:, 1:] + model.cell_map(cells)], 1)
     return model.pooled(maps, cells=cells), maps[:, 1:] - maps[:, :1]
+
+
+def cells_in(models: Sequence[WSCNN], images: Tensor) -> ImageCells | None:
+    """Return the cells of fields (n, C, h, w), for folds of one training; None where none of them judges cells."""
+    judging = next((model for model in models if model.judges_cells), None)
+    return None if judging is None else _look_for_cells(judging, images)
+
+
+def _look_for_cells(model: WSCNN, images: Tensor) -> ImageCells:
+    """Return the cells of fields (n, C, h, w), found in the images."""
+    found = [find_cells(image, model.stride, model.nuclear) for image in images.detach().float().cpu().numpy()]
+    return ImageCells.of(found, images.device)
 
 
 def position_detector(model: WSCNN, padded: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wscnn.network.cells import ImageCells
-from wscnn.network.model import WSCNN, position_detector, score_fields, widened, widened_pixels
+from wscnn.network.model import WSCNN, cells_in, position_detector, score_fields, widened, widened_pixels
 
 # Positions along each axis of the map that a window of the backward pass covers: about those that one cell raises.
 _BLOCK = 8
@@ -59,6 +59,8 @@ def saliency(
         Magnitude over channels of the detector's gradient, shape (n, P, h, w).
     """
     images = images.detach().requires_grad_(True)
+    if cells is None:
+        cells = cells_in(models, images)
     with torch.no_grad():
         views = [score_fields(model, images, cells) for model in models]
     logits = torch.stack([scores for scores, _ in views])

@@ -56,7 +56,7 @@ def class_maps(results: Results, rows: Sequence[Any]) -> list[ClassMap]:
     import torch
 
     from wscnn.network.card import folds_of
-    from wscnn.network.model import score_fields
+    from wscnn.network.model import cells_in, score_fields
     from wscnn.network.weights import load_folds
 
     # There are few fields: one thread always sums in the same order, so that equal results make equal reports.
@@ -71,7 +71,8 @@ def class_maps(results: Results, rows: Sequence[Any]) -> list[ClassMap]:
         field = torch.from_numpy(read_fields(plate, row.well, cards[0].channels, box))
         chosen = [folds[k] for k in folds_of(f"{row.plate}/{row.well}", cards)]
         with torch.inference_mode():
-            seen = torch.stack([score_fields(model, field)[1] for model, _ in chosen]).mean(0)
+            cells = cells_in([model for model, _ in chosen], field)
+            seen = torch.stack([score_fields(model, field, cells)[1] for model, _ in chosen]).mean(0)
         values = seen[0, cards[0].phenotypes.index(row.phenotype)].numpy()
         threshold = float(np.mean([card.thresholds[row.phenotype]["place"] for _, card in chosen]))
         maps.append(ClassMap(values, chosen[0][0].stride, threshold))

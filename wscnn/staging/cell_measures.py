@@ -121,29 +121,43 @@ class LabelSums:
         self.of = flat[self.pixels]
         self.size: NDArray[np.int64] = np.bincount(self.of, minlength=n + 1)[1:]
         self.there = self.size > 0
+        # Row and column of each pixel.
+        self.y, self.x = np.divmod(self.pixels, labels.shape[1])
         self._start = (np.cumsum(self.size) - self.size)[self.there]
 
-    def _reduced(self, how: np.ufunc, values: np.ndarray) -> Floats:
+    def of_pixels(self, image: np.ndarray) -> Floats:
+        """Return the values of an image at the pixels, which figures of several kinds are made of."""
+        return image.ravel()[self.pixels].astype(float)
+
+    def _reduced(self, how: np.ufunc, values: Floats) -> Floats:
         found = np.full(len(self.size), np.nan)
         if self.there.any():
-            found[self.there] = how.reduceat(values.ravel()[self.pixels].astype(float), self._start)
+            found[self.there] = how.reduceat(values, self._start)
         return found
 
-    def sum(self, values: np.ndarray) -> Floats:
-        """Return the sum of an image over each label."""
+    def sum_of(self, values: Floats) -> Floats:
+        """Return the sum over each label of `values` of the pixels."""
         return self._reduced(np.add, values)
 
-    def mean(self, values: np.ndarray) -> Floats:
+    def mean_of(self, values: Floats) -> Floats:
+        """Return the mean over each label of `values` of the pixels."""
+        return self.sum_of(values) / np.where(self.there, self.size, 1)
+
+    def sum(self, image: np.ndarray) -> Floats:
+        """Return the sum of an image over each label."""
+        return self.sum_of(self.of_pixels(image))
+
+    def mean(self, image: np.ndarray) -> Floats:
         """Return the mean of an image over each label."""
-        return self.sum(values) / np.where(self.there, self.size, 1)
+        return self.mean_of(self.of_pixels(image))
 
-    def max(self, values: np.ndarray) -> Floats:
+    def max(self, image: np.ndarray) -> Floats:
         """Return the highest value of an image in each label."""
-        return self._reduced(np.maximum, values)
+        return self._reduced(np.maximum, self.of_pixels(image))
 
-    def min(self, values: np.ndarray) -> Floats:
+    def min(self, image: np.ndarray) -> Floats:
         """Return the lowest value of an image in each label."""
-        return self._reduced(np.minimum, values)
+        return self._reduced(np.minimum, self.of_pixels(image))
 
 
 def share(part: Floats, whole: Floats) -> Floats:
@@ -153,12 +167,12 @@ def share(part: Floats, whole: Floats) -> Floats:
 
 def shape_of(labels: np.ndarray, sums: LabelSums) -> tuple[dict[str, Floats], Floats]:
     """Return features of the shape of each label, in pixels, and the centres, shape (n, 2)."""
-    y, x = np.indices(labels.shape).astype(float)
+    y, x = sums.y.astype(float), sums.x.astype(float)
     area = sums.size.astype(float)
-    cy, cx = sums.mean(y), sums.mean(x)
-    yy = sums.mean(y**2) - cy**2
-    xx = sums.mean(x**2) - cx**2
-    xy = sums.mean(y * x) - cy * cx
+    cy, cx = sums.mean_of(y), sums.mean_of(x)
+    yy = sums.mean_of(y**2) - cy**2
+    xx = sums.mean_of(x**2) - cx**2
+    xy = sums.mean_of(y * x) - cy * cx
     half = np.sqrt(((yy - xx) / 2) ** 2 + xy**2)
     large, small = np.maximum((yy + xx) / 2 + half, LEAST), np.maximum((yy + xx) / 2 - half, 0)
     boxes = ndimage.find_objects(labels)
@@ -223,22 +237,20 @@ def intensity_of(
     quantiles
         Which ones to take, as ``q05`` and so on.
     """
-    values = pixels.ravel()[sums.pixels]
-    values = values[np.lexsort((values, sums.of))]
+    inside = sums.of_pixels(pixels)
+    values = inside[np.lexsort((inside, sums.of))]
     start = np.cumsum(sums.size) - sums.size
-    mean = sums.mean(pixels)
-    sd = np.sqrt(np.maximum(sums.mean(pixels**2) - mean**2, 0))
-    found = {"mean": mean, "sd": sd, "cv": share(sd, mean), "sum": sums.sum(pixels)}
+    mean = sums.mean_of(inside)
+    sd = np.sqrt(np.maximum(sums.mean_of(inside**2) - mean**2, 0))
+    found = {"mean": mean, "sd": sd, "cv": share(sd, mean), "sum": sums.sum_of(inside)}
     found |= {"min": values[start], "max": values[start + sums.size - 1]}
     for q in quantiles:
         found[f"q{100 * q:02.0f}"] = values[start + np.round(q * (sums.size - 1)).astype(int)]
     third = np.add.reduceat((values - np.repeat(mean, sums.size)) ** 3, start) / sums.size
     found["skewness"] = third / np.maximum(sd, LEAST) ** 3
-    positive = np.maximum(pixels, 0)
-    weight = np.maximum(sums.sum(positive), LEAST)
-    shift = [
-        sums.sum(positive * axis) / weight - own for axis, own in zip(np.indices(pixels.shape), centre.T, strict=True)
-    ]
+    positive = np.maximum(inside, 0)
+    weight = np.maximum(sums.sum_of(positive), LEAST)
+    shift = [sums.sum_of(positive * axis) / weight - own for axis, own in zip((sums.y, sums.x), centre.T, strict=True)]
     found["mass_displacement"] = np.hypot(*shift) / np.sqrt(sums.size)
     gradient = np.hypot(ndimage.sobel(pixels, 0), ndimage.sobel(pixels, 1)) / 8
     found["gradient"] = share(sums.mean(gradient), mean)

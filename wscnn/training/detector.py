@@ -66,8 +66,6 @@ class Cells:
         Class of each well, (wells,); 0 is negative.
     names
         Names of the wells, as ``plate/well``.
-    found
-        For each field, the cell of each position of its map, 0 where there is none.
     outlines
         The cells of the fields as tensors, where they were found in the images; None where these are squares.
     """
@@ -77,8 +75,12 @@ class Cells:
     well: Tensor
     labels: Tensor
     names: list[str]
-    found: list[np.ndarray]
     outlines: ImageCells | None
+
+    @property
+    def negative(self) -> Tensor:
+        """Which cells are of negative wells, (cells,)."""
+        return (self.labels == 0)[self.well]
 
     def of(self, names: set[str]) -> "Cells":
         """Return the cells of some wells."""
@@ -91,7 +93,6 @@ class Cells:
             number.to(self.well.device)[self.well[here]],
             self.labels[kept.to(self.labels.device)],
             [name for name in self.names if name in names],
-            self.found,
             self.outlines,
         )
 
@@ -141,7 +142,6 @@ def cells_of(network: WSCNN, examples: Examples, seed: int) -> Cells:
         torch.tensor(wells, device=device),
         torch.tensor([labels[name] for name in names], device=device),
         names,
-        found,
         outlines,
     )
 
@@ -200,7 +200,7 @@ class Detectors:
 
     def _quantiles(self, cells: Cells) -> Tensor:
         """Return the median and 95 % quantile of the scores of cells of negative wells, (2, P)."""
-        scores = self.scores(cells)[(cells.labels == 0)[cells.well]]
+        scores = self.scores(cells)[cells.negative]
         n = len(scores)
         return torch.stack([scores.kthvalue(1 + int(share * (n - 1)), 0).values for share in (0.5, 0.95)])
 
@@ -291,11 +291,10 @@ def set_detectors(network: WSCNN, detectors: Detectors, cells: Cells) -> None:
         network.classify.weight[1:, :, 0, 0] = detectors.weights
         network.classify.bias[1:] = detectors.biases  # type: ignore[index]
         if cells.outlines is not None:
-            negative = (cells.labels == 0)[cells.well]
             network.cell_weight.copy_(detectors.cell_weights)
             network.cell_middle.copy_(detectors.cell_middle)
             network.cell_spread.copy_(detectors.cell_spread)
-            network.cell_share.copy_(torch.sigmoid(detectors.scores(cells)[negative]).mean(0))
+            network.cell_share.copy_(torch.sigmoid(detectors.scores(cells)[cells.negative]).mean(0))
 
 
 def learned(value: float, n_negative: int, n_positive: int) -> bool:

@@ -238,7 +238,8 @@ def _make_card(prepared: _Prepared, fitted: _Fitted, screen: str, fold: int) -> 
     if fitted.cells is not None:
         if fitted.cells.outlines is not None:
             card.outlined = True
-            _count_cells(card, highest_of_cells(fitted.maps, fitted.cells.found), checked)
+            found = list(fitted.cells.outlines.regions.cpu().numpy())
+            _count_cells(card, highest_of_cells(fitted.maps, found), checked)
         n_wells = pd.Series(dict(zip(checked.wells, checked.labels.tolist(), strict=True))).value_counts()
         card.learned = {
             phenotype: learned(card.metrics["select"][phenotype]["well_auc"], n_wells[0], n_wells[label])
