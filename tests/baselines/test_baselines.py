@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from cards import card_of
 from scipy.ndimage import gaussian_filter
 
 from wscnn.baselines.contest import run_baselines
@@ -14,7 +15,7 @@ from wscnn.core.config import section
 from wscnn.core.errors import UserError
 from wscnn.core.tables import CELLS, conform, read_table, write_table
 from wscnn.core.wells import well_name
-from wscnn.network.card import Card, card_text
+from wscnn.network.card import card_text
 from wscnn.plates.store import Channel, PlateWriter
 from wscnn.statistics.hits import call_hits
 
@@ -120,17 +121,11 @@ def test_all_wells_of_a_held_out_plate_are_scored_by_its_fold(screen: Screen, tm
     control = layout[layout["role"] != "sample"]
     own = {plate: (plate + "/" + rows["well"]).tolist() for plate, rows in control.groupby("plate")}
     for fold, (tested, other) in enumerate((PLATES, PLATES[::-1])):
-        card = Card(
-            architecture="compact",
-            pool="noisy_or",
-            score_pool="topk",
-            channels=["DNA"],
-            pixel_size_um=None,
-            classes=["negative", "mitotic"],
+        card = card_of(
+            "mitotic",
+            fold,
             screen="made-up",
-            fold=fold,
             parts={"train": own[other], "select": [], "test": own[tested]},
-            thresholds={"mitotic": {"field": 0.0, "place": 0.0}},
             settings={"train": {"hold_out": "plate"}},
         )
         path = tmp_path / "model" / f"fold-{fold}.json"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cards import card_of
 from click.testing import CliRunner
 
 from wscnn.cli import main
@@ -15,7 +16,7 @@ from wscnn.core.wells import parse_well
 from wscnn.design.maps import Design, make_layout
 from wscnn.design.plan import of_pilot
 from wscnn.design.power import Assumptions, choose_design, predicted_power
-from wscnn.network.card import Card, card_text
+from wscnn.network.card import card_text
 from wscnn.statistics.attainable import layout_cautions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -131,19 +132,7 @@ def test_a_pilot_gives_back_what_it_was_drawn_from(tmp_path: Path) -> None:
         main, ["design", "x.tsv", str(tmp_path / "out"), "--prevalence", "0.1", "--pilot", str(tmp_path)]
     )
     assert done.exit_code == 1 and "no card states which share of rare cells is detected" in done.output
-    card = Card(
-        "compact",
-        "noisy_or",
-        "topk",
-        ["DNA"],
-        None,
-        ["negative", "rare"],
-        "pilot",
-        0,
-        {},
-        {"rare": {"field": 0.0, "place": 0.0}},
-        recall={"rare": 0.7},
-    )
+    card = card_of(screen="pilot", recall={"rare": 0.7})
     path = tmp_path / "model" / "fold-0.json"
     path.write_text(card_text(card, path))
     found = of_pilot(tmp_path, 0.1, 0.05)

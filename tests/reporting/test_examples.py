@@ -9,11 +9,11 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
+from cards import card_of
 from matched import matched_filter
 
 from wscnn.core.screen_folder import ModelFolder
 from wscnn.core.tables import FIELDS, conform, write_table
-from wscnn.network.card import Card
 from wscnn.network.weights import save_model
 from wscnn.plates.store import Channel, Plate, PlateWriter
 from wscnn.reporting.class_maps import highest_positions
@@ -30,17 +30,14 @@ PLACES = (2.0, 1.0, 30.0)
 def save_folds(folder: Path, places: tuple[float, ...]) -> None:
     """Write three folds of one network, each with its threshold for places, that tested A01, A02 and A03."""
     for fold in range(3):
-        card = Card(
-            "compact",
-            "max",
-            "same",
-            ["DNA"],
-            1.0,
-            ["negative", "mitotic"],
-            "s",
+        card = card_of(
+            "mitotic",
             fold,
-            {"test": [f"P1/A{fold + 1:02d}"]},
-            {"mitotic": {"field": 0.0, "place": places[fold]}},
+            pool="max",
+            score_pool="same",
+            pixel_size_um=1.0,
+            parts={"test": [f"P1/A{fold + 1:02d}"]},
+            thresholds={"mitotic": {"field": 0.0, "place": places[fold]}},
         )
         save_model(folder / f"fold-{fold}.safetensors", matched_filter(), card)
 

@@ -8,13 +8,13 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
+from cards import card_of
 from click.testing import CliRunner
 from matched import matched_filter
 
 from wscnn.cli import main
 from wscnn.core.errors import UserError
 from wscnn.core.tables import FIELDS, OBJECTS, conform, read_table, write_table
-from wscnn.network.card import Card
 from wscnn.network.weights import save_model
 from wscnn.plates.store import Channel, Plate, PlateWriter
 from wscnn.reporting.view import add_layers, cover, view_well
@@ -99,18 +99,7 @@ def scored(results: Path) -> Path:
         "B03",
         {"mitotic": (image[0] > 950).astype(np.uint16), "mitotic_saliency": (image[0] > 950).astype(np.uint8) * 255},
     )
-    card = Card(
-        "compact",
-        "max",
-        "max",
-        ["DNA"],
-        0.5,
-        ["negative", "mitotic"],
-        "s",
-        0,
-        {},
-        {"mitotic": {"field": 0.0, "place": 0.0}},
-    )
+    card = card_of("mitotic", pool="max", score_pool="max", pixel_size_um=0.5)
     save_model(results / "model" / "fold-0.safetensors", matched_filter(), card)
     scores = pd.DataFrame({"field": range(4), "score": [1.0, -2.0, -2.0, 3.0]})
     scores = scores.assign(

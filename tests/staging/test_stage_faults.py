@@ -75,26 +75,26 @@ def refused(images: Path, out: Path, before: Callable[[], None] | None = None) -
     """Return the one sentence in which the stage gives up; nothing of it may be left."""
     if before is None:
         done = CliRunner().invoke(main, arguments(images, out))
-        told, status = done.stderr, done.exit_code
+        said, status = done.stderr, done.exit_code
     else:
         process = start(images, out, before)
-        told, status = process.communicate(timeout=300)[1], process.returncode
-    assert status == 1, told
-    assert "Traceback" not in told
+        said, status = process.communicate(timeout=300)[1], process.returncode
+    assert status == 1, said
+    assert "Traceback" not in said
     assert not out.exists() or os.listdir(out) == []  # noqa: PTH208 - hidden ones too
-    (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     return line
 
 
 def test_a_full_disk(images: Path, disk: Path) -> None:
-    told = refused(images, disk)
-    assert str(disk) in told and "No space left on device" in told
+    said = refused(images, disk)
+    assert str(disk) in said and "No space left on device" in said
 
 
 def test_a_file_that_may_not_grow(images: Path, tmp_path: Path) -> None:
     """Of quotas and limits: every user can set one."""
-    told = refused(images, tmp_path / "out", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)))
-    assert str(tmp_path / "out") in told and "File too large" in told
+    said = refused(images, tmp_path / "out", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)))
+    assert str(tmp_path / "out") in said and "File too large" in said
 
 
 def test_a_folder_that_may_not_be_written_to(images: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:

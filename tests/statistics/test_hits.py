@@ -12,6 +12,7 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from cards import card_of
 from click.testing import CliRunner
 from scipy.stats import kstest
 
@@ -20,7 +21,7 @@ from wscnn.core.config import section
 from wscnn.core.errors import UserError
 from wscnn.core.tables import HITS, PLATES, SCREEN_WELLS, SUSPECTS, WARNINGS, read_notes, read_table, write_table
 from wscnn.core.wells import well_name
-from wscnn.network.card import Card, card_text
+from wscnn.network.card import card_text
 from wscnn.staging.scale import Scale, write_scale
 from wscnn.statistics.attainable import layout_cautions, reachable, smallest_p
 from wscnn.statistics.cautions import of_models, tabulate
@@ -455,17 +456,10 @@ def edge_screen(**keys):
 
 
 def weak(fold=1, auc=0.5):
-    return Card(
-        architecture="compact",
-        pool="noisy_or",
-        score_pool="topk",
-        channels=["DNA"],
-        pixel_size_um=None,
-        classes=["negative", "rare"],
-        screen="made-up",
+    return card_of(
         fold=fold,
+        screen="made-up",
         parts={"train": ["P0/A01"], "select": ["P0/A02"], "test": ["P0/A03"]},
-        thresholds={"rare": {"field": 0.0, "place": 0.0}},
         metrics={"test": {"rare": {"well_auc": auc, "field_auc": auc}}},
     )
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from cards import card_of
 
 from wscnn.core.errors import UserError
 from wscnn.core.screen_tables import controls as control_wells
@@ -75,19 +76,8 @@ def test_each_part_needs_every_phenotype() -> None:
 
 def card(fold: int, hold_out: str) -> Card:
     names = [f"P{(fold + part) % 3}" for part in range(3)]
-    return Card(
-        architecture="compact",
-        pool="noisy_or",
-        score_pool="topk",
-        channels=["DNA"],
-        pixel_size_um=None,
-        classes=["negative", "rare"],
-        screen="s",
-        fold=fold,
-        parts={part: [f"{name}/A01"] for part, name in zip(("train", "select", "test"), names, strict=True)},
-        thresholds={"rare": {"field": 0.0, "place": 0.0}},
-        settings={"train": {"hold_out": hold_out}},
-    )
+    parts = {part: [f"{name}/A01"] for part, name in zip(("train", "select", "test"), names, strict=True)}
+    return card_of(fold=fold, parts=parts, settings={"train": {"hold_out": hold_out}})
 
 
 def test_all_wells_of_a_held_out_plate_are_scored_by_the_fold_that_has_not_seen_it() -> None:
